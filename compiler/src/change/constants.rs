@@ -1,0 +1,317 @@
+//! Constants without a name: literals, tables of a `switch`, initializers of aggregates.
+//!
+//! A linked file says neither where such a constant ends nor what it is. Three readings are tried;
+//! each compares everything up to the next anchor, so that none can miss a difference:
+//!
+//! | reading | compares |
+//! |---|---|
+//! | accessed by the instruction | the bytes accessed |
+//! | jump table of the function | the instructions that its offsets lead to, then the rest |
+//! | text | up to its NUL; what is between that and the next anchor must be zero, or is compared |
+//! | anything else | all bytes and pointers up to the next anchor, or as a table of offsets to text |
+
+use super::compare::Comparing;
+use super::{Pair, target};
+use crate::code::{Body, Reference};
+use crate::image::{DynamicRelocation, FunctionId, Image, Meaning, SectionKind, Thing};
+use iced_x86::FlowControl;
+use object::elf;
+use std::ops::Range;
+
+/// Longest text that is looked at: longer literals are compared whole all the same.
+const LONGEST: u64 = 1 << 20;
+
+/// Compares the constants that two equal instructions refer to.
+pub(super) fn same(
+    ctx: &Comparing<'_>,
+    p: &Reference,
+    q: &Reference,
+    a: u64,
+    b: u64,
+) -> Result<(), String> {
+    if p.access > 0 {
+        let same = target::same_content(ctx.pair, a..a + p.access, b..b + q.access, 0);
+        return if same {
+            Ok(())
+        } else {
+            Err(constant_changed(ctx.pair, a, b, p.access))
+        };
+    }
+    match (
+        jump_table(ctx.pair.old, ctx.old, a),
+        jump_table(ctx.pair.new, ctx.new, b),
+    ) {
+        (Some(x), Some(y)) => return same_tables(ctx, a, b, &x, &y),
+        (None, None) => {}
+        _ => return Err("a table of jump targets changed".to_owned()),
+    }
+    let own =
+        |image: &Image, f: FunctionId, body: &Body, at: u64| pointer_targets(image, f, body, at);
+    // Absolute jump tables, label tables: pointers into the function itself.
+    if let (Some(x), Some(y)) = (
+        own(ctx.pair.old, ctx.a, ctx.old, a),
+        own(ctx.pair.new, ctx.b, ctx.new, b),
+    ) {
+        return if x == y {
+            Ok(())
+        } else {
+            Err("a table of labels changed".to_owned())
+        };
+    }
+    same_taken(ctx.pair, a, b, 0)
+}
+
+/// Compares two constants whose addresses are taken.
+pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<(), String> {
+    let (end_a, end_b) = (extent(pair.old, a), extent(pair.new, b));
+    if let (Some(x), Some(y)) = (text_at(pair.old, a), text_at(pair.new, b)) {
+        let (rest_a, rest_b) = (a + x.len() as u64 + 1, b + y.len() as u64 + 1);
+        let nothing_behind = zeroes(pair.old, rest_a..end_a) && zeroes(pair.new, rest_b..end_b);
+        // A text whose tail another text shares is followed by anything.
+        let text = is_text(&x) && is_text(&y);
+        if text && (nothing_behind || x != y) {
+            return if x == y {
+                Ok(())
+            } else {
+                Err(text_changed(&x, &y))
+            };
+        }
+    }
+    if target::same_content(pair, a..end_a, b..end_b, depth)
+        || same_offsets(pair, a..end_a, b..end_b)
+    {
+        return Ok(());
+    }
+    // Alignment behind the last constant differs with what follows it.
+    let (x, y) = (trim(pair.old, a..end_a), trim(pair.new, b..end_b));
+    if target::same_content(pair, a..x, b..y, depth) || same_offsets(pair, a..x, b..y) {
+        return Ok(());
+    }
+    Err(constant_changed(pair, a, b, end_a - a))
+}
+
+/// Where a constant ends at the latest.
+fn extent(image: &Image, address: u64) -> u64 {
+    let end = image
+        .section_at(address)
+        .map_or(address, crate::image::Section::end);
+    image.next_anchor(address).min(end)
+}
+
+/// The bytes up to the next NUL, when there is one in the section.
+pub(super) fn text_at(image: &Image, address: u64) -> Option<Vec<u8>> {
+    let section = image.section_at(address)?;
+    let len = (section.end() - address).min(LONGEST);
+    let bytes = image.content(address, len)?;
+    let end = bytes.iter().position(|b| *b == 0)?;
+    Some(bytes[..end].to_vec())
+}
+
+/// Whether bytes may be a C string: anything but control characters that no text has.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|b| *b >= 0x20 || matches!(*b, b'\n' | b'\t' | b'\r' | 0x1b | 7 | 8 | 11 | 12))
+}
+
+fn zeroes(image: &Image, range: Range<u64>) -> bool {
+    range.is_empty()
+        || image
+            .content(range.start, range.end - range.start)
+            .is_some_and(|b| b.iter().all(|b| *b == 0))
+            && pointers(image, &range).is_empty()
+}
+
+/// The end without trailing zero bytes, kept to whole words.
+fn trim(image: &Image, range: Range<u64>) -> u64 {
+    let Some(bytes) = image.content(range.start, range.end.saturating_sub(range.start)) else {
+        return range.end;
+    };
+    let used = bytes
+        .iter()
+        .rposition(|b| *b != 0)
+        .map_or(0, |i| i as u64 + 1);
+    let last_pointer = pointers(image, &range).last().map_or(0, |(at, _)| at + 8);
+    range.start
+        + used
+            .max(last_pointer)
+            .next_multiple_of(8)
+            .min(range.end - range.start)
+}
+
+/// Places of pointers in a range, from its start, with what stands there: dynamic relocations, and
+/// in executables linked at a fixed address those that `--emit-relocs` left.
+#[must_use]
+pub fn pointers(image: &Image, range: &Range<u64>) -> Vec<(u64, DynamicRelocation)> {
+    let mut out: Vec<(u64, DynamicRelocation)> = image
+        .relocations
+        .range(range.clone())
+        .map(|(at, relocation)| (at - range.start, relocation.clone()))
+        .collect();
+    let all = &image.static_relocations;
+    let first = all.partition_point(|r| r.at < range.start);
+    for relocation in all[first..].iter().take_while(|r| r.at < range.end) {
+        let at = relocation.at - range.start;
+        if relocation.kind != elf::R_X86_64_64 || out.iter().any(|(a, _)| *a == at) || !image.fixed
+        {
+            continue;
+        }
+        let value = image
+            .content(relocation.at, 8)
+            .and_then(|b| <[u8; 8]>::try_from(&*b).ok());
+        let meaning = Meaning::Address(value.map_or(0, u64::from_le_bytes));
+        out.push((
+            at,
+            DynamicRelocation {
+                kind: elf::R_X86_64_RELATIVE,
+                meaning,
+            },
+        ));
+    }
+    out.sort_by_key(|(at, _)| *at);
+    out
+}
+
+/// A jump table of this function at an address: the instructions that it leads to.
+///
+/// Position-independent tables hold 32-bit distances from the table to the target (gcc and clang,
+/// `-fPIC`/`-fPIE`). It is one when the function jumps indirectly and the first entry leads to one
+/// of its instructions; it goes on as long as they do, at most to the next anchor.
+pub(crate) fn jump_table(image: &Image, body: &Body, address: u64) -> Option<Vec<usize>> {
+    let indirect = body
+        .steps
+        .iter()
+        .any(|s| s.instruction.flow_control() == FlowControl::IndirectBranch);
+    if !indirect || image.section_at(address)?.kind == SectionKind::Data {
+        return None;
+    }
+    let len = (extent(image, address) - address) & !3;
+    let bytes = image.content(address, len)?;
+    let mut entries = Vec::new();
+    for entry in bytes.chunks_exact(4) {
+        let distance = i32::from_le_bytes(entry.try_into().ok()?);
+        let to = address.wrapping_add_signed(i64::from(distance));
+        let Some(index) = body.index_at(to).filter(|_| body.is_boundary(to)) else {
+            break;
+        };
+        entries.push(index);
+    }
+    (!entries.is_empty()).then_some(entries)
+}
+
+fn same_tables(
+    ctx: &Comparing<'_>,
+    a: u64,
+    b: u64,
+    x: &[usize],
+    y: &[usize],
+) -> Result<(), String> {
+    if x != y {
+        let entry = x
+            .iter()
+            .zip(y)
+            .position(|(i, j)| i != j)
+            .unwrap_or(x.len().min(y.len()));
+        return Err(format!("entry {entry} of a table of jump targets changed"));
+    }
+    let size = x.len() as u64 * 4;
+    let (rest_a, rest_b) = (
+        a + size..extent(ctx.pair.old, a),
+        b + size..extent(ctx.pair.new, b),
+    );
+    let padding = zeroes(ctx.pair.old, rest_a.clone()) && zeroes(ctx.pair.new, rest_b.clone());
+    if padding || target::same_content(ctx.pair, rest_a, rest_b, 0) {
+        Ok(())
+    } else {
+        Err("what follows a table of jump targets changed".to_owned())
+    }
+}
+
+/// A table of pointers to instructions of this function, up to the next anchor.
+fn pointer_targets(
+    image: &Image,
+    function: FunctionId,
+    body: &Body,
+    address: u64,
+) -> Option<Vec<usize>> {
+    let range = address..extent(image, address);
+    let mut out = Vec::new();
+    for (at, pointer) in pointers(image, &range) {
+        let Meaning::Address(to) = pointer.meaning else {
+            break;
+        };
+        if at != out.len() as u64 * 8 {
+            break;
+        }
+        match image.resolve(to) {
+            Thing::Code {
+                function: f,
+                offset,
+            } if f == function && offset > 0 => {
+                out.push(body.index_at(to)?);
+            }
+            _ => break,
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Tables of 32-bit distances to constants (clang's relative lookup tables): equal when every
+/// entry leads to an equal constant.
+fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
+    let len = a.end.saturating_sub(a.start);
+    if len == 0 || len % 4 != 0 || len != b.end.saturating_sub(b.start) {
+        return false;
+    }
+    let (Some(x), Some(y)) = (
+        pair.old.content(a.start, len),
+        pair.new.content(b.start, len),
+    ) else {
+        return false;
+    };
+    x.chunks_exact(4).zip(y.chunks_exact(4)).all(|(x, y)| {
+        let follow = |image: &Image, base: u64, entry: &[u8]| {
+            let distance = i32::from_le_bytes(entry.try_into().ok()?);
+            let to = base.wrapping_add_signed(i64::from(distance));
+            let constant = image.section_at(to)?.kind == SectionKind::ReadOnly;
+            constant
+                .then(|| text_at(image, to))
+                .flatten()
+                .filter(|t| is_text(t))
+        };
+        match (follow(pair.old, a.start, x), follow(pair.new, b.start, y)) {
+            (Some(x), Some(y)) => x == y,
+            _ => false,
+        }
+    })
+}
+
+fn text_changed(x: &[u8], y: &[u8]) -> String {
+    let show = |t: &[u8]| {
+        String::from_utf8_lossy(t)
+            .chars()
+            .take(60)
+            .collect::<String>()
+    };
+    format!(
+        "text \"{}\" -> \"{}\"",
+        show(x).escape_debug(),
+        show(y).escape_debug()
+    )
+}
+
+fn constant_changed(pair: Pair<'_>, a: u64, b: u64, size: u64) -> String {
+    let show = |image: &Image, at: u64| {
+        let bytes = image.content(at, size.min(16)).unwrap_or_default();
+        bytes
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    format!(
+        "a constant changed: {} -> {}",
+        show(pair.old, a),
+        show(pair.new, b)
+    )
+}

@@ -1,0 +1,215 @@
+//! The command line of dsu-build.
+
+use crate::data::{Choice, Choices};
+use crate::{BuildError, Built, Options, Outcome, build, report};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How dsu-build ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// A patch was written (or explained).
+    Written = 0,
+    /// A defect of this tool, or the patch could not be written.
+    Internal = 1,
+    /// Wrong arguments (clap's own code).
+    Usage = 2,
+    /// A file cannot be used: unreadable, not ELF, no build id, no symbols, different kinds.
+    Input = 3,
+    /// The difference cannot be put into a running process; each refusal says why.
+    Refused = 4,
+    /// Both builds do the same.
+    NothingToDo = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Compares two builds of a program and writes a patch that dsu-apply puts into processes that run
+/// the first.
+#[derive(Debug, Parser)]
+#[command(name = "dsu-build", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// The build that processes run now (unstripped, or with its debug file found)
+    old: PathBuf,
+    /// The build that they shall run
+    new: PathBuf,
+    /// Where the patch is written
+    #[arg(short, long, value_name = "FILE", required_unless_present = "explain")]
+    output: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// Show both bodies of a function as a diff, with the reasons; writes no patch without -o
+    #[arg(long, value_name = "FUNCTION")]
+    explain: Option<String>,
+    /// Also replace functions that differ by their own source line numbers alone
+    #[arg(long)]
+    line_numbers: bool,
+    /// A function that was renamed
+    #[arg(long, value_name = "OLD=NEW", value_parser = equation)]
+    map: Vec<(String, String)>,
+    /// What to do with a variable whose initializer or layout changed: keep its value, or take NEW's
+    #[arg(long, value_name = "NAME=keep|new", value_parser = choice)]
+    data: Vec<(String, Choice)>,
+    /// No object of this changed structure type lives across the update
+    #[arg(long, value_name = "TYPE")]
+    accept_layout: Vec<String>,
+    /// Debug file of OLD, when it is kept apart and not found by itself
+    #[arg(long, value_name = "FILE")]
+    debug_old: Option<PathBuf>,
+    /// Debug file of NEW
+    #[arg(long, value_name = "FILE")]
+    debug_new: Option<PathBuf>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 patch written, 1 internal failure, 2 usage, 3 a file cannot \
+be used, 4 refused (each refusal says why and what can be done), 5 nothing to do";
+
+fn equation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() => Ok((a.to_owned(), b.to_owned())),
+        _ => Err("expected OLD=NEW".to_owned()),
+    }
+}
+
+fn choice(text: &str) -> Result<(String, Choice), String> {
+    let (name, choice) = equation(text).map_err(|_| "expected NAME=keep or NAME=new")?;
+    match choice.as_str() {
+        "keep" => Ok((name, Choice::Keep)),
+        "new" => Ok((name, Choice::New)),
+        other => Err(format!("{other}: expected keep or new")),
+    }
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        let mut recorded = Vec::new();
+        if self.line_numbers {
+            recorded.push("--line-numbers".to_owned());
+        }
+        recorded.extend(self.map.iter().map(|(a, b)| format!("--map {a}={b}")));
+        recorded.extend(self.data.iter().map(|(n, c)| {
+            format!(
+                "--data {n}={}",
+                if *c == Choice::New { "new" } else { "keep" }
+            )
+        }));
+        recorded.extend(
+            self.accept_layout
+                .iter()
+                .map(|t| format!("--accept-layout {t}")),
+        );
+        Options {
+            old: self.old.clone(),
+            new: self.new.clone(),
+            debug_old: self.debug_old.clone(),
+            debug_new: self.debug_new.clone(),
+            renames: self.map.clone(),
+            line_numbers: self.line_numbers,
+            choices: Choices {
+                objects: self.data.iter().cloned().collect(),
+                accepted_types: self.accept_layout.iter().cloned().collect(),
+            },
+            recorded,
+        }
+    }
+}
+
+/// Runs the tool; prints to standard output and error.
+#[must_use]
+pub fn run(arguments: &Arguments) -> Exit {
+    match try_run(arguments) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let exit = match error {
+                BuildError::Load { .. } | BuildError::Mismatch(_) => Exit::Input,
+                BuildError::Encode(_) => Exit::Internal,
+            };
+            if arguments.json {
+                println!(
+                    "{}",
+                    serde_json::json!({"outcome": "error", "error": error.to_string()})
+                );
+            }
+            eprintln!("dsu-build: {error}");
+            exit
+        }
+    }
+}
+
+fn try_run(arguments: &Arguments) -> Result<Exit, BuildError> {
+    let options = arguments.options();
+    let bar = progress_bar(arguments.json);
+    let built = build(&options, &|phase| bar.set_message(phase.to_owned()))?;
+    bar.finish_and_clear();
+    if let Some(name) = &arguments.explain {
+        match report::explain(&built, name) {
+            Some(text) => print!("{text}"),
+            None => {
+                eprintln!("dsu-build: neither build has a function {name}");
+                return Ok(Exit::Input);
+            }
+        }
+        if arguments.output.is_none() {
+            return Ok(Exit::Written);
+        }
+    }
+    let size = match (&arguments.output, built.outcome) {
+        (Some(path), Outcome::Written) => {
+            let bytes = built.bundle(&options)?;
+            if let Err(error) = write_whole(path, &bytes) {
+                eprintln!("dsu-build: write {}: {error}", path.display());
+                return Ok(Exit::Internal);
+            }
+            Some((path.display().to_string(), bytes.len()))
+        }
+        _ => None,
+    };
+    print_report(arguments, &built, size);
+    Ok(match built.outcome {
+        Outcome::Written => Exit::Written,
+        Outcome::NothingToDo => Exit::NothingToDo,
+        Outcome::Refused => Exit::Refused,
+    })
+}
+
+fn print_report(arguments: &Arguments, built: &Built, size: Option<(String, usize)>) {
+    if arguments.json {
+        println!("{}", report::json(built));
+    } else {
+        let written = size.as_ref().map(|(path, size)| (path.as_str(), *size));
+        print!("{}", report::text(built, written));
+    }
+}
+
+/// A bundle is there whole or not at all: written beside and renamed.
+fn write_whole(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.tmp", std::process::id()));
+    std::fs::write(&beside, bytes)?;
+    std::fs::rename(&beside, path).inspect_err(|_| {
+        // The error that matters is the first.
+        let _ = std::fs::remove_file(&beside);
+    })
+}
+
+/// Shown on terminals only, and only when it takes long enough to wonder.
+fn progress_bar(json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}

@@ -1,0 +1,176 @@
+//! Debug information of one image, as plain data.
+//!
+//! Takes: the sections of an image and, when its debug information lives in another file, of that
+//! file. Decides: which entries of DWARF 2 to 5 (gcc, clang, rustc, `as -g`) describe something that
+//! the linker kept, and which types of different units are one type. Gives: [`DebugInfo`], owned and
+//! free of offsets into the input: units, functions, prototypes, variables, types, line rows; and
+//! the comparison of the types of two images, [`compare_variable`] and [`changed_types`].
+//! Refuses, by name: an image without debug information, split DWARF (`.dwo`), supplementary files
+//! (`dwz -m`), other machines than little-endian. A unit that cannot be decoded to its end is kept
+//! as far as it was read, and named in [`DebugInfo::warnings`].
+//!
+//! ```text
+//! sections -> units -> scan (in parallel, by unit) -> merge (types) -> functions, variables, lines
+//!                                                        types -> layout -> changes
+//! ```
+//!
+//! All addresses are as linked in this image. All file names are independent of the directory that
+//! the image was built in, so that those of two builds can be compared.
+
+mod error;
+mod model;
+mod sections;
+
+mod units;
+
+mod attributes;
+mod raw;
+mod scan;
+
+mod merge;
+mod scopes;
+mod signature;
+mod types;
+
+mod functions;
+mod registers;
+mod variables;
+
+mod lines;
+mod paths;
+
+mod changes;
+mod compare;
+mod layout;
+mod members;
+mod reach;
+
+#[cfg(test)]
+mod tests;
+
+pub use changes::{ChangeCause, TypeChange, changed_types};
+pub use compare::{Difference, Layout, LayoutComparer, LayoutDifference, compare_variable};
+pub use error::{DebugError, Warning};
+pub use lines::{LineRow, LineTable};
+pub use model::{
+    FileId, Function, Language, Parameters, Place, Returned, TypeUser, Unit, UnitId, Variable,
+};
+pub use types::{
+    AggregateKind, Encoding, Enumerator, Member, MemberKind, Qualifier, Type, TypeId, TypeKind,
+    TypeTable,
+};
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::{iter, mem};
+
+use functions::{CodeIndex, Functions};
+use lines::Files;
+use sections::{Extents, Sections};
+
+/// Everything that the compiler needs to know from the debug information of one image.
+#[derive(Debug, Clone, Default)]
+pub struct DebugInfo {
+    /// Compilation units, in the order of the file.
+    pub units: Vec<Unit>,
+    /// Functions with machine code, sorted by entry.
+    pub functions: Vec<Function>,
+    /// Prototypes of external functions that units declare, by linkage name. Where declarations
+    /// differ, the most registers that any of them takes.
+    pub declarations: HashMap<String, Parameters>,
+    /// Variables with a static place, sorted by it.
+    pub variables: Vec<Variable>,
+    /// Types.
+    pub types: TypeTable,
+    /// Source positions of the code.
+    pub lines: LineTable,
+    /// The types that functions name, inlined ones included.
+    pub type_users: Vec<TypeUser>,
+    /// What was left out because it is damaged.
+    pub warnings: Vec<Warning>,
+    code: CodeIndex,
+}
+
+impl DebugInfo {
+    /// Reads the debug information of `image`, from itself or from `separate` (what
+    /// `objcopy --only-keep-debug` made of it, or a `-dbgsym` package has).
+    pub fn read<'d>(
+        image: &object::File<'d>,
+        separate: Option<&object::File<'d>>,
+    ) -> Result<Self, DebugError> {
+        let files: Vec<_> = iter::once(image).chain(separate).collect();
+        let sections = Sections::load(&files)?;
+        let mut dwarf = sections.dwarf();
+        dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        let extents = Extents::of(image);
+        let mut units = units::read(&dwarf, &extents)?;
+        let files = Files::of(&mut units.raw.units)?;
+        let (types, ids) = merge::merge(&units.raw, &files)?;
+        let mut warnings = mem::take(&mut units.warnings);
+        let rows = lines::read(&units, &files, &extents, &mut warnings);
+        let functions = Functions {
+            raw: &units.raw,
+            files: &files,
+            ids: &ids,
+            table: &types,
+        };
+        let (concrete, declarations, type_users) = (
+            functions.concrete(),
+            functions.declarations(),
+            functions.type_users(),
+        );
+        let variables = variables::read(&units.raw, &files, &ids, &types, &extents);
+        let mut described = Vec::with_capacity(units.raw.units.len());
+        for raw in units.raw.units {
+            let name = &raw.unit.name;
+            warnings.extend(raw.damage.into_iter().map(|what| Warning {
+                unit: name.clone(),
+                what,
+            }));
+            described.push(raw.unit);
+        }
+        Ok(Self {
+            units: described,
+            code: CodeIndex::of(&concrete),
+            functions: concrete,
+            declarations,
+            variables,
+            types,
+            lines: LineTable {
+                files: files.names,
+                rows,
+            },
+            type_users,
+            warnings,
+        })
+    }
+
+    /// The source position of an address, unless its code belongs to none.
+    pub fn position(&self, address: u64) -> Option<(&str, u32)> {
+        let row = self.lines.row_at(address)?;
+        let file = self.lines.file(row.file);
+        (row.line != 0 && !file.is_empty()).then_some((file, row.line))
+    }
+
+    /// The rows that hold in a range; see [`LineTable::rows_in`].
+    pub fn rows(&self, range: Range<u64>) -> &[LineRow] {
+        self.lines.rows_in(range)
+    }
+
+    /// The function whose code holds an address; of several (folded by the linker) the first by
+    /// name.
+    pub fn function_at(&self, address: u64) -> Option<&Function> {
+        self.functions.get(self.code.at(address)?)
+    }
+
+    /// The variable whose object holds an address.
+    pub fn variable_at(&self, address: u64) -> Option<&Variable> {
+        self.variables
+            .get(variables::at(&self.variables, &self.types, address)?)
+    }
+
+    /// The unit of this id.
+    pub fn unit(&self, id: UnitId) -> Option<&Unit> {
+        self.units.get(id.0 as usize)
+    }
+}

@@ -1,0 +1,91 @@
+//! Variables with a static place.
+//!
+//! Takes: raw units and the type table. Decides: which entries say what of one variable. Gives:
+//! [`Variable`]s by place. A variable that the compiler took apart (several DW_OP_piece) or that
+//! is a constant in the code has no place, and is not here.
+
+use super::functions::home;
+use super::lines::Files;
+use super::merge::TypeIds;
+use super::model::{Place, Variable};
+use super::raw::{RawUnits, RawVariable, text};
+use super::sections::Extents;
+use super::types::TypeTable;
+
+/// All variables with a static place, sorted by it.
+pub(super) fn read(
+    raw: &RawUnits<'_>,
+    files: &Files,
+    ids: &TypeIds,
+    table: &TypeTable,
+    extents: &Extents,
+) -> Vec<Variable> {
+    let mut variables = Vec::new();
+    for (unit, variable) in all(raw) {
+        let Some(place) = variable.place else {
+            continue;
+        };
+        let entity = raw.variable(unit, variable.declared);
+        let declared = entity.declared;
+        let ty = declared.ty.and_then(|offset| ids.at(raw, offset));
+        variables.push(Variable {
+            place,
+            name: declared.name.map(text).unwrap_or_default(),
+            linkage_name: declared.linkage_name.map(text),
+            unit: home(raw, unit, &entity),
+            scope: raw.path(entity.unit, declared.scope),
+            is_local: variable.is_local,
+            ty,
+            decl_file: files.get(entity.file_unit, declared.file),
+            decl_line: declared.line,
+            external: declared.external,
+            is_const: ty.is_some_and(|ty| table.is_const(ty)),
+        });
+    }
+    variables.retain(|variable| match variable.place {
+        Place::Address(_) => true,
+        Place::Tls(offset) => extents.has_tls(offset, variable.link_name()),
+    });
+    // An abstract instance and its concrete ones may all tell the place of a static local.
+    variables.sort_by(|a, b| {
+        (a.place, a.link_name(), !a.is_local, a.unit).cmp(&(
+            b.place,
+            b.link_name(),
+            !b.is_local,
+            b.unit,
+        ))
+    });
+    variables
+        .dedup_by(|next, kept| next.place == kept.place && next.link_name() == kept.link_name());
+    variables
+}
+
+fn all<'r, 'a>(raw: &'r RawUnits<'a>) -> impl Iterator<Item = (usize, &'r RawVariable<'a>)> {
+    let units = raw.units.iter().enumerate();
+    units.flat_map(|(index, unit)| unit.variables.iter().map(move |v| (index, v)))
+}
+
+/// The variable whose object holds an address. `variables` are sorted by place.
+pub(super) fn at(variables: &[Variable], table: &TypeTable, address: u64) -> Option<usize> {
+    let is_before = |variable: &Variable| match variable.place {
+        Place::Address(start) => start <= address,
+        Place::Tls(_) => false,
+    };
+    let after = variables.partition_point(is_before);
+    let holds = |variable: &Variable| {
+        let Place::Address(start) = variable.place else {
+            return false;
+        };
+        let size = variable.ty.and_then(|ty| table.size(ty)).unwrap_or(0);
+        address - start < size.max(1)
+    };
+    // An empty object may lie where the next begins, and a name may have several entries.
+    let index = (0..after)
+        .rev()
+        .take(OVERLAP_LIMIT)
+        .find(|&index| holds(&variables[index]))?;
+    Some(index)
+}
+
+/// How many variables that begin earlier are looked at for one that still reaches an address.
+const OVERLAP_LIMIT: usize = 16;

@@ -1,0 +1,94 @@
+//! One ELF file as linked, as plain indexed data.
+//!
+//! Takes a file (and its separate debug file); gives sections, functions, objects, relocations,
+//! and the answer to the question that everything later asks: *what is at this address?*
+//! ([`Image::resolve`]). Decides nothing about the other build. Refuses what is not a 64-bit
+//! x86-64 executable or shared library with a build id.
+//!
+//! Addresses are `u64` as linked in this image; the phases that hold two images at once use
+//! [`dsu_patch_format::OldAddr`] and [`dsu_patch_format::NewAddr`], or indices typed by side.
+
+mod anchors;
+mod functions;
+mod load;
+mod objects;
+mod plt;
+mod relocations;
+mod resolve;
+mod sections;
+mod separate;
+
+pub use functions::{Function, FunctionId, Part};
+pub use load::LoadError;
+pub use objects::{Object, ObjectId, Storage};
+pub use relocations::{DynamicRelocation, Meaning, StaticRelocation, SymbolName};
+pub use resolve::Thing;
+pub use sections::{Section, SectionKind};
+
+use crate::debug::DebugInfo;
+use dsu_patch_format::manifest::ImageKind;
+use std::collections::BTreeMap;
+
+/// One ELF file, indexed.
+#[derive(Debug)]
+pub struct Image {
+    /// File name without directory.
+    pub file: String,
+    /// GNU build id, lower-case hexadecimal.
+    pub build_id: String,
+    /// Executable or library.
+    pub kind: ImageKind,
+    /// Linked at a fixed address (`ET_EXEC`): code may hold absolute addresses.
+    pub fixed: bool,
+    /// Loaded extent, `[start, end)`.
+    pub extent: std::ops::Range<u64>,
+    /// Allocated sections, ascending by address.
+    pub sections: Vec<Section>,
+    /// Functions, PLT entries among them, ascending by address.
+    pub functions: Vec<Function>,
+    /// Variables and tables, ascending by address.
+    pub objects: Vec<Object>,
+    /// Dynamic relocations by place.
+    pub relocations: BTreeMap<u64, DynamicRelocation>,
+    /// Relocations that `--emit-relocs` left, ascending by place.
+    pub static_relocations: Vec<StaticRelocation>,
+    /// Thread-local variables' initial image, if any: `[start, end)` as linked, and the distance
+    /// from its start to the thread pointer (psABI 3.5.4, variant II).
+    pub tls: Option<Tls>,
+    /// Every address that something refers to, ascending: bounds of anonymous constants.
+    pub anchors: Vec<u64>,
+    /// What the compiler said.
+    pub debug: DebugInfo,
+    /// Objects before this index are plain, those behind thread-local.
+    plain_objects: usize,
+    /// Cold parts and their functions' indices, ascending.
+    cold_index: Vec<(std::ops::Range<u64>, usize)>,
+    /// The whole file; sections know their ranges in it.
+    bytes: Vec<u8>,
+}
+
+/// The thread-local segment.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Linked extent of the initial image with its zero part.
+    pub extent: std::ops::Range<u64>,
+    /// Bytes from the segment's start to the thread pointer: its size rounded up to its alignment.
+    pub to_thread_pointer: u64,
+}
+
+impl Image {
+    /// Content as linked at `[address, address + len)`, zeroes where the file has none (`.bss`).
+    /// `None` outside of one section.
+    #[must_use]
+    pub fn content(&self, address: u64, len: u64) -> Option<std::borrow::Cow<'_, [u8]>> {
+        let section = self.section_at(address)?;
+        let offset = address - section.address;
+        let end = offset.checked_add(len).filter(|e| *e <= section.size)?;
+        if section.file.is_empty() {
+            return Some(vec![0; usize::try_from(len).ok()?].into());
+        }
+        let from = section.file.start + usize::try_from(offset).ok()?;
+        let to = section.file.start + usize::try_from(end).ok()?;
+        self.bytes.get(from..to).map(Into::into)
+    }
+}

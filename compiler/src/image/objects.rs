@@ -1,0 +1,179 @@
+//! Variables and tables: data symbols merged by address.
+
+use super::functions::RawSymbol;
+use super::{Image, Section, SectionKind};
+use crate::debug::{DebugInfo, Place};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Index of an object in [`Image::objects`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId(pub usize);
+
+/// What an object's memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// Constant: `.rodata`, or written by the dynamic linker only.
+    Constant,
+    /// Writable.
+    Writable,
+    /// One for each thread; `address` counts in the TLS segment as linked.
+    ThreadLocal,
+}
+
+/// A variable or table of one image.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// First byte as linked.
+    pub address: u64,
+    /// Bytes; 0 for the linker's marks (`_end`, `__bss_start`).
+    pub size: u64,
+    /// Every name, the plainest global one first.
+    pub names: Vec<String>,
+    /// No name of it is global.
+    pub local: bool,
+    /// Translation unit.
+    pub unit: String,
+    /// What its memory is.
+    pub storage: Storage,
+    /// Index in [`DebugInfo::variables`].
+    pub debug: Option<usize>,
+    /// The dynamic linker copies its content from a library (`R_X86_64_COPY`).
+    pub copied: bool,
+}
+
+impl Object {
+    /// The name to show and to match by first.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("?", String::as_str)
+    }
+
+    /// Linked extent.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.address..self.address + self.size
+    }
+}
+
+/// Merges data symbols by address. `thread_local` symbols count in the TLS segment, which starts
+/// at `tls_start` as linked.
+pub(super) fn collect(
+    symbols: Vec<RawSymbol>,
+    thread_local: Vec<RawSymbol>,
+    tls_start: u64,
+    sections: &[Section],
+    debug: &DebugInfo,
+    copied: impl Fn(u64) -> bool,
+) -> Vec<Object> {
+    let mut by_place: BTreeMap<(bool, u64), Vec<RawSymbol>> = BTreeMap::new();
+    for symbol in symbols {
+        by_place
+            .entry((false, symbol.address))
+            .or_default()
+            .push(symbol);
+    }
+    for symbol in thread_local {
+        by_place
+            .entry((true, symbol.address))
+            .or_default()
+            .push(symbol);
+    }
+    let object = |((tls, address), mut symbols): ((bool, u64), Vec<RawSymbol>)| {
+        symbols.sort_by_key(|s| (s.size == 0, s.local, s.name.len(), s.name.clone()));
+        symbols.dedup_by(|a, b| a.name == b.name);
+        let storage = if tls {
+            Storage::ThreadLocal
+        } else {
+            storage_of(address, sections)?
+        };
+        let debug_index = debug_variable(debug, tls, address);
+        let unit = debug_index
+            .and_then(|i| debug.units.get(debug.variables[i].unit.0 as usize))
+            .map_or_else(|| symbols[0].file.clone(), |unit| unit.name.clone());
+        Some(Object {
+            address: if tls { tls_start + address } else { address },
+            size: symbols.iter().map(|s| s.size).max().unwrap_or(0),
+            local: symbols.iter().all(|s| s.local),
+            unit,
+            storage,
+            debug: debug_index,
+            copied: !tls && copied(address),
+            names: symbols.into_iter().map(|s| s.name).collect(),
+        })
+    };
+    let mut objects: Vec<Object> = by_place.into_iter().filter_map(object).collect();
+    // Thread-local ones apart, behind: their addresses overlap others'.
+    objects.sort_by_key(|o| (o.storage == Storage::ThreadLocal, o.address));
+    objects
+}
+
+fn storage_of(address: u64, sections: &[Section]) -> Option<Storage> {
+    // A mark at a section's end, or in the gap before the next one, belongs to it.
+    let section = sections.iter().rev().find(|s| s.address <= address)?;
+    match section.kind {
+        SectionKind::ReadOnly | SectionKind::RelRo | SectionKind::Text => Some(Storage::Constant),
+        SectionKind::Data => Some(Storage::Writable),
+        SectionKind::Tls => None,
+    }
+}
+
+fn debug_variable(debug: &DebugInfo, tls: bool, address: u64) -> Option<usize> {
+    let place = if tls {
+        Place::Tls(address)
+    } else {
+        Place::Address(address)
+    };
+    debug
+        .variables
+        .binary_search_by_key(&place, |v| v.place)
+        .ok()
+}
+
+impl Image {
+    /// The object that covers an address, thread-local ones aside. A mark without size counts at
+    /// its own address when nothing else is there.
+    #[must_use]
+    pub fn object_at(&self, address: u64) -> Option<ObjectId> {
+        let plain = &self.objects[..self.plain_objects];
+        let after = plain.partition_point(|o| o.address <= address);
+        let covering = (after.saturating_sub(8)..after)
+            .rev()
+            .find(|i| plain[*i].range().contains(&address));
+        let mark = || {
+            after
+                .checked_sub(1)
+                .filter(|i| plain[*i].address == address)
+        };
+        covering.or_else(mark).map(ObjectId)
+    }
+
+    /// The object that ends exactly at an address.
+    #[must_use]
+    pub fn object_ending_at(&self, address: u64) -> Option<ObjectId> {
+        let plain = &self.objects[..self.plain_objects];
+        let after = plain.partition_point(|o| o.address < address);
+        (after.saturating_sub(8)..after)
+            .rev()
+            .find(|i| plain[*i].size > 0 && plain[*i].range().end == address)
+            .map(ObjectId)
+    }
+
+    /// The thread-local variable at an offset from the TLS segment's start as linked.
+    #[must_use]
+    pub fn thread_local_at(&self, address: u64) -> Option<ObjectId> {
+        let all = &self.objects[self.plain_objects..];
+        let after = all.partition_point(|o| o.address <= address);
+        let i = after.checked_sub(1)?;
+        all[i]
+            .range()
+            .contains(&address)
+            .then_some(ObjectId(self.plain_objects + i))
+    }
+
+    /// An object by index.
+    #[must_use]
+    pub fn object(&self, id: ObjectId) -> &Object {
+        &self.objects[id.0]
+    }
+}

@@ -1,0 +1,122 @@
+//! What is at an address.
+
+use super::{DynamicRelocation, FunctionId, Image, ObjectId, SectionKind};
+
+/// What an address of an image stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Thing {
+    /// Code of a function, bytes behind its entry (or in a cold part: behind the entry as linked).
+    Code {
+        /// Whose.
+        function: FunctionId,
+        /// Address minus entry.
+        offset: u64,
+    },
+    /// A slot that the dynamic linker fills (`.got`, `.got.plt`).
+    Slot(DynamicRelocation),
+    /// A named variable or table.
+    Object {
+        /// Which.
+        object: ObjectId,
+        /// Bytes from its start.
+        offset: u64,
+    },
+    /// A constant without a name.
+    Constant(u64),
+    /// Something of the linker's own, known by name (`_end`, `.got.plt` itself).
+    Mark(String),
+    /// Writable memory or code that no symbol names.
+    Unknown,
+}
+
+impl Image {
+    /// What is at an address. Ends of objects are not resolved to the object: see
+    /// [`Image::object_ending_at`].
+    #[must_use]
+    pub fn resolve(&self, address: u64) -> Thing {
+        let Some(section) = self.section_at(address) else {
+            return self.mark(address);
+        };
+        match section.kind {
+            SectionKind::Text => self.resolve_code(address),
+            SectionKind::Data | SectionKind::RelRo | SectionKind::ReadOnly => {
+                if section.name.starts_with(".got") {
+                    return match self.relocations.get(&address) {
+                        Some(relocation) => Thing::Slot(relocation.clone()),
+                        None if self.fixed || section.entry_size == 8 || section.name == ".got" => {
+                            self.filled_slot(address)
+                        }
+                        None => self.mark(address),
+                    };
+                }
+                self.resolve_data(address, section.kind)
+            }
+            SectionKind::Tls => Thing::Unknown,
+        }
+    }
+
+    /// A slot that the static linker filled, as in executables linked at a fixed address.
+    fn filled_slot(&self, address: u64) -> Thing {
+        use super::Meaning;
+        let value = self
+            .content(address, 8)
+            .and_then(|b| <[u8; 8]>::try_from(b.as_ref()).ok());
+        match value.map(u64::from_le_bytes) {
+            Some(value) if self.section_at(value).is_some() => Thing::Slot(DynamicRelocation {
+                kind: object::elf::R_X86_64_RELATIVE,
+                meaning: Meaning::Address(value),
+            }),
+            _ => self.mark(address),
+        }
+    }
+
+    fn resolve_code(&self, address: u64) -> Thing {
+        match self.function_at(address) {
+            Some(function) => Thing::Code {
+                function,
+                offset: address.wrapping_sub(self.function(function).address),
+            },
+            None => match self.object_at(address) {
+                Some(object) => self.in_object(object, address),
+                None => Thing::Constant(address),
+            },
+        }
+    }
+
+    fn resolve_data(&self, address: u64, kind: SectionKind) -> Thing {
+        match self.object_at(address) {
+            Some(object) if self.object(object).size == 0 => self.mark(address),
+            Some(object) => self.in_object(object, address),
+            None if kind == SectionKind::Data && !self.is_literal(address) => self.mark(address),
+            None => Thing::Constant(address),
+        }
+    }
+
+    /// Whether writable memory without a name is a compiler's literal: gcc puts the initial content
+    /// of local arrays with pointers in them (`const char *help[] = {...}`) into `.data` when code
+    /// is position independent. Every variable has a symbol, unless those of statics were stripped.
+    fn is_literal(&self, address: u64) -> bool {
+        let initialized = self.section_at(address).is_some_and(|s| !s.file.is_empty());
+        initialized && self.objects.iter().any(|o| o.local && o.size > 0)
+    }
+
+    fn in_object(&self, object: ObjectId, address: u64) -> Thing {
+        Thing::Object {
+            object,
+            offset: address - self.object(object).address,
+        }
+    }
+
+    /// The linker's own places: named zero-size symbols and the start of a table of slots.
+    fn mark(&self, address: u64) -> Thing {
+        if let Some(section) = self.section_at(address).filter(|s| s.address == address)
+            && section.name.starts_with(".got")
+        {
+            return Thing::Mark(section.name.clone());
+        }
+        match self.object_at(address).map(|id| self.object(id)) {
+            Some(object) if object.address == address => Thing::Mark(object.name().to_owned()),
+            _ => Thing::Unknown,
+        }
+    }
+}

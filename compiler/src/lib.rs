@@ -1,0 +1,275 @@
+//! dsu-build: two builds in, a patch bundle out.
+//!
+//! ```text
+//! OLD, NEW -> image/ -> code/ -> matching/ -> change/ -> data/ -> emit/ -> bundle
+//!              debug/             machine/ (register contracts)     report/ (for people and tools)
+//! ```
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`image`] | what is at this address? |
+//! | [`debug`] | what did the compiler say: types, lines, scopes? |
+//! | [`code`] | which operands of an instruction are addresses? |
+//! | [`matching`] | which function or variable of NEW is which of OLD? |
+//! | [`change`] | what is different, and who is concerned by it? |
+//! | [`machine`] | which registers may a caller rely on? |
+//! | [`data`] | what happens with each variable and table? |
+//! | [`emit`] | what does the process need of NEW, and where does each operand lead? |
+//! | [`report`] | what should a person, or a tool, know? |
+//!
+//! [`build`] is the table of contents.
+
+pub mod image;
+
+pub mod debug;
+
+pub mod code;
+
+pub mod matching;
+
+pub mod change;
+
+pub mod machine;
+
+pub mod data;
+
+pub mod emit;
+
+pub mod report;
+
+pub mod cli;
+pub mod refusal;
+
+use change::{Closure, Comparisons, Pair};
+use data::{Choices, DataPlan};
+use dsu_patch_format::manifest::BuildInfo;
+use dsu_patch_format::{Bundle, DecodeError, Manifest};
+use emit::{Emitted, Inputs};
+use image::{Image, LoadError};
+use matching::Matching;
+use refusal::Refusal;
+use std::path::{Path, PathBuf};
+
+/// What to build from, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The build that processes run.
+    pub old: PathBuf,
+    /// The build that they shall run.
+    pub new: PathBuf,
+    /// Debug file of OLD, when it is kept apart and not found by itself.
+    pub debug_old: Option<PathBuf>,
+    /// Debug file of NEW.
+    pub debug_new: Option<PathBuf>,
+    /// Renamed functions, `(OLD, NEW)`.
+    pub renames: Vec<(String, String)>,
+    /// Replace functions that differ by their line numbers alone, too.
+    pub line_numbers: bool,
+    /// The user's decisions about data.
+    pub choices: Choices,
+    /// What the manifest says of the options.
+    pub recorded: Vec<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// One of the files cannot be used.
+    #[error("{side} {path}: {error}")]
+    Load {
+        /// `OLD` or `NEW`.
+        side: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        error: LoadError,
+    },
+    /// The two files cannot be compared.
+    #[error("{0}")]
+    Mismatch(String),
+    /// What was made contradicts the format: a defect of this tool.
+    #[error("the bundle made does not pass its own check, please report this: {0}")]
+    Encode(#[from] DecodeError),
+}
+
+/// What building ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is a bundle.
+    Written,
+    /// The builds do the same.
+    NothingToDo,
+    /// The difference cannot be put into a running process.
+    Refused,
+}
+
+/// Both images with everything found out about them.
+pub struct Built {
+    /// The build that runs.
+    pub old: Image,
+    /// The build to come.
+    pub new: Image,
+    /// Who is who.
+    pub matching: Matching,
+    /// Each pair of functions compared.
+    pub comparisons: Comparisons,
+    /// Who is replaced.
+    pub closure: Closure,
+    /// What happens with data.
+    pub data: DataPlan,
+    /// What was emitted.
+    pub emitted: Emitted,
+    /// Why not.
+    pub refusals: Vec<Refusal>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Compares two builds and makes the bundle, if they differ and it can be done.
+///
+/// `progress` is told each phase as it begins.
+///
+/// # Errors
+/// [`BuildError`] when the files cannot be used. A difference that cannot be carried into a running
+/// process is not an error: see [`Outcome::Refused`].
+pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildError> {
+    progress("reading both builds");
+    let (old, new) = load(options)?;
+    progress("matching functions and variables");
+    let matching = Matching::new(&old, &new, &options.renames);
+    let pair = Pair {
+        old: &old,
+        new: &new,
+        matching: &matching,
+        line_numbers: options.line_numbers,
+    };
+    progress("comparing functions");
+    let comparisons = change::compare_all(pair);
+    progress("comparing data and types");
+    let mut data = data::plan(pair, &options.choices);
+    progress("closing over references");
+    let contracts = machine::Contracts::new(pair);
+    let closure = change::close(pair, &comparisons, &data.moved, |replaced| {
+        contracts.broken(replaced)
+    });
+    let changed =
+        !closure.replaced.is_empty() || !data.updates.is_empty() || !data.moved.is_empty();
+    data.label_tables(pair, &closure);
+    let (mut refusals, mut warnings) = if changed || !data.refusals.is_empty() {
+        data::changed_layouts(pair, &options.choices)
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    refusals.append(&mut data.refusals);
+    warnings.append(&mut data.warnings);
+    progress("making the patch");
+    let inputs = Inputs {
+        pair,
+        comparisons: &comparisons,
+        closure: &closure,
+        data: &data,
+    };
+    let mut emitted = if changed {
+        emit::emit(inputs)
+    } else {
+        Emitted::default()
+    };
+    refusals.append(&mut emitted.refusals);
+    warnings.append(&mut emitted.warnings);
+    warnings.extend(report::warnings(pair, &closure));
+    let outcome = match (refusals.is_empty(), changed) {
+        (false, _) => Outcome::Refused,
+        (true, true) => Outcome::Written,
+        (true, false) => Outcome::NothingToDo,
+    };
+    Ok(Built {
+        old,
+        new,
+        matching,
+        comparisons,
+        closure,
+        data,
+        emitted,
+        refusals,
+        warnings,
+        outcome,
+    })
+}
+
+/// Reads both files side by side.
+fn load(options: &Options) -> Result<(Image, Image), BuildError> {
+    let read = |side, path: &Path, debug: Option<&Path>| {
+        Image::load(path, debug).map_err(|error| BuildError::Load {
+            side,
+            path: path.into(),
+            error,
+        })
+    };
+    let (old, new) = rayon::join(
+        || read("OLD", &options.old, options.debug_old.as_deref()),
+        || read("NEW", &options.new, options.debug_new.as_deref()),
+    );
+    let (old, new) = (old?, new?);
+    if old.kind != new.kind || old.fixed != new.fixed {
+        return Err(BuildError::Mismatch(
+            "OLD and NEW are different kinds of file (executable, PIE, library): build both alike"
+                .to_owned(),
+        ));
+    }
+    let absolute = |image: &Image| image.fixed && image.static_relocations.is_empty();
+    if absolute(&old) || absolute(&new) {
+        return Err(BuildError::Mismatch(
+            "OLD or NEW is linked at a fixed address and does not say which numbers in its code are \
+             addresses: link both with -Wl,--emit-relocs, or as PIE (-fPIE -pie)"
+                .to_owned(),
+        ));
+    }
+    Ok((old, new))
+}
+
+impl Built {
+    /// The bundle as bytes.
+    ///
+    /// # Errors
+    /// A bundle that its own reader refuses is never written.
+    pub fn bundle(&self, options: &Options) -> Result<Vec<u8>, BuildError> {
+        let info = |image: &Image| BuildInfo {
+            build_id: image.build_id.clone(),
+            file: image.file.clone(),
+            kind: image.kind,
+        };
+        let mut data = self.data.changes.clone();
+        data.extend(self.emitted.data.clone());
+        data.sort_by(|a, b| a.name.cmp(&b.name));
+        let manifest = Manifest {
+            tool: concat!("dsu-build ", env!("CARGO_PKG_VERSION")).to_owned(),
+            options: options.recorded.clone(),
+            old: info(&self.old),
+            new: info(&self.new),
+            replaced: self.emitted.replaced.clone(),
+            added: self.emitted.added.clone(),
+            line_only: self.line_only(),
+            data,
+            warnings: self.warnings.clone(),
+        };
+        let bundle = Bundle {
+            manifest,
+            plan: self.emitted.plan.clone(),
+        };
+        Ok(dsu_patch_format::encode(&bundle)?)
+    }
+
+    /// Names of functions kept although their line numbers changed.
+    #[must_use]
+    pub fn line_only(&self) -> Vec<String> {
+        self.comparisons
+            .iter()
+            .filter(|((a, _), c)| {
+                c.verdict == change::Verdict::LineOnly && !self.closure.replaced.contains_key(a)
+            })
+            .map(|((a, _), _)| self.old.function(*a).name().to_owned())
+            .collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! Register contracts between functions.
+//!
+//! gcc's `-fipa-ra` (on at `-O2`) lets a caller keep values in caller-saved registers across a call
+//! when the callee, whose body it sees, happens not to clobber them. A replaced callee must not
+//! clobber more than OLD's did, transitively, or such callers are replaced too.
+//!
+//! Takes both images; gives the callers whose contract a set of replacements breaks.
+
+mod clobbers;
+mod liveness;
+
+use crate::change::Pair;
+use crate::image::{FunctionId, Image, Thing};
+use clobbers::{Clobbers, Registers};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known of both builds' register use.
+pub struct Contracts<'a> {
+    pair: Pair<'a>,
+    old: Clobbers,
+    new: Clobbers,
+    /// Direct callers of each OLD function.
+    callers: BTreeMap<FunctionId, BTreeSet<FunctionId>>,
+}
+
+impl<'a> Contracts<'a> {
+    /// Computes what every function clobbers, in both builds.
+    #[must_use]
+    pub fn new(pair: Pair<'a>) -> Self {
+        let (old, new) = rayon::join(|| Clobbers::new(pair.old), || Clobbers::new(pair.new));
+        let callers = callers(pair.old);
+        Self {
+            pair,
+            old,
+            new,
+            callers,
+        }
+    }
+
+    /// Kept callers that rely on a register which a replaced function's NEW body clobbers and
+    /// OLD's does not, with the reason.
+    #[must_use]
+    pub fn broken(
+        &self,
+        replaced: &BTreeMap<FunctionId, Vec<String>>,
+    ) -> Vec<(FunctionId, String)> {
+        let mut out = Vec::new();
+        for (function, extra) in self.grown(replaced) {
+            for caller in self.callers.get(&function).into_iter().flatten() {
+                if replaced.contains_key(caller) || !self.may_rely(*caller, function) {
+                    continue;
+                }
+                let live = liveness::live_after_calls(self.pair.old, *caller, function, extra);
+                if let Some(register) = live {
+                    let callee = self.pair.old.function(function).name();
+                    out.push((
+                        *caller,
+                        format!(
+                            "keeps a value in {register:?} across its call of {callee}, whose \
+                                 new body clobbers it"
+                        ),
+                    ));
+                }
+            }
+        }
+        out
+    }
+
+    /// OLD functions that clobber more once the replacements are in, their kept callers included.
+    fn grown(&self, replaced: &BTreeMap<FunctionId, Vec<String>>) -> Vec<(FunctionId, Registers)> {
+        let mut extra: BTreeMap<FunctionId, Registers> = BTreeMap::new();
+        let mut queue: Vec<FunctionId> = Vec::new();
+        for id in replaced.keys() {
+            let Some(new) = self.pair.matching.new_of(*id) else {
+                continue;
+            };
+            let more = self.new.of(new).without(self.old.of(*id));
+            if !more.is_empty() {
+                extra.insert(*id, more);
+                queue.push(*id);
+            }
+        }
+        while let Some(id) = queue.pop() {
+            let more = extra[&id];
+            for caller in self.callers.get(&id).into_iter().flatten() {
+                if replaced.contains_key(caller) {
+                    continue;
+                }
+                let had = extra.get(caller).copied().unwrap_or_default();
+                let now = had.with(more.without(self.old.of(*caller)));
+                if now != had {
+                    extra.insert(*caller, now);
+                    queue.push(*caller);
+                }
+            }
+        }
+        extra.into_iter().collect()
+    }
+
+    /// gcc knows a callee's registers only within a translation unit, or the whole program with
+    /// link-time optimization; other compilers do not do it. Assembler may do anything.
+    fn may_rely(&self, caller: FunctionId, callee: FunctionId) -> bool {
+        let image = self.pair.old;
+        let unit = |f: FunctionId| {
+            let debug = image.function(f).debug?;
+            image
+                .debug
+                .units
+                .get(image.debug.functions.get(debug)?.unit.0 as usize)
+        };
+        match (unit(caller), unit(callee)) {
+            (Some(a), Some(b)) => {
+                use crate::debug::Language::Assembler;
+                a.language == Assembler
+                    || b.language == Assembler
+                    || (a.is_gcc && b.is_gcc && (a.lto || b.lto || a.name == b.name))
+            }
+            _ => true,
+        }
+    }
+}
+
+fn callers(image: &Image) -> BTreeMap<FunctionId, BTreeSet<FunctionId>> {
+    let mut callers: BTreeMap<FunctionId, BTreeSet<FunctionId>> = BTreeMap::new();
+    for (i, function) in image.functions.iter().enumerate() {
+        for part in function.parts() {
+            crate::code::for_each_reference(image, part, |r| {
+                if let Thing::Code { function, .. } = image.resolve(r.target)
+                    && !r.taken
+                    && function != FunctionId(i)
+                {
+                    callers.entry(function).or_default().insert(FunctionId(i));
+                }
+            });
+        }
+    }
+    callers
+}

@@ -1,0 +1,120 @@
+//! Names without what compilers add to them anew in each build.
+
+/// Suffix words of clones that gcc and LLVM number.
+const NUMBERED: [&str; 6] = [
+    "isra",
+    "constprop",
+    "part",
+    "lto_priv",
+    "llvm",
+    "localalias",
+];
+
+/// A symbol's name without the numbers of its clones, without Rust's hash.
+///
+/// `f.constprop.3` is `f.constprop`, `f.lto_priv.0` is `f`, `x.1234` is `x`.
+#[must_use]
+pub fn canonical(name: &str) -> String {
+    let name = without_rust_hash(name);
+    let mut out = String::with_capacity(name.len());
+    let mut parts = name.split('.').enumerate().peekable();
+    while let Some((index, part)) = parts.next() {
+        if index == 0 {
+            out.push_str(part);
+            continue;
+        }
+        let numbered = parts.peek().is_some_and(|(_, next)| is_number(next));
+        if matches!(part, "lto_priv" | "llvm" | "localalias") {
+            if numbered {
+                parts.next();
+            }
+            continue;
+        }
+        if NUMBERED.contains(&part) && numbered {
+            parts.next();
+        } else if is_number(part) {
+            continue;
+        }
+        out.push('.');
+        out.push_str(part);
+    }
+    out
+}
+
+/// The name before every suffix: `f` of `f.isra.0.cold`.
+#[must_use]
+pub fn stem(name: &str) -> &str {
+    match name.char_indices().skip(1).find(|(_, c)| *c == '.') {
+        Some((at, _)) => &name[..at],
+        None => name,
+    }
+}
+
+/// Whether a local's name carries a number that the compiler chose (`counter.7`).
+#[must_use]
+pub fn is_numbered(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, tail)| is_number(tail))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Legacy Rust mangling ends in `17h`, sixteen hexadecimal digits, `E`: a hash of the build.
+fn without_rust_hash(name: &str) -> &str {
+    if let Some(rest) = name.strip_prefix("_ZN")
+        && rest.len() > 20
+        && name.ends_with('E')
+        && let Some(cut) = name.len().checked_sub(20)
+        && name.is_char_boundary(cut)
+        && name[cut..].starts_with("17h")
+        && name[cut + 3..name.len() - 1]
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit())
+    {
+        return &name[..cut];
+    }
+    name
+}
+
+/// A name for people: demangled where it is mangled.
+#[must_use]
+pub fn readable(name: &str) -> String {
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        return format!("{rust:#}");
+    }
+    if name.starts_with("_Z")
+        && let Ok(symbol) = cpp_demangle::Symbol::new(name)
+        && let Ok(text) = symbol.demangle()
+    {
+        return text;
+    }
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_names_have_no_numbers_of_the_build() {
+        for (name, expected) in [
+            ("main", "main"),
+            ("f.constprop.3", "f.constprop"),
+            ("f.isra.0.constprop.1", "f.isra.constprop"),
+            ("f.lto_priv.0", "f"),
+            ("counter.1234", "counter"),
+            ("memcpy@GLIBC_2.14", "memcpy@GLIBC_2.14"),
+            (
+                "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE",
+                "_ZN4core3fmt5Write9write_fmt",
+            ),
+        ] {
+            assert_eq!(canonical(name), expected, "{name}");
+        }
+        assert_eq!(stem("f.isra.0.cold"), "f");
+        assert_eq!(stem(".hidden"), ".hidden");
+        assert!(is_numbered("x.1") && !is_numbered("x") && !is_numbered("x.cold"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Variables and tables: by name; statics by unit and scope; what only the compiler named is left
+//! to the comparison of whoever refers to it.
+
+use super::{Matching, names};
+use crate::image::{Image, Object, ObjectId, Storage};
+use std::collections::BTreeMap;
+
+/// Unit, scope, name.
+type Key = (String, Vec<String>, String);
+
+/// Adds every pair of objects to `matching`.
+pub(super) fn pair(old: &Image, new: &Image, out: &mut Matching) {
+    by_key(old, new, out, |_, o| {
+        (!o.local).then(|| key("", &[], o.name()))
+    });
+    by_key(old, new, out, |image, o| {
+        let scope = debug_scope(image, o)?;
+        Some(key(&o.unit, &scope.0, &scope.1))
+    });
+    by_key(old, new, out, |_, o| {
+        (o.local && !names::is_numbered(o.name())).then(|| key(&o.unit, &[], o.name()))
+    });
+    // A numbered static without debug information: only when its unit has one of that name.
+    by_key(old, new, out, |_, o| {
+        let variable = o.local && o.debug.is_none() && o.storage != Storage::Constant;
+        variable.then(|| key(&o.unit, &[], &names::canonical(o.name())))
+    });
+    // A static that became global, or the reverse, in the same unit.
+    by_key(old, new, out, |_, o| {
+        o.debug
+            .is_some()
+            .then(|| key(&o.unit, &[], &names::canonical(o.name())))
+    });
+}
+
+fn key(unit: &str, scope: &[String], name: &str) -> Key {
+    (unit.to_owned(), scope.to_vec(), name.to_owned())
+}
+
+/// Where the debug information declares a static, and its name in the source.
+fn debug_scope(image: &Image, object: &Object) -> Option<(Vec<String>, String)> {
+    let variable = image.debug.variables.get(object.debug?)?;
+    let scope = variable.scope.iter().map(|s| names::canonical(s)).collect();
+    Some((scope, names::canonical(variable.link_name())))
+}
+
+/// Pairs what shares a key, when exactly one object on each side has it.
+fn by_key(
+    old: &Image,
+    new: &Image,
+    out: &mut Matching,
+    key: impl Fn(&Image, &Object) -> Option<Key>,
+) {
+    let mut groups: BTreeMap<Key, (Vec<ObjectId>, Vec<ObjectId>)> = BTreeMap::new();
+    for (i, object) in old.objects.iter().enumerate().filter(|(_, o)| o.size > 0) {
+        if out.new_object(ObjectId(i)).is_none()
+            && let Some(key) = key(old, object)
+        {
+            groups.entry(key).or_default().0.push(ObjectId(i));
+        }
+    }
+    for (i, object) in new.objects.iter().enumerate().filter(|(_, o)| o.size > 0) {
+        if out.old_object(ObjectId(i)).is_none()
+            && let Some(key) = key(new, object)
+        {
+            groups.entry(key).or_default().1.push(ObjectId(i));
+        }
+    }
+    for (olds, news) in groups.into_values() {
+        if let ([a], [b]) = (olds.as_slice(), news.as_slice())
+            && same_storage(old.object(*a), new.object(*b))
+        {
+            out.add_object(*a, *b);
+        }
+    }
+}
+
+/// A variable that became a constant, or thread-local, is another variable.
+fn same_storage(a: &Object, b: &Object) -> bool {
+    a.storage == b.storage
+}

@@ -1,0 +1,148 @@
+//! The file: bytes to [`Bundle`] and back. Takes any bytes; gives a validated bundle or says what
+//! is wrong with them. Never panics, never allocates by a length that it has not checked.
+
+use crate::validate::{Invalid, validate};
+use crate::{Bundle, Manifest, Plan};
+
+/// First bytes of every bundle.
+pub const MAGIC: &[u8; 8] = b"DSUPATCH";
+/// The one version that this crate reads and writes.
+pub const VERSION: u32 = 1;
+const HEADER: usize = 32;
+const DIGEST: usize = blake3::OUT_LEN;
+/// Larger files are refused before they are read: no bundle of a real program comes near.
+pub const MAX_FILE: u64 = 1 << 30;
+
+/// Why bytes are not a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than its own lengths say, or than any bundle can be.
+    #[error("the bundle is truncated: {have} bytes, {need} needed")]
+    Truncated {
+        /// Bytes there.
+        have: usize,
+        /// Bytes needed.
+        need: u64,
+    },
+    /// Bytes behind the end.
+    #[error("the bundle has {0} bytes behind its end")]
+    Trailing(usize),
+    /// Another kind of file.
+    #[error("not a dsu bundle: it does not begin with DSUPATCH")]
+    Magic,
+    /// Made by another version of the tools.
+    #[error(
+        "bundle format {found}, this tool reads {VERSION}: make the bundle with the same release"
+    )]
+    Version {
+        /// Version in the file.
+        found: u32,
+    },
+    /// Reserved bits are set.
+    #[error("the bundle uses features that this release does not know (flags {0:#x})")]
+    Flags(u32),
+    /// Content and digest differ.
+    #[error("the bundle is damaged: its digest does not match its content")]
+    Digest,
+    /// The manifest is not what the format says.
+    #[error("the bundle's manifest cannot be read: {0}")]
+    Manifest(serde_json::Error),
+    /// The plan is not what the format says.
+    #[error("the bundle's plan cannot be read: {0}")]
+    Plan(postcard::Error),
+    /// Its parts contradict each other.
+    #[error("the bundle contradicts itself: {0}")]
+    Invalid(#[from] Invalid),
+}
+
+/// Writes a bundle as bytes. The same bundle gives the same bytes.
+///
+/// # Errors
+/// A bundle that [`validate`] refuses is not written.
+pub fn encode(bundle: &Bundle) -> Result<Vec<u8>, DecodeError> {
+    validate(bundle)?;
+    let manifest = serde_json::to_vec(&bundle.manifest).map_err(DecodeError::Manifest)?;
+    let plan = postcard::to_stdvec(&bundle.plan).map_err(DecodeError::Plan)?;
+    let mut out = Vec::with_capacity(HEADER + manifest.len() + plan.len() + DIGEST);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&0u32.to_le_bytes());
+    out.extend_from_slice(&(manifest.len() as u64).to_le_bytes());
+    out.extend_from_slice(&(plan.len() as u64).to_le_bytes());
+    out.extend_from_slice(&manifest);
+    out.extend_from_slice(&plan);
+    let digest = blake3::hash(&out);
+    out.extend_from_slice(digest.as_bytes());
+    Ok(out)
+}
+
+/// Reads and validates a bundle.
+///
+/// # Errors
+/// [`DecodeError`] names the first thing that is wrong.
+pub fn decode(bytes: &[u8]) -> Result<Bundle, DecodeError> {
+    let truncated = |need: u64| DecodeError::Truncated {
+        have: bytes.len(),
+        need,
+    };
+    if !bytes.starts_with(MAGIC) {
+        return Err(if MAGIC.starts_with(bytes) {
+            truncated(HEADER as u64)
+        } else {
+            DecodeError::Magic
+        });
+    }
+    let header = bytes
+        .get(..HEADER)
+        .ok_or_else(|| truncated(HEADER as u64))?;
+    let version = u32_at(header, 8);
+    if version != VERSION {
+        return Err(DecodeError::Version { found: version });
+    }
+    let manifest_len = u64_at(header, 16);
+    let plan_len = u64_at(header, 24);
+    let need = manifest_len
+        .checked_add(plan_len)
+        .and_then(|n| n.checked_add((HEADER + DIGEST) as u64))
+        .ok_or(DecodeError::Digest)?;
+    let have = bytes.len() as u64;
+    if have < need {
+        return Err(truncated(need));
+    }
+    if have > need {
+        return Err(DecodeError::Trailing(
+            usize::try_from(have - need).unwrap_or(usize::MAX),
+        ));
+    }
+    let (content, digest) = bytes.split_at(bytes.len() - DIGEST);
+    if blake3::hash(content).as_bytes() != digest {
+        return Err(DecodeError::Digest);
+    }
+    let flags = u32_at(header, 12);
+    if flags != 0 {
+        return Err(DecodeError::Flags(flags));
+    }
+    // Both lengths fit: their sum is the length of a slice that exists.
+    let split = usize::try_from(manifest_len).map_err(|_| DecodeError::Digest)?;
+    let (manifest, plan) = content[HEADER..].split_at(split);
+    let manifest: Manifest = serde_json::from_slice(manifest).map_err(DecodeError::Manifest)?;
+    let (plan, rest): (Plan, _) = postcard::take_from_bytes(plan).map_err(DecodeError::Plan)?;
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing(rest.len()));
+    }
+    let bundle = Bundle { manifest, plan };
+    validate(&bundle)?;
+    Ok(bundle)
+}
+
+fn u32_at(header: &[u8], at: usize) -> u32 {
+    let mut b = [0; 4];
+    b.copy_from_slice(&header[at..at + 4]);
+    u32::from_le_bytes(b)
+}
+
+fn u64_at(header: &[u8], at: usize) -> u64 {
+    let mut b = [0; 8];
+    b.copy_from_slice(&header[at..at + 8]);
+    u64::from_le_bytes(b)
+}

@@ -1,0 +1,131 @@
+//! A stable text form of a bundle, for people and golden tests. One fact a line; no digests, so
+//! that a golden file changes only where the bundle's meaning does.
+
+use crate::Bundle;
+use crate::plan::{FixupKind, MapTarget, Plan, RedirectForm, Target};
+use std::fmt::{self, Write};
+
+/// The whole bundle as text.
+#[must_use]
+pub fn dump(bundle: &Bundle) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = manifest(&mut out, bundle).and_then(|()| plan(&mut out, &bundle.plan));
+    out
+}
+
+fn manifest(out: &mut String, bundle: &Bundle) -> fmt::Result {
+    let m = &bundle.manifest;
+    writeln!(out, "old {:?} {}", m.old.kind, m.old.file)?;
+    writeln!(out, "new {:?} {}", m.new.kind, m.new.file)?;
+    for f in &m.replaced {
+        match f.new {
+            Some(new) => writeln!(
+                out,
+                "replaced {} {}+{} -> {new}+{}",
+                f.name, f.old, f.old_size, f.new_size
+            )?,
+            None => writeln!(out, "removed {} {}+{}", f.name, f.old, f.old_size)?,
+        }
+        for why in &f.why {
+            writeln!(out, "  why {why}")?;
+        }
+    }
+    for f in &m.added {
+        writeln!(out, "added {} {}+{}", f.name, f.new, f.size)?;
+    }
+    for name in &m.line_only {
+        writeln!(out, "line-only {name}")?;
+    }
+    for d in &m.data {
+        writeln!(
+            out,
+            "data {} {} -> {} {:?}: {}",
+            d.name, d.old_size, d.new_size, d.action, d.why
+        )?;
+    }
+    for warning in &m.warnings {
+        writeln!(out, "warning {warning}")?;
+    }
+    Ok(())
+}
+
+fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
+    writeln!(
+        out,
+        "extent {} {} low {}",
+        plan.old_start, plan.old_end, plan.low_2gib
+    )?;
+    for s in &plan.segments {
+        writeln!(
+            out,
+            "segment {} {:?} {} bytes {} zeroes",
+            s.start,
+            s.protection,
+            s.bytes.len(),
+            s.zeroes
+        )?;
+    }
+    for f in &plan.fixups {
+        let kind = match f.kind {
+            FixupKind::Rel32 => "rel32",
+            FixupKind::Abs64 => "abs64",
+            FixupKind::Abs32 => "abs32",
+        };
+        writeln!(
+            out,
+            "fixup {} {kind} {}{:+}",
+            f.at,
+            target(plan, &f.target),
+            f.addend
+        )?;
+    }
+    for r in &plan.redirects {
+        let form = match r.form {
+            RedirectForm::Near => String::new(),
+            RedirectForm::Short { cave } => format!(" by {cave}"),
+        };
+        writeln!(out, "redirect {} at {} to {}{form}", r.entry, r.at, r.to)?;
+    }
+    for w in &plan.writes {
+        writeln!(out, "write {} {} bytes", w.at, w.bytes.len())?;
+        for p in &w.pointers {
+            writeln!(
+                out,
+                "  pointer +{} {}{:+}",
+                p.offset,
+                target(plan, &p.target),
+                p.addend
+            )?;
+        }
+    }
+    for b in &plan.blind {
+        writeln!(out, "blind {}..{} function {}", b.start, b.end, b.function)?;
+    }
+    for run in &plan.map {
+        match run.to {
+            MapTarget::Old(old) => writeln!(out, "map {}+{} old {old}", run.start, run.len)?,
+            MapTarget::Shadow => writeln!(out, "map {}+{} shadow", run.start, run.len)?,
+        }
+    }
+    for i in &plan.identities {
+        writeln!(out, "identity {} is {}", i.new, i.old)?;
+    }
+    Ok(())
+}
+
+fn target(plan: &Plan, target: &Target) -> String {
+    match target {
+        Target::Old(a) => format!("old {a}"),
+        Target::OldCode(a) => format!("code {a}"),
+        Target::OldIdentity(a) => format!("identity {a}"),
+        Target::New(a) => format!("new {a}"),
+        Target::Import(i) => {
+            let name = plan
+                .imports
+                .get(*i as usize)
+                .map_or("?", |i| i.name.as_str());
+            format!("import {name}")
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The patch bundle: what `dsu-build` writes and `dsu-apply` reads.
+//!
+//! ```text
+//! compiler -> Bundle -> encode -> file -> decode -> validate -> Bundle -> injector
+//!                                            \-> dump (text for people and golden tests)
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`address`] | one type for each kind of number: linked in OLD, linked in NEW |
+//! | [`manifest`] | what people and tools ask: names, sources, reasons, warnings |
+//! | [`plan`] | what apply does: segments, fix-ups, redirects, writes, blind ranges, address map |
+//! | [`codec`] | the file: magic, version, lengths, JSON, postcard, digest |
+//! | [`validate`] | what must hold between the parts before anything of a bundle may be used |
+//! | [`dump`] | a stable text form of the whole |
+//!
+//! The file, all integers little-endian:
+//!
+//! ```text
+//! 0   8  magic "DSUPATCH"
+//! 8   4  format version
+//! 12  4  reserved, zero (a signature will announce itself here)
+//! 16  8  length of the manifest in bytes
+//! 24  8  length of the plan in bytes
+//! 32     manifest, JSON
+//! ..     plan, postcard
+//! ..  32 BLAKE3 digest of everything before it
+//! ```
+
+pub mod address;
+pub mod codec;
+pub mod dump;
+pub mod manifest;
+pub mod plan;
+pub mod validate;
+
+pub use address::{NewAddr, OldAddr};
+pub use codec::{DecodeError, decode, encode};
+pub use manifest::Manifest;
+pub use plan::Plan;
+
+/// Everything that apply needs to bring one running process from OLD to NEW.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// For people and tools.
+    pub manifest: Manifest,
+    /// For the transaction.
+    pub plan: Plan,
+}

@@ -1,0 +1,319 @@
+//! What must hold between the parts of a bundle before any of it may be used.
+//!
+//! Takes a decoded bundle; gives the first contradiction. Apply relies on every rule here and
+//! checks none of them again.
+
+use crate::plan::{
+    BlindRange, DataPointer, FixupKind, Plan, Protection, Redirect, RedirectForm, Target,
+};
+use crate::{Bundle, NewAddr, OldAddr};
+
+/// Bytes of a page, the unit of protection.
+pub const PAGE: u64 = 4096;
+/// All of a shadow image must fit well inside the reach of a 32-bit displacement.
+pub const MAX_SPAN: u64 = 1 << 30;
+/// Bytes of `jmp rel32` and of `jmp rel8` (SDM volume 2, JMP).
+pub const NEAR_JUMP: u64 = 5;
+/// See [`NEAR_JUMP`].
+pub const SHORT_JUMP: u64 = 2;
+
+/// A contradiction, with the place.
+#[derive(Debug, thiserror::Error)]
+#[error("{rule} ({place})")]
+pub struct Invalid {
+    rule: &'static str,
+    place: String,
+}
+
+type Check = Result<(), Invalid>;
+
+fn require(holds: bool, rule: &'static str, place: impl std::fmt::Display) -> Check {
+    if holds {
+        Ok(())
+    } else {
+        Err(Invalid {
+            rule,
+            place: place.to_string(),
+        })
+    }
+}
+
+/// Checks everything that can be checked without the process.
+///
+/// # Errors
+/// The first rule that does not hold.
+pub fn validate(bundle: &Bundle) -> Check {
+    let plan = &bundle.plan;
+    build_ids(bundle)?;
+    require(
+        plan.old_start < plan.old_end,
+        "OLD's extent is not empty",
+        plan.old_start,
+    )?;
+    segments(plan)?;
+    fixups(plan)?;
+    for redirect in &plan.redirects {
+        check_redirect(plan, redirect)?;
+    }
+    writes(plan)?;
+    blind(bundle)?;
+    lines(plan)?;
+    map(plan)
+}
+
+fn build_ids(bundle: &Bundle) -> Check {
+    for build in [&bundle.manifest.old, &bundle.manifest.new] {
+        let hex = build.build_id.len() >= 16
+            && build.build_id.len() <= 128
+            && build.build_id.len().is_multiple_of(2)
+            && build
+                .build_id
+                .bytes()
+                .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+        require(hex, "a build id is lower-case hexadecimal", &build.build_id)?;
+    }
+    let differ = bundle.manifest.old.build_id != bundle.manifest.new.build_id;
+    require(
+        differ,
+        "OLD and NEW are two builds",
+        &bundle.manifest.old.build_id,
+    )
+}
+
+fn segments(plan: &Plan) -> Check {
+    let mut previous: Option<(u64, Protection)> = None;
+    let first = plan.segments.first().map_or(0, |s| s.start.0);
+    for segment in &plan.segments {
+        let start = segment.start.0;
+        let end = start
+            .checked_add(segment.bytes.len() as u64)
+            .and_then(|e| e.checked_add(segment.zeroes));
+        let end = end.filter(|e| *e > start && e - first <= MAX_SPAN);
+        require(
+            end.is_some(),
+            "a segment has a size within bounds",
+            segment.start,
+        )?;
+        let end = end.unwrap_or_default();
+        if let Some((before, protection)) = previous {
+            let apart = protection == segment.protection || before.div_ceil(PAGE) <= start / PAGE;
+            require(
+                before <= start && apart,
+                "segments ascend, one protection a page",
+                start,
+            )?;
+        }
+        previous = Some((end, segment.protection));
+    }
+    Ok(())
+}
+
+fn fixups(plan: &Plan) -> Check {
+    let mut end = 0;
+    for fixup in &plan.fixups {
+        let size = if fixup.kind == FixupKind::Abs64 { 8 } else { 4 };
+        require(
+            fixup.at.0 >= end,
+            "fix-ups ascend and do not overlap",
+            fixup.at,
+        )?;
+        require(
+            in_bytes(plan, fixup.at, size),
+            "a fix-up lies in a segment's bytes",
+            fixup.at,
+        )?;
+        let low = fixup.kind != FixupKind::Abs32 || plan.low_2gib;
+        require(
+            low,
+            "32-bit absolute fields only in a low shadow image",
+            fixup.at,
+        )?;
+        check_target(plan, &fixup.target)?;
+        end = fixup.at.0 + size;
+    }
+    Ok(())
+}
+
+fn check_target(plan: &Plan, target: &Target) -> Check {
+    match *target {
+        // One past the end is an address that programs may form.
+        Target::Old(a) | Target::OldCode(a) | Target::OldIdentity(a) => {
+            let inside = plan.old_start <= a && a <= plan.old_end;
+            require(inside, "a target lies in OLD's image", a)
+        }
+        Target::New(a) => require(in_segment(plan, a), "a target lies in a segment", a),
+        Target::Import(i) => require(
+            (i as usize) < plan.imports.len(),
+            "an import's index is in range",
+            i,
+        ),
+    }
+}
+
+fn check_redirect(plan: &Plan, redirect: &Redirect) -> Check {
+    let at = redirect.at;
+    let size = match redirect.form {
+        RedirectForm::Near => NEAR_JUMP,
+        RedirectForm::Short { cave } => {
+            let reach = cave.0.wrapping_sub(at.0 + SHORT_JUMP).cast_signed();
+            let reachable = i8::try_from(reach).is_ok();
+            require(reachable, "a cave is within reach of a short jump", cave)?;
+            require(
+                in_old(plan, cave, NEAR_JUMP),
+                "a cave lies in OLD's image",
+                cave,
+            )?;
+            SHORT_JUMP
+        }
+    };
+    require(in_old(plan, at, size), "a redirect lies in OLD's image", at)?;
+    let behind = at.0.wrapping_sub(redirect.entry.0);
+    require(
+        behind == 0 || behind == 4,
+        "a redirect is at its entry or behind endbr64",
+        at,
+    )?;
+    let text = plan.segments.iter().any(|s| {
+        s.protection == Protection::Text && contains(s.start, s.bytes.len() as u64, redirect.to)
+    });
+    require(
+        text,
+        "a redirect leads to code in the shadow image",
+        redirect.to,
+    )?;
+    let masked = redirect.expect.len() == redirect.mask.len() && redirect.expect.len() <= 64;
+    require(masked, "expected bytes and their mask have one length", at)
+}
+
+fn writes(plan: &Plan) -> Check {
+    let mut end = 0;
+    for write in &plan.writes {
+        let len = write.bytes.len() as u64;
+        require(
+            write.at.0 >= end && len > 0,
+            "writes ascend and do not overlap",
+            write.at,
+        )?;
+        require(
+            in_old(plan, write.at, len),
+            "a write lies in OLD's image",
+            write.at,
+        )?;
+        end = write.at.0 + len;
+        let mut done = 0;
+        for DataPointer { offset, target, .. } in &write.pointers {
+            let fits = *offset >= done && offset.checked_add(8).is_some_and(|e| e <= len);
+            require(fits, "pointers of a write ascend inside it", write.at)?;
+            check_target(plan, target)?;
+            done = offset + 8;
+        }
+    }
+    Ok(())
+}
+
+fn blind(bundle: &Bundle) -> Check {
+    let mut end = OldAddr(0);
+    for BlindRange {
+        start,
+        end: stop,
+        free,
+        function,
+    } in &bundle.plan.blind
+    {
+        require(*start >= end && stop > start, "blind ranges ascend", start)?;
+        require(
+            in_old(&bundle.plan, *start, stop.0 - start.0),
+            "a blind range is OLD's",
+            start,
+        )?;
+        require(
+            (*function as usize) < bundle.manifest.replaced.len(),
+            "a blind range names a replaced function",
+            function,
+        )?;
+        require(
+            free.iter().all(|f| start <= f && f < stop),
+            "free points lie inside",
+            start,
+        )?;
+        end = *stop;
+    }
+    Ok(())
+}
+
+fn lines(plan: &Plan) -> Check {
+    require(
+        plan.lines.is_sorted_by_key(|l| l.start),
+        "line rows ascend",
+        "lines",
+    )?;
+    let known = plan
+        .lines
+        .iter()
+        .all(|l| (l.file as usize) < plan.files.len());
+    require(known, "line rows name files that there are", "lines")
+}
+
+fn map(plan: &Plan) -> Check {
+    let mut end = 0;
+    for run in &plan.map {
+        let stop = run
+            .start
+            .0
+            .checked_add(run.len)
+            .filter(|s| *s > run.start.0);
+        require(
+            run.start.0 >= end && stop.is_some(),
+            "map runs ascend",
+            run.start,
+        )?;
+        end = stop.unwrap_or_default();
+        if let crate::plan::MapTarget::Old(old) = run.to {
+            require(
+                in_old(plan, old, run.len),
+                "a map run leads into OLD's image",
+                old,
+            )?;
+        }
+    }
+    let sorted = plan.identities.is_sorted_by_key(|i| i.new);
+    require(sorted, "identities ascend", "identities")?;
+    for identity in &plan.identities {
+        require(
+            in_old(plan, identity.old, 1),
+            "an identity is in OLD's image",
+            identity.old,
+        )?;
+    }
+    Ok(())
+}
+
+fn contains(start: NewAddr, len: u64, address: NewAddr) -> bool {
+    address.since(start) < len
+}
+
+fn in_segment(plan: &Plan, address: NewAddr) -> bool {
+    // One past the end is an address that programs may form.
+    plan.segments
+        .iter()
+        .any(|s| contains(s.start, s.bytes.len() as u64 + s.zeroes + 1, address))
+}
+
+fn in_bytes(plan: &Plan, address: NewAddr, size: u64) -> bool {
+    // Segments ascend: the last one that starts at or before the address is the only candidate.
+    let after = plan.segments.partition_point(|s| s.start <= address);
+    let Some(segment) = after.checked_sub(1).and_then(|i| plan.segments.get(i)) else {
+        return false;
+    };
+    let offset = address.since(segment.start);
+    offset
+        .checked_add(size)
+        .is_some_and(|e| e <= segment.bytes.len() as u64)
+}
+
+fn in_old(plan: &Plan, address: OldAddr, size: u64) -> bool {
+    plan.old_start <= address
+        && address
+            .checked_add(size)
+            .is_some_and(|end| end <= plan.old_end)
+}
