@@ -62,6 +62,9 @@ pub struct Arguments {
     /// No object of this changed structure type lives across the update
     #[arg(long, value_name = "TYPE")]
     accept_layout: Vec<String>,
+    /// No exception or panic passes through a replaced function (or it ends the process anyway)
+    #[arg(long)]
+    accept_no_unwinding: bool,
     /// Debug file of OLD, when it is kept apart and not found by itself
     #[arg(long, value_name = "FILE")]
     debug_old: Option<PathBuf>,
@@ -97,16 +100,12 @@ impl Arguments {
         }
         recorded.extend(self.map.iter().map(|(a, b)| format!("--map {a}={b}")));
         recorded.extend(self.data.iter().map(|(n, c)| {
-            format!(
-                "--data {n}={}",
-                if *c == Choice::New { "new" } else { "keep" }
-            )
+            format!("--data {n}={}", if *c == Choice::New { "new" } else { "keep" })
         }));
-        recorded.extend(
-            self.accept_layout
-                .iter()
-                .map(|t| format!("--accept-layout {t}")),
-        );
+        if self.accept_no_unwinding {
+            recorded.push("--accept-no-unwinding".to_owned());
+        }
+        recorded.extend(self.accept_layout.iter().map(|t| format!("--accept-layout {t}")));
         Options {
             old: self.old.clone(),
             new: self.new.clone(),
@@ -114,6 +113,7 @@ impl Arguments {
             debug_new: self.debug_new.clone(),
             renames: self.map.clone(),
             line_numbers: self.line_numbers,
+            no_unwinding: self.accept_no_unwinding,
             choices: Choices {
                 objects: self.data.iter().cloned().collect(),
                 accepted_types: self.accept_layout.iter().cloned().collect(),
@@ -134,10 +134,7 @@ pub fn run(arguments: &Arguments) -> Exit {
                 BuildError::Encode(_) => Exit::Internal,
             };
             if arguments.json {
-                println!(
-                    "{}",
-                    serde_json::json!({"outcome": "error", "error": error.to_string()})
-                );
+                println!("{}", serde_json::json!({"outcome": "error", "error": error.to_string()}));
             }
             eprintln!("dsu-build: {error}");
             exit

@@ -67,6 +67,8 @@ pub struct Options {
     pub line_numbers: bool,
     /// The user's decisions about data.
     pub choices: Choices,
+    /// Nothing unwinds through replaced functions, says the user.
+    pub no_unwinding: bool,
     /// What the manifest says of the options.
     pub recorded: Vec<String>,
 }
@@ -139,21 +141,16 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     let (old, new) = load(options)?;
     progress("matching functions and variables");
     let matching = Matching::new(&old, &new, &options.renames);
-    let pair = Pair {
-        old: &old,
-        new: &new,
-        matching: &matching,
-        line_numbers: options.line_numbers,
-    };
+    let pair =
+        Pair { old: &old, new: &new, matching: &matching, line_numbers: options.line_numbers };
     progress("comparing functions");
     let comparisons = change::compare_all(pair);
     progress("comparing data and types");
     let mut data = data::plan(pair, &options.choices);
     progress("closing over references");
     let contracts = machine::Contracts::new(pair);
-    let closure = change::close(pair, &comparisons, &data.moved, |replaced| {
-        contracts.broken(replaced)
-    });
+    let closure =
+        change::close(pair, &comparisons, &data.moved, |replaced| contracts.broken(replaced));
     let changed =
         !closure.replaced.is_empty() || !data.updates.is_empty() || !data.moved.is_empty();
     data.label_tables(pair, &closure);
@@ -170,12 +167,9 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
         comparisons: &comparisons,
         closure: &closure,
         data: &data,
+        no_unwinding: options.no_unwinding,
     };
-    let mut emitted = if changed {
-        emit::emit(inputs)
-    } else {
-        Emitted::default()
-    };
+    let mut emitted = if changed { emit::emit(inputs) } else { Emitted::default() };
     refusals.append(&mut emitted.refusals);
     warnings.append(&mut emitted.warnings);
     warnings.extend(report::warnings(pair, &closure));
@@ -254,10 +248,7 @@ impl Built {
             data,
             warnings: self.warnings.clone(),
         };
-        let bundle = Bundle {
-            manifest,
-            plan: self.emitted.plan.clone(),
-        };
+        let bundle = Bundle { manifest, plan: self.emitted.plan.clone() };
         Ok(dsu_patch_format::encode(&bundle)?)
     }
 

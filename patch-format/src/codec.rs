@@ -81,10 +81,7 @@ pub fn encode(bundle: &Bundle) -> Result<Vec<u8>, DecodeError> {
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
 pub fn decode(bytes: &[u8]) -> Result<Bundle, DecodeError> {
-    let truncated = |need: u64| DecodeError::Truncated {
-        have: bytes.len(),
-        need,
-    };
+    let truncated = |need: u64| DecodeError::Truncated { have: bytes.len(), need };
     if !bytes.starts_with(MAGIC) {
         return Err(if MAGIC.starts_with(bytes) {
             truncated(HEADER as u64)
@@ -92,9 +89,7 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, DecodeError> {
             DecodeError::Magic
         });
     }
-    let header = bytes
-        .get(..HEADER)
-        .ok_or_else(|| truncated(HEADER as u64))?;
+    let header = bytes.get(..HEADER).ok_or_else(|| truncated(HEADER as u64))?;
     let version = u32_at(header, 8);
     if version != VERSION {
         return Err(DecodeError::Version { found: version });
@@ -110,9 +105,7 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, DecodeError> {
         return Err(truncated(need));
     }
     if have > need {
-        return Err(DecodeError::Trailing(
-            usize::try_from(have - need).unwrap_or(usize::MAX),
-        ));
+        return Err(DecodeError::Trailing(usize::try_from(have - need).unwrap_or(usize::MAX)));
     }
     let (content, digest) = bytes.split_at(bytes.len() - DIGEST);
     if blake3::hash(content).as_bytes() != digest {

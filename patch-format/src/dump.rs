@@ -51,11 +51,7 @@ fn manifest(out: &mut String, bundle: &Bundle) -> fmt::Result {
 }
 
 fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
-    writeln!(
-        out,
-        "extent {} {} low {}",
-        plan.old_start, plan.old_end, plan.low_2gib
-    )?;
+    writeln!(out, "extent {} {} low {}", plan.old_start, plan.old_end, plan.low_2gib)?;
     for s in &plan.segments {
         writeln!(
             out,
@@ -72,13 +68,7 @@ fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
             FixupKind::Abs64 => "abs64",
             FixupKind::Abs32 => "abs32",
         };
-        writeln!(
-            out,
-            "fixup {} {kind} {}{:+}",
-            f.at,
-            target(plan, &f.target),
-            f.addend
-        )?;
+        writeln!(out, "fixup {} {kind} {}{:+}", f.at, target(plan, &f.target), f.addend)?;
     }
     for r in &plan.redirects {
         let form = match r.form {
@@ -90,13 +80,7 @@ fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
     for w in &plan.writes {
         writeln!(out, "write {} {} bytes", w.at, w.bytes.len())?;
         for p in &w.pointers {
-            writeln!(
-                out,
-                "  pointer +{} {}{:+}",
-                p.offset,
-                target(plan, &p.target),
-                p.addend
-            )?;
+            writeln!(out, "  pointer +{} {}{:+}", p.offset, target(plan, &p.target), p.addend)?;
         }
     }
     for b in &plan.blind {
@@ -121,10 +105,7 @@ fn target(plan: &Plan, target: &Target) -> String {
         Target::OldIdentity(a) => format!("identity {a}"),
         Target::New(a) => format!("new {a}"),
         Target::Import(i) => {
-            let name = plan
-                .imports
-                .get(*i as usize)
-                .map_or("?", |i| i.name.as_str());
+            let name = plan.imports.get(*i as usize).map_or("?", |i| i.name.as_str());
             format!("import {name}")
         }
     }

@@ -28,14 +28,7 @@ pub struct Invalid {
 type Check = Result<(), Invalid>;
 
 fn require(holds: bool, rule: &'static str, place: impl std::fmt::Display) -> Check {
-    if holds {
-        Ok(())
-    } else {
-        Err(Invalid {
-            rule,
-            place: place.to_string(),
-        })
-    }
+    if holds { Ok(()) } else { Err(Invalid { rule, place: place.to_string() }) }
 }
 
 /// Checks everything that can be checked without the process.
@@ -45,11 +38,7 @@ fn require(holds: bool, rule: &'static str, place: impl std::fmt::Display) -> Ch
 pub fn validate(bundle: &Bundle) -> Check {
     let plan = &bundle.plan;
     build_ids(bundle)?;
-    require(
-        plan.old_start < plan.old_end,
-        "OLD's extent is not empty",
-        plan.old_start,
-    )?;
+    require(plan.old_start < plan.old_end, "OLD's extent is not empty", plan.old_start)?;
     segments(plan)?;
     fixups(plan)?;
     for redirect in &plan.redirects {
@@ -66,18 +55,11 @@ fn build_ids(bundle: &Bundle) -> Check {
         let hex = build.build_id.len() >= 16
             && build.build_id.len() <= 128
             && build.build_id.len().is_multiple_of(2)
-            && build
-                .build_id
-                .bytes()
-                .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+            && build.build_id.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
         require(hex, "a build id is lower-case hexadecimal", &build.build_id)?;
     }
     let differ = bundle.manifest.old.build_id != bundle.manifest.new.build_id;
-    require(
-        differ,
-        "OLD and NEW are two builds",
-        &bundle.manifest.old.build_id,
-    )
+    require(differ, "OLD and NEW are two builds", &bundle.manifest.old.build_id)
 }
 
 fn segments(plan: &Plan) -> Check {
@@ -89,19 +71,11 @@ fn segments(plan: &Plan) -> Check {
             .checked_add(segment.bytes.len() as u64)
             .and_then(|e| e.checked_add(segment.zeroes));
         let end = end.filter(|e| *e > start && e - first <= MAX_SPAN);
-        require(
-            end.is_some(),
-            "a segment has a size within bounds",
-            segment.start,
-        )?;
+        require(end.is_some(), "a segment has a size within bounds", segment.start)?;
         let end = end.unwrap_or_default();
         if let Some((before, protection)) = previous {
             let apart = protection == segment.protection || before.div_ceil(PAGE) <= start / PAGE;
-            require(
-                before <= start && apart,
-                "segments ascend, one protection a page",
-                start,
-            )?;
+            require(before <= start && apart, "segments ascend, one protection a page", start)?;
         }
         previous = Some((end, segment.protection));
     }
@@ -112,22 +86,10 @@ fn fixups(plan: &Plan) -> Check {
     let mut end = 0;
     for fixup in &plan.fixups {
         let size = if fixup.kind == FixupKind::Abs64 { 8 } else { 4 };
-        require(
-            fixup.at.0 >= end,
-            "fix-ups ascend and do not overlap",
-            fixup.at,
-        )?;
-        require(
-            in_bytes(plan, fixup.at, size),
-            "a fix-up lies in a segment's bytes",
-            fixup.at,
-        )?;
+        require(fixup.at.0 >= end, "fix-ups ascend and do not overlap", fixup.at)?;
+        require(in_bytes(plan, fixup.at, size), "a fix-up lies in a segment's bytes", fixup.at)?;
         let low = fixup.kind != FixupKind::Abs32 || plan.low_2gib;
-        require(
-            low,
-            "32-bit absolute fields only in a low shadow image",
-            fixup.at,
-        )?;
+        require(low, "32-bit absolute fields only in a low shadow image", fixup.at)?;
         check_target(plan, &fixup.target)?;
         end = fixup.at.0 + size;
     }
@@ -142,11 +104,9 @@ fn check_target(plan: &Plan, target: &Target) -> Check {
             require(inside, "a target lies in OLD's image", a)
         }
         Target::New(a) => require(in_segment(plan, a), "a target lies in a segment", a),
-        Target::Import(i) => require(
-            (i as usize) < plan.imports.len(),
-            "an import's index is in range",
-            i,
-        ),
+        Target::Import(i) => {
+            require((i as usize) < plan.imports.len(), "an import's index is in range", i)
+        }
     }
 }
 
@@ -158,29 +118,17 @@ fn check_redirect(plan: &Plan, redirect: &Redirect) -> Check {
             let reach = cave.0.wrapping_sub(at.0 + SHORT_JUMP).cast_signed();
             let reachable = i8::try_from(reach).is_ok();
             require(reachable, "a cave is within reach of a short jump", cave)?;
-            require(
-                in_old(plan, cave, NEAR_JUMP),
-                "a cave lies in OLD's image",
-                cave,
-            )?;
+            require(in_old(plan, cave, NEAR_JUMP), "a cave lies in OLD's image", cave)?;
             SHORT_JUMP
         }
     };
     require(in_old(plan, at, size), "a redirect lies in OLD's image", at)?;
     let behind = at.0.wrapping_sub(redirect.entry.0);
-    require(
-        behind == 0 || behind == 4,
-        "a redirect is at its entry or behind endbr64",
-        at,
-    )?;
+    require(behind == 0 || behind == 4, "a redirect is at its entry or behind endbr64", at)?;
     let text = plan.segments.iter().any(|s| {
         s.protection == Protection::Text && contains(s.start, s.bytes.len() as u64, redirect.to)
     });
-    require(
-        text,
-        "a redirect leads to code in the shadow image",
-        redirect.to,
-    )?;
+    require(text, "a redirect leads to code in the shadow image", redirect.to)?;
     let masked = redirect.expect.len() == redirect.mask.len() && redirect.expect.len() <= 64;
     require(masked, "expected bytes and their mask have one length", at)
 }
@@ -189,16 +137,8 @@ fn writes(plan: &Plan) -> Check {
     let mut end = 0;
     for write in &plan.writes {
         let len = write.bytes.len() as u64;
-        require(
-            write.at.0 >= end && len > 0,
-            "writes ascend and do not overlap",
-            write.at,
-        )?;
-        require(
-            in_old(plan, write.at, len),
-            "a write lies in OLD's image",
-            write.at,
-        )?;
+        require(write.at.0 >= end && len > 0, "writes ascend and do not overlap", write.at)?;
+        require(in_old(plan, write.at, len), "a write lies in OLD's image", write.at)?;
         end = write.at.0 + len;
         let mut done = 0;
         for DataPointer { offset, target, .. } in &write.pointers {
@@ -213,77 +153,40 @@ fn writes(plan: &Plan) -> Check {
 
 fn blind(bundle: &Bundle) -> Check {
     let mut end = OldAddr(0);
-    for BlindRange {
-        start,
-        end: stop,
-        free,
-        function,
-    } in &bundle.plan.blind
-    {
+    for BlindRange { start, end: stop, free, function } in &bundle.plan.blind {
         require(*start >= end && stop > start, "blind ranges ascend", start)?;
-        require(
-            in_old(&bundle.plan, *start, stop.0 - start.0),
-            "a blind range is OLD's",
-            start,
-        )?;
+        require(in_old(&bundle.plan, *start, stop.0 - start.0), "a blind range is OLD's", start)?;
         require(
             (*function as usize) < bundle.manifest.replaced.len(),
             "a blind range names a replaced function",
             function,
         )?;
-        require(
-            free.iter().all(|f| start <= f && f < stop),
-            "free points lie inside",
-            start,
-        )?;
+        require(free.iter().all(|f| start <= f && f < stop), "free points lie inside", start)?;
         end = *stop;
     }
     Ok(())
 }
 
 fn lines(plan: &Plan) -> Check {
-    require(
-        plan.lines.is_sorted_by_key(|l| l.start),
-        "line rows ascend",
-        "lines",
-    )?;
-    let known = plan
-        .lines
-        .iter()
-        .all(|l| (l.file as usize) < plan.files.len());
+    require(plan.lines.is_sorted_by_key(|l| l.start), "line rows ascend", "lines")?;
+    let known = plan.lines.iter().all(|l| (l.file as usize) < plan.files.len());
     require(known, "line rows name files that there are", "lines")
 }
 
 fn map(plan: &Plan) -> Check {
     let mut end = 0;
     for run in &plan.map {
-        let stop = run
-            .start
-            .0
-            .checked_add(run.len)
-            .filter(|s| *s > run.start.0);
-        require(
-            run.start.0 >= end && stop.is_some(),
-            "map runs ascend",
-            run.start,
-        )?;
+        let stop = run.start.0.checked_add(run.len).filter(|s| *s > run.start.0);
+        require(run.start.0 >= end && stop.is_some(), "map runs ascend", run.start)?;
         end = stop.unwrap_or_default();
         if let crate::plan::MapTarget::Old(old) = run.to {
-            require(
-                in_old(plan, old, run.len),
-                "a map run leads into OLD's image",
-                old,
-            )?;
+            require(in_old(plan, old, run.len), "a map run leads into OLD's image", old)?;
         }
     }
     let sorted = plan.identities.is_sorted_by_key(|i| i.new);
     require(sorted, "identities ascend", "identities")?;
     for identity in &plan.identities {
-        require(
-            in_old(plan, identity.old, 1),
-            "an identity is in OLD's image",
-            identity.old,
-        )?;
+        require(in_old(plan, identity.old, 1), "an identity is in OLD's image", identity.old)?;
     }
     Ok(())
 }
@@ -294,9 +197,7 @@ fn contains(start: NewAddr, len: u64, address: NewAddr) -> bool {
 
 fn in_segment(plan: &Plan, address: NewAddr) -> bool {
     // One past the end is an address that programs may form.
-    plan.segments
-        .iter()
-        .any(|s| contains(s.start, s.bytes.len() as u64 + s.zeroes + 1, address))
+    plan.segments.iter().any(|s| contains(s.start, s.bytes.len() as u64 + s.zeroes + 1, address))
 }
 
 fn in_bytes(plan: &Plan, address: NewAddr, size: u64) -> bool {
@@ -306,14 +207,9 @@ fn in_bytes(plan: &Plan, address: NewAddr, size: u64) -> bool {
         return false;
     };
     let offset = address.since(segment.start);
-    offset
-        .checked_add(size)
-        .is_some_and(|e| e <= segment.bytes.len() as u64)
+    offset.checked_add(size).is_some_and(|e| e <= segment.bytes.len() as u64)
 }
 
 fn in_old(plan: &Plan, address: OldAddr, size: u64) -> bool {
-    plan.old_start <= address
-        && address
-            .checked_add(size)
-            .is_some_and(|end| end <= plan.old_end)
+    plan.old_start <= address && address.checked_add(size).is_some_and(|end| end <= plan.old_end)
 }

@@ -40,12 +40,7 @@ pub fn close(
         .filter(|((a, b), c)| c.verdict == Verdict::Changed && pair.matching.new_of(*a) == Some(*b))
         .map(|((a, _), c)| (*a, c.reasons.clone()))
         .collect();
-    let uses: Vec<Uses> = pair
-        .old
-        .functions
-        .par_iter()
-        .map(|f| uses(pair.old, f))
-        .collect();
+    let uses: Vec<Uses> = pair.old.functions.par_iter().map(|f| uses(pair.old, f)).collect();
     loop {
         let mut found: Vec<(FunctionId, String)> = Vec::new();
         for (i, uses) in uses.iter().enumerate() {
@@ -57,10 +52,7 @@ pub fn close(
                 found.push((id, why.clone()));
             } else if let Some(f) = uses.inside.iter().find(|f| replaced.contains_key(f)) {
                 let name = pair.old.function(*f).name();
-                found.push((
-                    id,
-                    format!("refers to the inside of {name}, which is replaced"),
-                ));
+                found.push((id, format!("refers to the inside of {name}, which is replaced")));
             }
         }
         found.extend(contract(&replaced));
@@ -81,13 +73,7 @@ fn uses(image: &Image, function: &crate::image::Function) -> Uses {
         for_each_reference(image, part, |reference| {
             let owner = reference.symbol.and_then(|s| image.object_at(s));
             uses.objects.extend(owner);
-            note(
-                image,
-                function.address,
-                reference.target,
-                &mut uses,
-                &mut constants,
-            );
+            note(image, function.address, reference.target, &mut uses, &mut constants);
         });
     }
     // Pointers inside anonymous tables are as much references as operands are.

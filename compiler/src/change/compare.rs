@@ -36,33 +36,13 @@ pub fn compare_function(pair: Pair<'_>, a: FunctionId, b: FunctionId) -> Compari
     let (old, new) = (pair.old.function(a), pair.new.function(b));
     if let (Some(x), Some(y)) = (&old.import, &new.import) {
         let same = x.name == y.name && x.version == y.version;
-        let reasons = if same {
-            vec![]
-        } else {
-            vec![format!("imports {y} instead of {x}")]
-        };
-        let verdict = if same {
-            Verdict::Same
-        } else {
-            Verdict::Changed
-        };
+        let reasons = if same { vec![] } else { vec![format!("imports {y} instead of {x}")] };
+        let verdict = if same { Verdict::Same } else { Verdict::Changed };
         let len = old.size.min(new.size);
-        return Comparison {
-            verdict,
-            reasons,
-            runs: vec![(old.address, new.address, len)],
-        };
+        return Comparison { verdict, reasons, runs: vec![(old.address, new.address, len)] };
     }
     let (x, y) = bodies(pair, a, b);
-    let mut comparing = Comparing {
-        pair,
-        a,
-        b,
-        old: &x,
-        new: &y,
-        lines: 0,
-        reasons: Vec::new(),
-    };
+    let mut comparing = Comparing { pair, a, b, old: &x, new: &y, lines: 0, reasons: Vec::new() };
     comparing.run();
     let Comparing { lines, reasons, .. } = comparing;
     let verdict = match (reasons.is_empty(), lines) {
@@ -75,16 +55,8 @@ pub fn compare_function(pair: Pair<'_>, a: FunctionId, b: FunctionId) -> Compari
     } else {
         reasons
     };
-    let runs = if verdict == Verdict::Changed {
-        Vec::new()
-    } else {
-        runs(&x, &y)
-    };
-    Comparison {
-        verdict,
-        reasons,
-        runs,
-    }
+    let runs = if verdict == Verdict::Changed { Vec::new() } else { runs(&x, &y) };
+    Comparison { verdict, reasons, runs }
 }
 
 /// Both bodies of a pair, and what was found so far.
@@ -123,11 +95,7 @@ impl Comparing<'_> {
     fn shape(&self) -> Option<String> {
         let (x, y) = (self.old, self.new);
         if x.steps.len() != y.steps.len() {
-            return Some(format!(
-                "{} instructions -> {}",
-                x.steps.len(),
-                y.steps.len()
-            ));
+            return Some(format!("{} instructions -> {}", x.steps.len(), y.steps.len()));
         }
         if x.parts.len() != y.parts.len() || x.parts.iter().zip(&y.parts).any(|(p, q)| p.1 != q.1) {
             return Some("the split into a hot and a cold part changed".to_owned());
@@ -136,9 +104,7 @@ impl Comparing<'_> {
             (None, None) => None,
             (Some(p), Some(q)) => {
                 let bytes = |image: &crate::image::Image, r: &std::ops::Range<u64>| {
-                    image
-                        .content(r.start, r.end - r.start)
-                        .map(std::borrow::Cow::into_owned)
+                    image.content(r.start, r.end - r.start).map(std::borrow::Cow::into_owned)
                 };
                 let same = bytes(self.pair.old, p) == bytes(self.pair.new, q);
                 (!same).then(|| "bytes in it that are not instructions changed".to_owned())
@@ -176,9 +142,8 @@ impl Comparing<'_> {
             let targets = step.references.iter().filter(|r| {
                 self.old.index_at(r.target).is_none() && self.new.index_at(r.target).is_none()
             });
-            let names: String = targets
-                .map(|r| format!(" <{}>", target::describe(image, r.target)))
-                .collect();
+            let names: String =
+                targets.map(|r| format!(" <{}>", target::describe(image, r.target))).collect();
             format!("`{}{names}`", neutral(step))
         };
         format!("{} -> {}", text(self.pair.old, s), text(self.pair.new, t))
@@ -186,10 +151,9 @@ impl Comparing<'_> {
 
     /// Two local-exec accesses to one variable, wherever it is (psABI 3.5.4: `%fs:offset`).
     fn same_thread_local(&self, s: &Step, t: &Step) -> bool {
-        let (Some(d), Some(e)) = (
-            thread_local_displacement(&s.instruction),
-            thread_local_displacement(&t.instruction),
-        ) else {
+        let (Some(d), Some(e)) =
+            (thread_local_displacement(&s.instruction), thread_local_displacement(&t.instruction))
+        else {
             return false;
         };
         let mut without = (neutral(s), neutral(t));
@@ -242,9 +206,7 @@ pub(crate) fn thread_local_displacement(i: &Instruction) -> Option<i64> {
         && i.memory_base() == Register::None
         && i.memory_index() == Register::None;
     // Sign-extended by the processor (SDM volume 1, 3.7.5.1).
-    direct
-        .then(|| i.memory_displacement64().cast_signed())
-        .filter(|d| *d < 0)
+    direct.then(|| i.memory_displacement64().cast_signed()).filter(|d| *d < 0)
 }
 
 /// The thread-local variable at a displacement from the thread pointer, and the offset in it.

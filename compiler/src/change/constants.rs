@@ -31,16 +31,9 @@ pub(super) fn same(
 ) -> Result<(), String> {
     if p.access > 0 {
         let same = target::same_content(ctx.pair, a..a + p.access, b..b + q.access, 0);
-        return if same {
-            Ok(())
-        } else {
-            Err(constant_changed(ctx.pair, a, b, p.access))
-        };
+        return if same { Ok(()) } else { Err(constant_changed(ctx.pair, a, b, p.access)) };
     }
-    match (
-        jump_table(ctx.pair.old, ctx.old, a),
-        jump_table(ctx.pair.new, ctx.new, b),
-    ) {
+    match (jump_table(ctx.pair.old, ctx.old, a), jump_table(ctx.pair.new, ctx.new, b)) {
         (Some(x), Some(y)) => return same_tables(ctx, a, b, &x, &y),
         (None, None) => {}
         _ => return Err("a table of jump targets changed".to_owned()),
@@ -48,15 +41,10 @@ pub(super) fn same(
     let own =
         |image: &Image, f: FunctionId, body: &Body, at: u64| pointer_targets(image, f, body, at);
     // Absolute jump tables, label tables: pointers into the function itself.
-    if let (Some(x), Some(y)) = (
-        own(ctx.pair.old, ctx.a, ctx.old, a),
-        own(ctx.pair.new, ctx.b, ctx.new, b),
-    ) {
-        return if x == y {
-            Ok(())
-        } else {
-            Err("a table of labels changed".to_owned())
-        };
+    if let (Some(x), Some(y)) =
+        (own(ctx.pair.old, ctx.a, ctx.old, a), own(ctx.pair.new, ctx.b, ctx.new, b))
+    {
+        return if x == y { Ok(()) } else { Err("a table of labels changed".to_owned()) };
     }
     same_taken(ctx.pair, a, b, 0)
 }
@@ -70,11 +58,7 @@ pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<()
         // A text whose tail another text shares is followed by anything.
         let text = is_text(&x) && is_text(&y);
         if text && (nothing_behind || x != y) {
-            return if x == y {
-                Ok(())
-            } else {
-                Err(text_changed(&x, &y))
-            };
+            return if x == y { Ok(()) } else { Err(text_changed(&x, &y)) };
         }
     }
     if target::same_content(pair, a..end_a, b..end_b, depth)
@@ -92,9 +76,7 @@ pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<()
 
 /// Where a constant ends at the latest.
 fn extent(image: &Image, address: u64) -> u64 {
-    let end = image
-        .section_at(address)
-        .map_or(address, crate::image::Section::end);
+    let end = image.section_at(address).map_or(address, crate::image::Section::end);
     image.next_anchor(address).min(end)
 }
 
@@ -109,9 +91,7 @@ pub(super) fn text_at(image: &Image, address: u64) -> Option<Vec<u8>> {
 
 /// Whether bytes may be a C string: anything but control characters that no text has.
 fn is_text(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|b| *b >= 0x20 || matches!(*b, b'\n' | b'\t' | b'\r' | 0x1b | 7 | 8 | 11 | 12))
+    bytes.iter().all(|b| *b >= 0x20 || matches!(*b, b'\n' | b'\t' | b'\r' | 0x1b | 7 | 8 | 11 | 12))
 }
 
 fn zeroes(image: &Image, range: Range<u64>) -> bool {
@@ -127,16 +107,9 @@ fn trim(image: &Image, range: Range<u64>) -> u64 {
     let Some(bytes) = image.content(range.start, range.end.saturating_sub(range.start)) else {
         return range.end;
     };
-    let used = bytes
-        .iter()
-        .rposition(|b| *b != 0)
-        .map_or(0, |i| i as u64 + 1);
+    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i as u64 + 1);
     let last_pointer = pointers(image, &range).last().map_or(0, |(at, _)| at + 8);
-    range.start
-        + used
-            .max(last_pointer)
-            .next_multiple_of(8)
-            .min(range.end - range.start)
+    range.start + used.max(last_pointer).next_multiple_of(8).min(range.end - range.start)
 }
 
 /// Places of pointers in a range, from its start, with what stands there: dynamic relocations, and
@@ -156,17 +129,9 @@ pub fn pointers(image: &Image, range: &Range<u64>) -> Vec<(u64, DynamicRelocatio
         {
             continue;
         }
-        let value = image
-            .content(relocation.at, 8)
-            .and_then(|b| <[u8; 8]>::try_from(&*b).ok());
+        let value = image.content(relocation.at, 8).and_then(|b| <[u8; 8]>::try_from(&*b).ok());
         let meaning = Meaning::Address(value.map_or(0, u64::from_le_bytes));
-        out.push((
-            at,
-            DynamicRelocation {
-                kind: elf::R_X86_64_RELATIVE,
-                meaning,
-            },
-        ));
+        out.push((at, DynamicRelocation { kind: elf::R_X86_64_RELATIVE, meaning }));
     }
     out.sort_by_key(|(at, _)| *at);
     out
@@ -178,10 +143,8 @@ pub fn pointers(image: &Image, range: &Range<u64>) -> Vec<(u64, DynamicRelocatio
 /// `-fPIC`/`-fPIE`). It is one when the function jumps indirectly and the first entry leads to one
 /// of its instructions; it goes on as long as they do, at most to the next anchor.
 pub(crate) fn jump_table(image: &Image, body: &Body, address: u64) -> Option<Vec<usize>> {
-    let indirect = body
-        .steps
-        .iter()
-        .any(|s| s.instruction.flow_control() == FlowControl::IndirectBranch);
+    let indirect =
+        body.steps.iter().any(|s| s.instruction.flow_control() == FlowControl::IndirectBranch);
     if !indirect || image.section_at(address)?.kind == SectionKind::Data {
         return None;
     }
@@ -207,18 +170,11 @@ fn same_tables(
     y: &[usize],
 ) -> Result<(), String> {
     if x != y {
-        let entry = x
-            .iter()
-            .zip(y)
-            .position(|(i, j)| i != j)
-            .unwrap_or(x.len().min(y.len()));
+        let entry = x.iter().zip(y).position(|(i, j)| i != j).unwrap_or(x.len().min(y.len()));
         return Err(format!("entry {entry} of a table of jump targets changed"));
     }
     let size = x.len() as u64 * 4;
-    let (rest_a, rest_b) = (
-        a + size..extent(ctx.pair.old, a),
-        b + size..extent(ctx.pair.new, b),
-    );
+    let (rest_a, rest_b) = (a + size..extent(ctx.pair.old, a), b + size..extent(ctx.pair.new, b));
     let padding = zeroes(ctx.pair.old, rest_a.clone()) && zeroes(ctx.pair.new, rest_b.clone());
     if padding || target::same_content(ctx.pair, rest_a, rest_b, 0) {
         Ok(())
@@ -244,10 +200,7 @@ fn pointer_targets(
             break;
         }
         match image.resolve(to) {
-            Thing::Code {
-                function: f,
-                offset,
-            } if f == function && offset > 0 => {
+            Thing::Code { function: f, offset } if f == function && offset > 0 => {
                 out.push(body.index_at(to)?);
             }
             _ => break,
@@ -263,10 +216,8 @@ fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
     if len == 0 || len % 4 != 0 || len != b.end.saturating_sub(b.start) {
         return false;
     }
-    let (Some(x), Some(y)) = (
-        pair.old.content(a.start, len),
-        pair.new.content(b.start, len),
-    ) else {
+    let (Some(x), Some(y)) = (pair.old.content(a.start, len), pair.new.content(b.start, len))
+    else {
         return false;
     };
     x.chunks_exact(4).zip(y.chunks_exact(4)).all(|(x, y)| {
@@ -274,10 +225,7 @@ fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
             let distance = i32::from_le_bytes(entry.try_into().ok()?);
             let to = base.wrapping_add_signed(i64::from(distance));
             let constant = image.section_at(to)?.kind == SectionKind::ReadOnly;
-            constant
-                .then(|| text_at(image, to))
-                .flatten()
-                .filter(|t| is_text(t))
+            constant.then(|| text_at(image, to)).flatten().filter(|t| is_text(t))
         };
         match (follow(pair.old, a.start, x), follow(pair.new, b.start, y)) {
             (Some(x), Some(y)) => x == y,
@@ -287,31 +235,14 @@ fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
 }
 
 fn text_changed(x: &[u8], y: &[u8]) -> String {
-    let show = |t: &[u8]| {
-        String::from_utf8_lossy(t)
-            .chars()
-            .take(60)
-            .collect::<String>()
-    };
-    format!(
-        "text \"{}\" -> \"{}\"",
-        show(x).escape_debug(),
-        show(y).escape_debug()
-    )
+    let show = |t: &[u8]| String::from_utf8_lossy(t).chars().take(60).collect::<String>();
+    format!("text \"{}\" -> \"{}\"", show(x).escape_debug(), show(y).escape_debug())
 }
 
 fn constant_changed(pair: Pair<'_>, a: u64, b: u64, size: u64) -> String {
     let show = |image: &Image, at: u64| {
         let bytes = image.content(at, size.min(16)).unwrap_or_default();
-        bytes
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect::<Vec<_>>()
-            .join(" ")
+        bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
     };
-    format!(
-        "a constant changed: {} -> {}",
-        show(pair.old, a),
-        show(pair.new, b)
-    )
+    format!("a constant changed: {} -> {}", show(pair.old, a), show(pair.new, b))
 }

@@ -19,23 +19,11 @@ pub fn fingerprint(image: &Image, function: &Function) -> u64 {
         super::compare::neutral(step).hash(&mut hasher);
         for reference in &step.references {
             match image.resolve(reference.target) {
-                Thing::Code {
-                    function: callee,
-                    offset,
-                } => {
+                Thing::Code { function: callee, offset } => {
                     let callee = image.function(callee);
                     let own = callee.address == function.address;
-                    let inside = if own {
-                        body.index_at(reference.target)
-                    } else {
-                        None
-                    };
-                    (if own {
-                        String::new()
-                    } else {
-                        canonical(callee.name())
-                    })
-                    .hash(&mut hasher);
+                    let inside = if own { body.index_at(reference.target) } else { None };
+                    (if own { String::new() } else { canonical(callee.name()) }).hash(&mut hasher);
                     inside.map_or(offset, |i| i as u64).hash(&mut hasher);
                 }
                 Thing::Object { object, offset } => {

@@ -27,11 +27,7 @@ pub(super) fn is_line_number(pair: Pair<'_>, old: &Body, new: &Body, index: usiz
     if without_immediate(s) != without_immediate(t) {
         return false;
     }
-    for (s, t) in old.steps[index..]
-        .iter()
-        .zip(&new.steps[index..])
-        .take(REACH)
-    {
+    for (s, t) in old.steps[index..].iter().zip(&new.steps[index..]).take(REACH) {
         let line = |image: &crate::image::Image, at| image.debug.position(at).map(|(_, l)| l);
         if let (Some(i), Some(j)) = (line(pair.old, s.address()), line(pair.new, t.address())) {
             let (over_i, over_j) = (x.checked_sub(i), y.checked_sub(j));
@@ -48,17 +44,12 @@ pub(super) fn is_line_number(pair: Pair<'_>, old: &Body, new: &Body, index: usiz
 
 /// The one 32-bit immediate that an instruction moves.
 fn line_sized(i: &Instruction) -> Option<u32> {
-    let moves = matches!(
-        i.mnemonic(),
-        iced_x86::Mnemonic::Mov | iced_x86::Mnemonic::Push
-    );
+    let moves = matches!(i.mnemonic(), iced_x86::Mnemonic::Mov | iced_x86::Mnemonic::Push);
     let operand = (0..i.op_count()).find(|o| {
         matches!(i.op_kind(*o), OpKind::Immediate32 | OpKind::Immediate32to64)
             || (i.op_kind(*o) == OpKind::Immediate8to64)
     })?;
-    moves
-        .then(|| u32::try_from(i.immediate(operand)).ok())
-        .flatten()
+    moves.then(|| u32::try_from(i.immediate(operand)).ok()).flatten()
 }
 
 fn without_immediate(step: &Step) -> Instruction {

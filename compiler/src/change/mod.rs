@@ -57,10 +57,7 @@ pub fn compare_all(pair: Pair<'_>) -> Comparisons {
 
 /// Both bodies of a pair.
 pub(crate) fn bodies(pair: Pair<'_>, a: FunctionId, b: FunctionId) -> (Body, Body) {
-    (
-        decode(pair.old, pair.old.function(a)),
-        decode(pair.new, pair.new.function(b)),
-    )
+    (decode(pair.old, pair.old.function(a)), decode(pair.new, pair.new.function(b)))
 }
 
 /// Whether two ranges have the same content, pointers resolved.

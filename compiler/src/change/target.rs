@@ -31,11 +31,7 @@ pub(super) fn same_reference(
     same.or_else(|reason| {
         let ends = p.taken && ends_same_object(ctx, p.target, q.target);
         let only_compared = || is_only_compared(ctx.old, s) && is_only_compared(ctx.new, t);
-        if ends && only_compared() {
-            Ok(())
-        } else {
-            Err(reason)
-        }
+        if ends && only_compared() { Ok(()) } else { Err(reason) }
     })
 }
 
@@ -47,30 +43,22 @@ fn same_address(
 ) -> Result<(), String> {
     let branch = matches!(p.field, Field::Branch8 | Field::Branch32);
     let fail = || Err(different(ctx.pair, p.target, q.target, branch));
-    let (old, new) = (
-        ctx.pair.old.resolve(p.target),
-        ctx.pair.new.resolve(q.target),
-    );
+    let (old, new) = (ctx.pair.old.resolve(p.target), ctx.pair.new.resolve(q.target));
     if let (Thing::Constant(a), Thing::Constant(b)) = (&old, &new) {
         // Code that no symbol names cannot be told to be the same by its first bytes.
-        return if branch {
-            fail()
-        } else {
-            constants::same(ctx, p, q, *a, *b)
-        };
+        if branch || same_linker_mark(ctx, p, q) {
+            return if branch { fail() } else { Ok(()) };
+        }
+        return constants::same(ctx, p, q, *a, *b);
     }
     let owner = |r: &Reference, image: &Image| {
-        r.symbol
-            .and_then(|symbol| image.object_at(symbol))
-            .map(|id| (id, r.target.wrapping_sub(image.object(id).address)))
+        let id = r.symbol.and_then(|symbol| image.object_at(symbol))?;
+        let object = image.object(id);
+        (object.size > 0).then(|| (id, r.target.wrapping_sub(object.address)))
     };
     // Where relocations name the symbol, an address outside of its object still belongs to it.
     if let (Some((a, i)), Some((b, j))) = (owner(p, ctx.pair.old), owner(q, ctx.pair.new)) {
-        return if i == j && same_object(ctx.pair, a, b, depth) {
-            Ok(())
-        } else {
-            fail()
-        };
+        return if i == j && same_object(ctx.pair, a, b, depth) { Ok(()) } else { fail() };
     }
     if same_thing(ctx.pair, &old, &new, depth) || same_linker_mark(ctx, p, q) {
         Ok(())
@@ -80,7 +68,7 @@ fn same_address(
 }
 
 /// The compiler's own start-up code refers to marks of the linker (`__TMC_END__`), where by chance
-/// a variable may be too.
+/// a variable may be too, and to the beginning of the unwind tables.
 fn same_linker_mark(ctx: &Comparing<'_>, p: &Reference, q: &Reference) -> bool {
     let marks = |image: &Image, address: u64| -> Vec<String> {
         let at = image.object_at(address).map(|id| image.object(id));
@@ -89,39 +77,31 @@ fn same_linker_mark(ctx: &Comparing<'_>, p: &Reference, q: &Reference) -> bool {
     };
     let start_up = ctx.pair.old.function(ctx.a).unit == "crtstuff.c"
         && ctx.pair.new.function(ctx.b).unit == "crtstuff.c";
-    start_up && {
-        let theirs = marks(ctx.pair.new, q.target);
-        marks(ctx.pair.old, p.target)
-            .iter()
-            .any(|m| m.starts_with("__") && theirs.contains(m))
-    }
+    let unwind = |image: &Image, address: u64| {
+        image.section_at(address).is_some_and(|s| s.name == ".eh_frame")
+    };
+    let tables = unwind(ctx.pair.old, p.target) && unwind(ctx.pair.new, q.target);
+    start_up
+        && (tables || {
+            let theirs = marks(ctx.pair.new, q.target);
+            marks(ctx.pair.old, p.target).iter().any(|m| m.starts_with("__") && theirs.contains(m))
+        })
 }
 
 /// Whether two resolved addresses stand for the same thing, anonymous constants aside.
 pub(super) fn same_thing(pair: Pair<'_>, old: &Thing, new: &Thing, depth: u8) -> bool {
     match (old, new) {
-        (
-            Thing::Code {
-                function: f,
-                offset: i,
-            },
-            Thing::Code {
-                function: g,
-                offset: j,
-            },
-        ) => i == j && pair.matching.is_pair(*f, *g),
-        (
-            Thing::Object {
-                object: a,
-                offset: i,
-            },
-            Thing::Object {
-                object: b,
-                offset: j,
-            },
-        ) => i == j && same_object(pair, *a, *b, depth),
+        (Thing::Code { function: f, offset: i }, Thing::Code { function: g, offset: j }) => {
+            i == j && pair.matching.is_pair(*f, *g)
+        }
+        (Thing::Object { object: a, offset: i }, Thing::Object { object: b, offset: j }) => {
+            i == j && same_object(pair, *a, *b, depth)
+        }
         (Thing::Slot(a), Thing::Slot(b)) => a.kind == b.kind && same_meaning(pair, a, b, depth),
         (Thing::Mark(a), Thing::Mark(b)) => a == b,
+        (Thing::Outside(a), Thing::Outside(b)) => {
+            a.wrapping_sub(pair.old.extent.start) == b.wrapping_sub(pair.new.extent.start)
+        }
         _ => false,
     }
 }
@@ -152,6 +132,7 @@ pub(super) fn same_meaning(
             i == j && s.name == t.name && s.version == t.version
         }
         (Meaning::Copy(s), Meaning::Copy(t)) => s.name == t.name,
+        (Meaning::Number(x), Meaning::Number(y)) => x == y,
         (Meaning::Resolver(x), Meaning::Resolver(y)) => same_pointer(pair, *x, *y, depth),
         (Meaning::ThreadLocal(k, s, i), Meaning::ThreadLocal(l, t, j)) => {
             let named = |s: &Option<crate::image::SymbolName>| s.as_ref().map(|s| s.name.clone());
@@ -214,19 +195,12 @@ pub(crate) fn same_content(
     }
     let len = old.end - old.start;
     let (Some(mut x), Some(mut y)) = (
-        pair.old
-            .content(old.start, len)
-            .map(std::borrow::Cow::into_owned),
-        pair.new
-            .content(new.start, len)
-            .map(std::borrow::Cow::into_owned),
+        pair.old.content(old.start, len).map(std::borrow::Cow::into_owned),
+        pair.new.content(new.start, len).map(std::borrow::Cow::into_owned),
     ) else {
         return false;
     };
-    let (p, q) = (
-        constants::pointers(pair.old, &old),
-        constants::pointers(pair.new, &new),
-    );
+    let (p, q) = (constants::pointers(pair.old, &old), constants::pointers(pair.new, &new));
     if p.len() != q.len() {
         return false;
     }
@@ -246,10 +220,7 @@ pub(crate) fn same_content(
 }
 
 fn ends_same_object(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
-    match (
-        ctx.pair.old.object_ending_at(x),
-        ctx.pair.new.object_ending_at(y),
-    ) {
+    match (ctx.pair.old.object_ending_at(x), ctx.pair.new.object_ending_at(y)) {
         (Some(a), Some(b)) => ctx.pair.matching.new_object(a) == Some(b),
         _ => false,
     }
@@ -273,10 +244,8 @@ pub(crate) fn is_only_compared(body: &Body, step: &Step) -> bool {
     for later in &body.steps[index + 1..] {
         let instruction = &later.instruction;
         let uses = factory.info(instruction);
-        let touched = uses
-            .used_registers()
-            .iter()
-            .any(|r| r.register().full_register() == register);
+        let touched =
+            uses.used_registers().iter().any(|r| r.register().full_register() == register);
         let address = uses
             .used_memory()
             .iter()
@@ -319,31 +288,20 @@ fn different(pair: Pair<'_>, x: u64, y: u64, call: bool) -> String {
 #[must_use]
 pub fn describe(image: &Image, address: u64) -> String {
     let plus = |offset: u64| {
-        if offset == 0 {
-            String::new()
-        } else {
-            format!("+{offset}")
-        }
+        if offset == 0 { String::new() } else { format!("+{offset}") }
     };
     match image.resolve(address) {
         Thing::Code { function, offset } => {
-            format!(
-                "{}{}",
-                names::readable(image.function(function).name()),
-                plus(offset)
-            )
+            format!("{}{}", names::readable(image.function(function).name()), plus(offset))
         }
         Thing::Object { object, offset } => {
-            format!(
-                "{}{}",
-                names::readable(image.object(object).name()),
-                plus(offset)
-            )
+            format!("{}{}", names::readable(image.object(object).name()), plus(offset))
         }
         Thing::Slot(slot) => match slot.meaning {
             Meaning::Symbol(symbol, _) | Meaning::Copy(symbol) => format!("{symbol} (by its slot)"),
             Meaning::Address(a) => format!("{} (by its slot)", describe(image, a)),
             Meaning::Resolver(a) => format!("what {} resolves to", describe(image, a)),
+            Meaning::Number(n) => format!("{n:#x} (by its slot)"),
             Meaning::ThreadLocal(..) => "a thread-local variable (by its slot)".to_owned(),
         },
         Thing::Constant(a) => match constants::text_at(image, a) {
@@ -353,6 +311,7 @@ pub fn describe(image: &Image, address: u64) -> String {
             _ => "a constant".to_owned(),
         },
         Thing::Mark(name) => name,
+        Thing::Outside(number) => format!("{number:#x}"),
         Thing::Unknown => format!("memory without a name at {address:#x}"),
     }
 }
@@ -361,8 +320,7 @@ pub fn describe(image: &Image, address: u64) -> String {
 #[must_use]
 pub fn is_readable_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| {
-        text.chars()
-            .all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b'))
+        text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b'))
     })
 }
 

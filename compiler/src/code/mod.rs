@@ -49,10 +49,7 @@ impl Body {
     /// The index of the first instruction at or behind an address of this body.
     #[must_use]
     pub fn index_at(&self, address: u64) -> Option<usize> {
-        let (_, steps) = self
-            .parts
-            .iter()
-            .find(|(part, _)| part.contains(&address))?;
+        let (_, steps) = self.parts.iter().find(|(part, _)| part.contains(&address))?;
         let inside = &self.steps[steps.clone()];
         Some(steps.start + inside.partition_point(|s| s.address() < address))
     }
@@ -71,11 +68,7 @@ impl Body {
 /// Decodes a function.
 #[must_use]
 pub fn decode(image: &Image, function: &Function) -> Body {
-    let mut body = Body {
-        steps: Vec::new(),
-        parts: Vec::new(),
-        opaque: None,
-    };
+    let mut body = Body { steps: Vec::new(), parts: Vec::new(), opaque: None };
     for part in function.parts() {
         let first = body.steps.len();
         decode_part(image, &part, &mut body);
@@ -101,10 +94,7 @@ fn decode_part(image: &Image, part: &Part, body: &mut Body) {
         }
         let offsets = decoder.get_constant_offsets(&instruction);
         let references = references(image, &instruction, &offsets);
-        body.steps.push(Step {
-            instruction,
-            references,
-        });
+        body.steps.push(Step { instruction, references });
     }
 }
 

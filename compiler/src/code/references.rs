@@ -59,9 +59,7 @@ pub fn for_each_reference(image: &Image, part: Part, mut each: impl FnMut(Refere
             return;
         }
         let offsets = decoder.get_constant_offsets(&instruction);
-        references(image, &instruction, &offsets)
-            .into_iter()
-            .for_each(&mut each);
+        references(image, &instruction, &offsets).into_iter().for_each(&mut each);
     }
 }
 
@@ -74,11 +72,7 @@ pub fn references(
 ) -> Vec<Reference> {
     let mut out = Vec::new();
     if is_near_branch(instruction) {
-        let field = if offsets.immediate_size() == 1 {
-            Field::Branch8
-        } else {
-            Field::Branch32
-        };
+        let field = if offsets.immediate_size() == 1 { Field::Branch8 } else { Field::Branch32 };
         out.push(Reference {
             field,
             at: instruction.ip() + offsets.immediate_offset() as u64,
@@ -92,11 +86,7 @@ pub fn references(
         });
     } else if instruction.is_ip_rel_memory_operand() {
         let taken = instruction.mnemonic() == Mnemonic::Lea;
-        let (access, written) = if taken {
-            (0, false)
-        } else {
-            accessed(instruction)
-        };
+        let (access, written) = if taken { (0, false) } else { accessed(instruction) };
         out.push(Reference {
             field: Field::Relative32,
             at: instruction.ip() + offsets.displacement_offset() as u64,
@@ -144,10 +134,7 @@ fn from_relocations(
 ) {
     let all = &image.static_relocations;
     let first = all.partition_point(|r| r.at < instruction.ip());
-    for relocation in all[first..]
-        .iter()
-        .take_while(|r| r.at < instruction.next_ip())
-    {
+    for relocation in all[first..].iter().take_while(|r| r.at < instruction.next_ip()) {
         let absolute = match relocation.kind {
             elf::R_X86_64_32 | elf::R_X86_64_32S => Some(Field::Absolute32),
             elf::R_X86_64_64 => Some(Field::Absolute64),
@@ -156,7 +143,7 @@ fn from_relocations(
         let Some(field) = absolute else {
             // Relaxed or not, the operand says where it leads; the relocation says to whom.
             if let Some(known) = out.iter_mut().find(|r| r.at == relocation.at) {
-                known.symbol = Some(relocation.symbol);
+                known.symbol = relocation.symbol;
             }
             continue;
         };
@@ -171,7 +158,7 @@ fn from_relocations(
             field,
             at: relocation.at,
             target,
-            symbol: Some(relocation.symbol),
+            symbol: relocation.symbol,
             taken: immediate || instruction.mnemonic() == Mnemonic::Lea,
             // An absolute displacement beside an index register has no bound of its own.
             access: 0,

@@ -84,12 +84,8 @@ pub fn changed_layouts(pair: Pair<'_>, choices: &Choices) -> (Vec<Refusal>, Vec<
         if !change.reached_by_pointer {
             continue;
         }
-        let differences: Vec<String> = change
-            .differences
-            .iter()
-            .take(3)
-            .map(ToString::to_string)
-            .collect();
+        let differences: Vec<String> =
+            change.differences.iter().take(3).map(ToString::to_string).collect();
         let what = format!(
             "{} {} changed its layout ({} -> {} bytes: {})",
             change.kind.keyword(),
@@ -99,9 +95,7 @@ pub fn changed_layouts(pair: Pair<'_>, choices: &Choices) -> (Vec<Refusal>, Vec<
             differences.join("; ")
         );
         if choices.accepted_types.contains(&change.name) {
-            warnings.push(format!(
-                "{what}; accepted: no object of it is alive at the update"
-            ));
+            warnings.push(format!("{what}; accepted: no object of it is alive at the update"));
             continue;
         }
         let users = if change.users.is_empty() {
@@ -193,11 +187,8 @@ fn layout_difference(
         (Some(s), Some(t)) => match comparer.compare(x.name(), s, t) {
             Layout::Same | Layout::SameWithNotes(_) => None,
             Layout::Changed(differences) => {
-                let shown: Vec<String> = differences
-                    .iter()
-                    .take(5)
-                    .map(ToString::to_string)
-                    .collect();
+                let shown: Vec<String> =
+                    differences.iter().take(5).map(ToString::to_string).collect();
                 Some(format!("changed its layout ({})", shown.join("; ")))
             }
         },
@@ -205,10 +196,7 @@ fn layout_difference(
     };
     if x.size != y.size {
         let why = typed.map_or_else(String::new, |t| format!(": {t}"));
-        return Some(format!(
-            "changed its size ({} -> {} bytes){why}",
-            x.size, y.size
-        ));
+        return Some(format!("changed its size ({} -> {} bytes){why}", x.size, y.size));
     }
     typed
 }
@@ -272,9 +260,8 @@ impl DataPlan {
             if decided || object.storage == Storage::ThreadLocal || object.size == 0 {
                 continue;
             }
-            let target = crate::change::pointers(pair.old, &object.range())
-                .into_iter()
-                .find_map(|(_, relocation)| match relocation.meaning {
+            let target = crate::change::pointers(pair.old, &object.range()).into_iter().find_map(
+                |(_, relocation)| match relocation.meaning {
                     Meaning::Address(to) => match pair.old.resolve(to) {
                         Thing::Object { object, .. } if self.moved.contains_key(&object) => {
                             Some(object)
@@ -282,7 +269,8 @@ impl DataPlan {
                         _ => None,
                     },
                     _ => None,
-                });
+                },
+            );
             let Some(target) = target else { continue };
             let target = pair.old.object(target).name().to_owned();
             match (object.storage, pair.matching.new_object(id)) {
@@ -316,8 +304,7 @@ impl DataPlan {
         for name in choices.objects.keys() {
             let known = pair.old.objects.iter().any(|o| o.names.contains(name));
             if !known {
-                self.warnings
-                    .push(format!("--data {name}: OLD has no variable of that name"));
+                self.warnings.push(format!("--data {name}: OLD has no variable of that name"));
             }
         }
     }
@@ -337,15 +324,13 @@ impl DataPlan {
             if known || object.size == 0 || object.storage == Storage::ThreadLocal {
                 continue;
             }
-            let inside = crate::change::pointers(pair.old, &object.range())
-                .iter()
-                .any(|(_, p)| {
-                    matches!(p.meaning, Meaning::Address(to) if matches!(
-                        pair.old.resolve(to),
-                        Thing::Code { function, offset } if offset > 0
-                            && closure.replaced.contains_key(&function)
-                    ))
-                });
+            let inside = crate::change::pointers(pair.old, &object.range()).iter().any(|(_, p)| {
+                matches!(p.meaning, Meaning::Address(to) if matches!(
+                    pair.old.resolve(to),
+                    Thing::Code { function, offset } if offset > 0
+                        && closure.replaced.contains_key(&function)
+                ))
+            });
             if inside {
                 let why = "holds labels of a replaced function";
                 self.note(pair, id, new, Decision::Update(why));

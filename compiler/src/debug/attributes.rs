@@ -63,6 +63,7 @@ pub(super) struct Attributes<'a> {
     pub(super) origin: Option<Offset>,
     /// Its definition is in a type unit (DWARF 5, section 5.7.1); `None` if that is nowhere.
     pub(super) definition: Option<Option<Offset>>,
+    pub(super) import: Option<Offset>,
     pub(super) low_pc: Option<u64>,
     pub(super) high_pc: Option<HighPc>,
     pub(super) ranges: Option<AttributeValue<Input<'a>>>,
@@ -119,6 +120,7 @@ impl<'c, 'a> Context<'c, 'a> {
             dw::DW_AT_abstract_origin | dw::DW_AT_specification => {
                 to.origin = self.reference(value);
             }
+            dw::DW_AT_import => to.import = self.reference(value),
             dw::DW_AT_signature => to.definition = Some(self.reference(value)),
             dw::DW_AT_low_pc => to.low_pc = self.address(value),
             dw::DW_AT_high_pc => {
@@ -165,10 +167,8 @@ impl<'c, 'a> Context<'c, 'a> {
                 };
             }
             dw::DW_AT_decl_line => {
-                to.line = value
-                    .udata_value()
-                    .and_then(|line| u32::try_from(line).ok())
-                    .unwrap_or(0);
+                to.line =
+                    value.udata_value().and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
             }
             _ => {}
         }
@@ -221,32 +221,22 @@ impl<'c, 'a> Context<'c, 'a> {
         };
         let is_constant = matches!(
             expression.operations(self.unit.encoding()).next(),
-            Ok(Some(
-                Operation::UnsignedConstant { .. } | Operation::SignedConstant { .. }
-            ))
+            Ok(Some(Operation::UnsignedConstant { .. } | Operation::SignedConstant { .. }))
         );
         match operations.next().ok()? {
             None if !is_constant => self.kept(start, 0),
             // clang places merged globals so.
-            Some(Operation::PlusConstant { value }) if !is_constant => operations
-                .next()
-                .ok()?
-                .is_none()
-                .then(|| self.kept(start, value))?,
-            Some(Operation::TLS) => operations
-                .next()
-                .ok()?
-                .is_none()
-                .then_some(Place::Tls(start)),
+            Some(Operation::PlusConstant { value }) if !is_constant => {
+                operations.next().ok()?.is_none().then(|| self.kept(start, value))?
+            }
+            Some(Operation::TLS) => operations.next().ok()?.is_none().then_some(Place::Tls(start)),
             _ => None,
         }
     }
 
     fn kept(&self, start: u64, addend: u64) -> Option<Place> {
         let address = start.checked_add(addend)?;
-        self.extents
-            .has_memory(start)
-            .then_some(Place::Address(address))
+        self.extents.has_memory(start).then_some(Place::Address(address))
     }
 
     /// The code of a function, as far as the linker kept it: its entry, and its ranges.
@@ -271,9 +261,7 @@ impl<'c, 'a> Context<'c, 'a> {
         ranges.retain(|range| !range.is_empty() && self.extents.has_code(range.start));
         // The entry is DW_AT_entry_pc, else low_pc, else the first range's start (DWARF 5, section
         // 2.18); compilers list the hot part, which has the entry, first.
-        let entry_pc = entry
-            .low_pc
-            .filter(|low| ranges.iter().any(|range| range.start == *low));
+        let entry_pc = entry.low_pc.filter(|low| ranges.iter().any(|range| range.start == *low));
         let low_pc = entry_pc.or_else(|| ranges.first().map(|range| range.start));
         ranges.sort_by_key(|range| (range.start, range.end));
         ranges.dedup();

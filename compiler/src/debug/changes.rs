@@ -57,11 +57,7 @@ type ByName<'t> = BTreeMap<&'t str, Vec<TypeId>>;
 
 /// Finds all changed types.
 pub fn changed_types(old: &DebugInfo, new: &DebugInfo) -> Vec<TypeChange> {
-    let mut finder = Finder {
-        old,
-        new,
-        comparer: LayoutComparer::new(old, new),
-    };
+    let mut finder = Finder { old, new, comparer: LayoutComparer::new(old, new) };
     let (old_names, new_names) = (by_name(&old.types), by_name(&new.types));
     let mut changes = Vec::new();
     for (name, old_ids) in &old_names {
@@ -99,14 +95,10 @@ impl<'t> Finder<'t> {
     /// The types of one name that differ, each with what became of it; one pair for each pair of
     /// layouts.
     fn pairs(&mut self, old: &[TypeId], new: &[TypeId]) -> Vec<(TypeId, TypeId)> {
-        let old: Vec<(LayoutId, TypeId)> = old
-            .iter()
-            .map(|&id| (self.comparer.old_layout(Some(id)), id))
-            .collect();
-        let new: Vec<(LayoutId, TypeId)> = new
-            .iter()
-            .map(|&id| (self.comparer.new_layout(Some(id)), id))
-            .collect();
+        let old: Vec<(LayoutId, TypeId)> =
+            old.iter().map(|&id| (self.comparer.old_layout(Some(id)), id)).collect();
+        let new: Vec<(LayoutId, TypeId)> =
+            new.iter().map(|&id| (self.comparer.new_layout(Some(id)), id)).collect();
         let layouts = |ids: &[(LayoutId, TypeId)]| -> BTreeSet<LayoutId> {
             ids.iter().map(|(layout, _)| *layout).collect()
         };
@@ -137,21 +129,12 @@ impl<'t> Finder<'t> {
         };
         let used_old = pairs.iter().map(|((from, _), _)| *from).collect();
         let used_new = pairs.iter().map(|(_, (to, _))| *to).collect();
-        let old_left: Vec<_> = old
-            .iter()
-            .filter(is_left(&new_layouts, used_old))
-            .copied()
-            .collect();
-        let new_left: Vec<_> = new
-            .iter()
-            .filter(is_left(&old_layouts, used_new))
-            .copied()
-            .collect();
+        let old_left: Vec<_> =
+            old.iter().filter(is_left(&new_layouts, used_old)).copied().collect();
+        let new_left: Vec<_> =
+            new.iter().filter(is_left(&old_layouts, used_new)).copied().collect();
         pairs.extend(unequal(&old_left, &new_left));
-        pairs
-            .into_iter()
-            .map(|((_, from), (_, to))| (from, to))
-            .collect()
+        pairs.into_iter().map(|((_, from), (_, to))| (from, to)).collect()
     }
 
     fn change(&mut self, name: &str, old: TypeId, new: TypeId) -> Option<TypeChange> {
@@ -180,10 +163,8 @@ impl<'t> Finder<'t> {
     /// Whether a type changed only as what it holds did: the same members in the same order, and
     /// each of them as it was or itself of a changed type with a name.
     fn cause(&mut self, old: TypeId, new: TypeId) -> ChangeCause {
-        let (old_members, new_members) = (
-            members_of(&self.old.types, old),
-            members_of(&self.new.types, new),
-        );
+        let (old_members, new_members) =
+            (members_of(&self.old.types, old), members_of(&self.new.types, new));
         let names = |members: &'t [Member]| members.iter().map(|member| &member.name);
         let mut held = Vec::new();
         if !names(old_members).eq(names(new_members)) {
@@ -199,21 +180,14 @@ impl<'t> Finder<'t> {
             if self.comparer.old_layout(from.ty) == self.comparer.new_layout(to.ty) {
                 continue;
             }
-            match (
-                held_name(&self.old.types, from.ty),
-                held_name(&self.new.types, to.ty),
-            ) {
+            match (held_name(&self.old.types, from.ty), held_name(&self.new.types, to.ty)) {
                 (Some(from), Some(to)) if from == to => held.push(from.0.to_owned()),
                 _ => return ChangeCause::Own,
             }
         }
         held.sort();
         held.dedup();
-        if held.is_empty() {
-            ChangeCause::Own
-        } else {
-            ChangeCause::Contains(held)
-        }
+        if held.is_empty() { ChangeCause::Own } else { ChangeCause::Contains(held) }
     }
 }
 
@@ -224,25 +198,14 @@ fn unequal(
     new: &[(LayoutId, TypeId)],
 ) -> Vec<((LayoutId, TypeId), (LayoutId, TypeId))> {
     let lacks = |side: &[(LayoutId, TypeId)], layout| side.iter().all(|(l, _)| *l != layout);
-    let old_own: Vec<_> = old
-        .iter()
-        .filter(|(layout, _)| lacks(new, *layout))
-        .collect();
-    let new_own: Vec<_> = new
-        .iter()
-        .filter(|(layout, _)| lacks(old, *layout))
-        .collect();
+    let old_own: Vec<_> = old.iter().filter(|(layout, _)| lacks(new, *layout)).collect();
+    let new_own: Vec<_> = new.iter().filter(|(layout, _)| lacks(old, *layout)).collect();
     let (Some(last_old), Some(last_new)) = (old_own.last(), new_own.last()) else {
         return Vec::new();
     };
     let count = old_own.len().max(new_own.len());
     (0..count)
-        .map(|i| {
-            (
-                **old_own.get(i).unwrap_or(last_old),
-                **new_own.get(i).unwrap_or(last_new),
-            )
-        })
+        .map(|i| (**old_own.get(i).unwrap_or(last_old), **new_own.get(i).unwrap_or(last_new)))
         .collect()
 }
 
@@ -257,10 +220,7 @@ fn homes<'t>(
         };
         let file = ty.decl_file.map_or("", |file| image.lines.file(file));
         for unit in &ty.units {
-            let unit = image
-                .units
-                .get(unit.0 as usize)
-                .map_or("", |unit| unit.name.as_str());
+            let unit = image.units.get(unit.0 as usize).map_or("", |unit| unit.name.as_str());
             homes.entry((unit, file)).or_default().push(*entry);
         }
     }
@@ -285,11 +245,7 @@ fn held_name(table: &TypeTable, id: Option<TypeId>) -> Option<(&str, Vec<Option<
     for _ in 0..super::types::CHAIN_LIMIT {
         let ty = table.get(id)?;
         match &ty.kind {
-            TypeKind::Array {
-                element,
-                dimensions,
-                ..
-            } => {
+            TypeKind::Array { element, dimensions, .. } => {
                 lengths.extend(dimensions);
                 id = table.resolved((*element)?)?;
             }
@@ -309,13 +265,9 @@ fn add_users(changes: &mut [TypeChange], old: &DebugInfo, new: &DebugInfo) {
     for change in changes {
         change.reached_by_pointer =
             old_reach.by_pointer(change.old) || new_reach.by_pointer(change.new);
-        let of_old = old_users.get(&change.old).into_iter().flatten();
-        let of_new = new_users.get(&change.new).into_iter().flatten();
+        let of_old = old_users.get(change.name.as_str()).into_iter().flatten();
+        let of_new = new_users.get(change.name.as_str()).into_iter().flatten();
         let users: BTreeSet<&str> = of_old.chain(of_new).copied().collect();
-        change.users = users
-            .into_iter()
-            .take(USERS_LIMIT)
-            .map(str::to_owned)
-            .collect();
+        change.users = users.into_iter().take(USERS_LIMIT).map(str::to_owned).collect();
     }
 }

@@ -129,23 +129,13 @@ impl fmt::Display for Difference {
         let value = |value: &Option<i64>| value.map_or("gone".to_owned(), |v| v.to_string());
         match self {
             Self::Moved { from_bits, to_bits } => {
-                write!(
-                    out,
-                    "moved from offset {} to {}",
-                    place(*from_bits),
-                    place(*to_bits)
-                )
+                write!(out, "moved from offset {} to {}", place(*from_bits), place(*to_bits))
             }
             Self::Resized { from, to } => {
                 write!(out, "resized from {} to {} bytes", bytes(from), bytes(to))
             }
             Self::Rewidened { from_bits, to_bits } => {
-                write!(
-                    out,
-                    "bit-field of {} bits now of {}",
-                    bytes(from_bits),
-                    bytes(to_bits)
-                )
+                write!(out, "bit-field of {} bits now of {}", bytes(from_bits), bytes(to_bits))
             }
             Self::Relengthened { from, to } => {
                 write!(out, "array length changed from {from:?} to {to:?}")
@@ -155,12 +145,7 @@ impl fmt::Display for Difference {
             Self::Removed { ty } => write!(out, "removed ({ty})"),
             Self::Renamed { to } => write!(out, "renamed to {to}"),
             Self::Renumbered { name, from, to } => {
-                write!(
-                    out,
-                    "value of {name} changed from {} to {}",
-                    value(from),
-                    value(to)
-                )
+                write!(out, "value of {name} changed from {} to {}", value(from), value(to))
             }
         }
     }
@@ -194,26 +179,15 @@ pub struct LayoutComparer<'t> {
 impl<'t> LayoutComparer<'t> {
     /// Compares OLD's types with NEW's.
     pub fn new(old: &'t DebugInfo, new: &'t DebugInfo) -> Self {
-        Self {
-            layouts: Layouts::default(),
-            old: Side::new(&old.types),
-            new: Side::new(&new.types),
-        }
+        Self { layouts: Layouts::default(), old: Side::new(&old.types), new: Side::new(&new.types) }
     }
 
     /// How the type of an object called `name` changed.
     pub fn compare(&mut self, name: &str, old: TypeId, new: TypeId) -> Layout {
-        let mut walk = Walk {
-            comparer: self,
-            found: Vec::new(),
-            steps: 0,
-        };
+        let mut walk = Walk { comparer: self, found: Vec::new(), steps: 0 };
         walk.types(name, Some(old), Some(new), CHAIN_LIMIT);
         let found = walk.found;
-        match (
-            found.is_empty(),
-            found.iter().all(|difference| difference.is_note),
-        ) {
+        match (found.is_empty(), found.iter().all(|difference| difference.is_note)) {
             (true, _) => Layout::Same,
             (_, true) => Layout::SameWithNotes(found),
             _ => Layout::Changed(found),
@@ -240,11 +214,7 @@ struct Walk<'w, 't> {
 impl<'t> Walk<'_, 't> {
     fn add(&mut self, path: &str, what: Difference, is_note: bool) {
         if self.found.len() < DIFFERENCES_LIMIT {
-            self.found.push(LayoutDifference {
-                path: path.to_owned(),
-                what,
-                is_note,
-            });
+            self.found.push(LayoutDifference { path: path.to_owned(), what, is_note });
         }
     }
 
@@ -256,10 +226,8 @@ impl<'t> Walk<'_, 't> {
         let (old_table, new_table) = (self.comparer.old.table, self.comparer.new.table);
         let old_type = old.and_then(|id| old_table.get(old_table.resolved(id)?));
         let new_type = new.and_then(|id| new_table.get(new_table.resolved(id)?));
-        let retyped = || Difference::Retyped {
-            from: old_table.display(old),
-            to: new_table.display(new),
-        };
+        let retyped =
+            || Difference::Retyped { from: old_table.display(old), to: new_table.display(new) };
         let (Some(from), Some(to), Some(limit)) = (old_type, new_type, limit.checked_sub(1)) else {
             return self.add(path, retyped(), false);
         };
@@ -268,16 +236,8 @@ impl<'t> Walk<'_, 't> {
         }
         match (&from.kind, &to.kind) {
             (
-                TypeKind::Array {
-                    element: old,
-                    dimensions: from,
-                    ..
-                },
-                TypeKind::Array {
-                    element: new,
-                    dimensions: to,
-                    ..
-                },
+                TypeKind::Array { element: old, dimensions: from, .. },
+                TypeKind::Array { element: new, dimensions: to, .. },
             ) if from.len() == to.len() => {
                 let (from, to) = (lengths(from), lengths(to));
                 if from != to {
@@ -286,18 +246,8 @@ impl<'t> Walk<'_, 't> {
                 self.types(&format!("{path}[]"), *old, *new, limit);
             }
             (
-                TypeKind::Aggregate {
-                    kind: old,
-                    members: from_members,
-                    complete: true,
-                    ..
-                },
-                TypeKind::Aggregate {
-                    kind: new,
-                    members: to_members,
-                    complete: true,
-                    ..
-                },
+                TypeKind::Aggregate { kind: old, members: from_members, complete: true, .. },
+                TypeKind::Aggregate { kind: new, members: to_members, complete: true, .. },
             ) if is_union(*old) == is_union(*new) => {
                 if from.byte_size != to.byte_size {
                     self.add(path, resized(from.byte_size, to.byte_size), false);
@@ -330,14 +280,8 @@ impl<'t> Walk<'_, 't> {
         if from_size != to_size {
             return self.add(path, resized(from_size, to_size), false);
         }
-        if let (
-            TypeKind::Enum {
-                enumerators: from, ..
-            },
-            TypeKind::Enum {
-                enumerators: to, ..
-            },
-        ) = (&from.kind, &to.kind)
+        if let (TypeKind::Enum { enumerators: from, .. }, TypeKind::Enum { enumerators: to, .. }) =
+            (&from.kind, &to.kind)
         {
             self.enumerators(path, from, to);
         }
@@ -349,10 +293,8 @@ impl<'t> Walk<'_, 't> {
         if old.is_empty() || new.is_empty() {
             return;
         }
-        let values: std::collections::HashMap<&str, i64> = new
-            .iter()
-            .map(|constant| (constant.name.as_str(), constant.value))
-            .collect();
+        let values: std::collections::HashMap<&str, i64> =
+            new.iter().map(|constant| (constant.name.as_str(), constant.value)).collect();
         for constant in old {
             let to = values.get(constant.name.as_str()).copied();
             if to != Some(constant.value) {

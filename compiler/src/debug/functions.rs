@@ -101,11 +101,8 @@ impl Functions<'_, '_> {
         if language == Language::C && function.declared.declaration && !is_prototype {
             return None;
         }
-        let types: Vec<Option<TypeId>> = teller
-            .parameters
-            .iter()
-            .map(|p| self.ids.at(self.raw, p.ty?))
-            .collect();
+        let types: Vec<Option<TypeId>> =
+            teller.parameters.iter().map(|p| self.ids.at(self.raw, p.ty?)).collect();
         let result = match entity.declared.ty {
             Some(offset) => Some(self.ids.at(self.raw, offset)?),
             None => None,
@@ -126,9 +123,7 @@ impl Functions<'_, '_> {
                 continue;
             };
             let name = entity.declared.linkage_name.or(entity.declared.name);
-            let known = prototypes
-                .entry(name.map(text).unwrap_or_default())
-                .or_default();
+            let known = prototypes.entry(name.map(text).unwrap_or_default()).or_default();
             *known = most(*known, parameters);
         }
         prototypes
@@ -143,10 +138,7 @@ impl Functions<'_, '_> {
             }
             let entity = self.raw.function(unit, function.declared);
             let name = entity.declared.linkage_name.or(entity.declared.name);
-            let types = function
-                .mentions
-                .iter()
-                .filter_map(|at| self.ids.at(self.raw, *at));
+            let types = function.mentions.iter().filter_map(|at| self.ids.at(self.raw, *at));
             users.push(TypeUser {
                 function: name.map(text).unwrap_or_default(),
                 unit: home(self.raw, unit, &entity),
@@ -172,11 +164,7 @@ impl Functions<'_, '_> {
 /// The unit that the source of an entity is in: that of its abstract instance, for link-time
 /// optimization puts the code into artificial units; but its own if that is a partial unit.
 pub(super) fn home(raw: &RawUnits<'_>, unit: usize, entity: &Entity<'_>) -> UnitId {
-    let home = if raw.units[entity.unit].auxiliary {
-        unit
-    } else {
-        entity.unit
-    };
+    let home = if raw.units[entity.unit].auxiliary { unit } else { entity.unit };
     // The list of units has less than 2^32.
     UnitId(u32::try_from(home).unwrap_or(u32::MAX))
 }
@@ -220,9 +208,7 @@ impl CodeIndex {
 
     /// The functions whose code holds an address.
     pub(super) fn at(&self, address: u64) -> Option<usize> {
-        let after = self
-            .parts
-            .partition_point(|(range, _)| range.start <= address);
+        let after = self.parts.partition_point(|(range, _)| range.start <= address);
         let before = self.parts[..after].iter().rev().take(OVERLAP_LIMIT);
         let holding = before.filter(|(range, _)| range.contains(&address));
         // Of folded functions the first by name, which does not depend on the order of units.

@@ -80,10 +80,7 @@ pub(super) struct Side<'t> {
 impl<'t> Side<'t> {
     /// Nothing is known yet.
     pub(super) fn new(table: &'t TypeTable) -> Self {
-        Self {
-            table,
-            found: HashMap::new(),
-        }
+        Self { table, found: HashMap::new() }
     }
 }
 
@@ -119,24 +116,15 @@ impl Layouts {
             return Key::Void;
         };
         match &ty.kind {
-            TypeKind::Array {
-                element,
-                dimensions,
-                ..
-            } => {
+            TypeKind::Array { element, dimensions, .. } => {
                 let element = self.within(side, *element, limit);
                 Key::Array(lengths(dimensions), element)
             }
-            TypeKind::Aggregate {
-                complete: false, ..
-            } => Key::Declared(ty.name.clone()),
+            TypeKind::Aggregate { complete: false, .. } => Key::Declared(ty.name.clone()),
             TypeKind::Aggregate { kind, members, .. } => Key::Aggregate {
                 is_union: *kind == AggregateKind::Union,
                 size: ty.byte_size,
-                parts: members
-                    .iter()
-                    .map(|member| self.part(side, member, limit))
-                    .collect(),
+                parts: members.iter().map(|member| self.part(side, member, limit)).collect(),
             },
             TypeKind::Enum { enumerators, .. } => Key::Enum(table.size(id), enumerators.clone()),
             TypeKind::Function { .. } => Key::Function,
@@ -163,10 +151,7 @@ impl Layouts {
 
 /// The lengths of an array. One of no length (`[]`) takes no room in what holds it.
 pub(super) fn lengths(dimensions: &[Option<u64>]) -> Vec<u64> {
-    dimensions
-        .iter()
-        .map(|length| length.unwrap_or(0))
-        .collect()
+    dimensions.iter().map(|length| length.unwrap_or(0)).collect()
 }
 
 /// The class of a type that is no array and no aggregate.

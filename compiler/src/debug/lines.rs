@@ -110,16 +110,10 @@ impl FileTables {
 pub(super) fn comp_dir<'a>(dwarf: &Dwarf<Input<'a>>, source: &LineSource<'a>) -> String {
     let header = source.line_program.as_ref().map(|program| program.header());
     let from_table = || {
-        let directory = header
-            .filter(|header| header.version() >= 5)?
-            .directory(0)?;
+        let directory = header.filter(|header| header.version() >= 5)?.directory(0)?;
         dwarf.attr_string(source, directory).ok()
     };
-    source
-        .comp_dir
-        .or_else(from_table)
-        .map(|dir| text(dir.slice()))
-        .unwrap_or_default()
+    source.comp_dir.or_else(from_table).map(|dir| text(dir.slice())).unwrap_or_default()
 }
 
 /// A file whose name is damaged is nameless.
@@ -129,12 +123,8 @@ fn file_names<'a>(
     unit: &Unit,
     header: &LineProgramHeader<Input<'a>>,
 ) -> Vec<String> {
-    let string = |value| {
-        dwarf
-            .attr_string(source, value)
-            .map(|name| text(name.slice()))
-            .unwrap_or_default()
-    };
+    let string =
+        |value| dwarf.attr_string(source, value).map(|name| text(name.slice())).unwrap_or_default();
     let name = |entry: &gimli::FileEntry<Input<'a>>| {
         let directory = entry.directory(header).map(string).unwrap_or_default();
         let directory = paths::join(&unit.comp_dir, &directory);
@@ -171,9 +161,7 @@ impl Files {
                     continue;
                 }
                 let id = u32::try_from(files.names.len()).map(FileId);
-                let id = id.map_err(|_| DebugError::TooMany {
-                    what: "source files",
-                })?;
+                let id = id.map_err(|_| DebugError::TooMany { what: "source files" })?;
                 known.insert(name.clone(), id);
                 files.names.push(name.clone());
                 ids.push(id);
@@ -207,30 +195,22 @@ pub(super) fn read(
     // Type units and partial units may share the program of another.
     let mut seen = HashSet::new();
     let is_new = |source: &LineSource<'_>| {
-        source
-            .line_program
-            .as_ref()
-            .is_some_and(|program| seen.insert(program.header().offset().0))
+        source.line_program.as_ref().is_some_and(|program| seen.insert(program.header().offset().0))
     };
     let programs: Vec<bool> = units.sources.iter().map(is_new).collect();
     let read: Vec<UnitRows> = units
         .sources
         .par_iter()
         .enumerate()
-        .map(
-            |(index, source)| match (&source.line_program, programs[index]) {
-                (Some(program), true) => unit_rows(index, program.clone(), files, extents),
-                _ => UnitRows::default(),
-            },
-        )
+        .map(|(index, source)| match (&source.line_program, programs[index]) {
+            (Some(program), true) => unit_rows(index, program.clone(), files, extents),
+            _ => UnitRows::default(),
+        })
         .collect();
     for (unit, rows) in read.iter().enumerate() {
         if let Some(error) = rows.damage {
             let what = format!("line rows after the first {}: {error}", rows.rows.len());
-            warnings.push(Warning {
-                unit: units.raw.units[unit].unit.name.clone(),
-                what,
-            });
+            warnings.push(Warning { unit: units.raw.units[unit].unit.name.clone(), what });
         }
     }
     merge(&read)
@@ -255,9 +235,7 @@ fn unit_rows<'a>(
             }
         };
         let number = u32::try_from(row.file_index()).ok();
-        let line = row
-            .line()
-            .map_or(0, |line| u32::try_from(line.get()).unwrap_or(0));
+        let line = row.line().map_or(0, |line| u32::try_from(line.get()).unwrap_or(0));
         let column = match row.column() {
             ColumnType::LeftEdge => 0,
             ColumnType::Column(column) => u32::try_from(column.get()).unwrap_or(0),

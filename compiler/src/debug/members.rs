@@ -21,12 +21,8 @@ pub(super) fn pair<'t>(
     old: &'t [Member],
     new: &'t [Member],
 ) -> Vec<Pair<'t>> {
-    let mut matching = Matching {
-        old,
-        new,
-        partner: vec![None; old.len()],
-        used: vec![false; new.len()],
-    };
+    let mut matching =
+        Matching { old, new, partner: vec![None; old.len()], used: vec![false; new.len()] };
     matching.by_name(comparer.old.table, comparer.new.table);
     let old_layouts: Vec<LayoutId> = old.iter().map(|m| comparer.old_layout(m.ty)).collect();
     let new_layouts: Vec<LayoutId> = new.iter().map(|m| comparer.new_layout(m.ty)).collect();
@@ -92,9 +88,8 @@ impl<'t> Matching<'t> {
 
     fn pairs(self) -> Vec<Pair<'t>> {
         let of_old = self.old.iter().zip(&self.partner);
-        let mut pairs: Vec<Pair<'t>> = of_old
-            .map(|(old, new)| (Some(old), new.map(|new| &self.new[new])))
-            .collect();
+        let mut pairs: Vec<Pair<'t>> =
+            of_old.map(|(old, new)| (Some(old), new.map(|new| &self.new[new]))).collect();
         let alone = self.new.iter().zip(&self.used).filter(|(_, used)| !**used);
         pairs.extend(alone.map(|(new, _)| (None, Some(new))));
         pairs

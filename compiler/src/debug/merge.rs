@@ -4,8 +4,8 @@
 //! that of a typedef, which declarations have one definition. Gives: [`TypeTable`], and the id of
 //! the type at any offset.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use gimli::constants as dw;
 use rayon::prelude::*;
@@ -20,6 +20,10 @@ use super::types::{
     AggregateKind, CHAIN_LIMIT, Encoding, Enumerator, Member, MemberKind, Qualifier, Type, TypeId,
     TypeKind, TypeTable,
 };
+
+/// How many partial units are followed for one unit, and how many units one partial unit is
+/// said to belong to.
+const IMPORTS_LIMIT: usize = 256;
 
 /// The types of all units, by where they were.
 pub(super) struct TypeIds {
@@ -43,20 +47,11 @@ struct Origin {
 
 /// Merges the types of all units.
 pub(super) fn merge(raw: &RawUnits<'_>, files: &Files) -> Result<(TypeTable, TypeIds), DebugError> {
-    let signatures: Vec<Vec<signature::Signature>> = (0..raw.units.len())
-        .into_par_iter()
-        .map(|unit| signature::of_unit(raw, unit))
-        .collect();
+    let signatures: Vec<Vec<signature::Signature>> =
+        (0..raw.units.len()).into_par_iter().map(|unit| signature::of_unit(raw, unit)).collect();
     let (origins, ids) = number(raw, &signatures)?;
-    let builder = Builder {
-        raw,
-        files,
-        ids: &ids,
-    };
-    let types = origins
-        .into_par_iter()
-        .map(|origin| builder.build(origin))
-        .collect();
+    let builder = Builder { raw, files, ids: &ids };
+    let types = origins.into_par_iter().map(|origin| builder.build(origin)).collect();
     let mut table = TypeTable { types };
     name_anonymous(&mut table);
     link_declarations(&mut table);
@@ -68,11 +63,10 @@ fn number(
     signatures: &[Vec<signature::Signature>],
 ) -> Result<(Vec<Origin>, TypeIds), DebugError> {
     let mut known = HashMap::new();
+    let users = users(raw);
     let mut origins: Vec<Origin> = Vec::new();
     let mut by_unit = Vec::with_capacity(signatures.len());
     for (unit, signatures) in signatures.iter().enumerate() {
-        // The list of units has less than 2^32.
-        let unit_id = UnitId(u32::try_from(unit).unwrap_or(u32::MAX));
         let mut ids = Vec::with_capacity(signatures.len());
         for (index, signature) in signatures.iter().enumerate() {
             let id = match known.entry(*signature) {
@@ -83,23 +77,40 @@ fn number(
                         signature::definition_elsewhere(raw, ty).unwrap_or((unit, index));
                     let id = u32::try_from(origins.len()).map(TypeId);
                     let id = id.map_err(|_| DebugError::TooMany { what: "types" })?;
-                    origins.push(Origin {
-                        unit,
-                        index,
-                        units: Vec::new(),
-                    });
+                    origins.push(Origin { unit, index, units: Vec::new() });
                     *vacant.insert(id)
                 }
             };
             let units = &mut origins[id.0 as usize].units;
-            if has_units(raw.units[unit].types[index].tag) && units.last() != Some(&unit_id) {
-                units.push(unit_id);
+            if has_units(raw.units[unit].types[index].tag) && !units.ends_with(&users[unit]) {
+                units.extend(&users[unit]);
             }
             ids.push(id);
         }
         by_unit.push(ids);
     }
     Ok((origins, TypeIds { by_unit }))
+}
+
+/// For each unit those that have what it holds: itself, or if it is a partial unit the units that
+/// import it. What a type unit holds is had by the units with stubs for it.
+fn users(raw: &RawUnits<'_>) -> Vec<Vec<UnitId>> {
+    let mut users = vec![Vec::new(); raw.units.len()];
+    for (unit, user) in raw.units.iter().zip(0..).filter(|(unit, _)| !unit.auxiliary) {
+        let mut seen = HashSet::new();
+        let mut open = vec![user as usize];
+        open.extend(unit.imports.iter().filter_map(|at| raw.unit_of(*at)));
+        while let Some(index) = open.pop() {
+            if seen.len() < IMPORTS_LIMIT && seen.insert(index) {
+                if users[index].len() < IMPORTS_LIMIT {
+                    users[index].push(UnitId(user));
+                }
+                let further = &raw.units[index].imports;
+                open.extend(further.iter().filter_map(|at| raw.unit_of(*at)));
+            }
+        }
+    }
+    users
 }
 
 fn has_units(tag: gimli::DwTag) -> bool {
@@ -129,6 +140,9 @@ impl Builder<'_, '_> {
     fn build(&self, origin: Origin) -> Type {
         let raw = &self.raw.units[origin.unit].types[origin.index];
         let entity = self.raw.ty(origin.unit, raw.declared);
+        let mut units = origin.units;
+        units.sort_unstable();
+        units.dedup();
         Type {
             name: self.raw.type_name(origin.unit, raw.declared),
             named_by_typedef: false,
@@ -136,7 +150,7 @@ impl Builder<'_, '_> {
             kind: self.kind(raw),
             decl_file: self.files.get(entity.file_unit, entity.declared.file),
             decl_line: entity.declared.line,
-            units: origin.units,
+            units,
         }
     }
 
@@ -145,11 +159,7 @@ impl Builder<'_, '_> {
         if let Some(kind) = aggregate_kind(raw.tag) {
             return TypeKind::Aggregate {
                 kind,
-                members: raw
-                    .children
-                    .iter()
-                    .filter_map(|child| self.member(child))
-                    .collect(),
+                members: raw.children.iter().filter_map(|child| self.member(child)).collect(),
                 complete: !raw.declared.declaration,
                 definition: None,
                 by_reference: raw.by_reference,
@@ -157,19 +167,15 @@ impl Builder<'_, '_> {
         }
         let qualified = |qualifier| TypeKind::Qualified { qualifier, to };
         match raw.tag {
-            dw::DW_TAG_base_type => TypeKind::Base {
-                encoding: encoding(raw.encoding),
-            },
+            dw::DW_TAG_base_type => TypeKind::Base { encoding: encoding(raw.encoding) },
             dw::DW_TAG_pointer_type => TypeKind::Pointer { to },
             dw::DW_TAG_reference_type | dw::DW_TAG_rvalue_reference_type => {
                 TypeKind::Reference { to }
             }
             dw::DW_TAG_ptr_to_member_type => TypeKind::MemberPointer { to },
-            dw::DW_TAG_array_type => TypeKind::Array {
-                element: to,
-                dimensions: dimensions(raw),
-                vector: raw.vector,
-            },
+            dw::DW_TAG_array_type => {
+                TypeKind::Array { element: to, dimensions: dimensions(raw), vector: raw.vector }
+            }
             dw::DW_TAG_enumeration_type => self.enumeration(raw),
             dw::DW_TAG_subroutine_type => self.function(raw),
             dw::DW_TAG_typedef | dw::DW_TAG_template_alias => TypeKind::Typedef { to },
@@ -190,13 +196,7 @@ impl Builder<'_, '_> {
             ChildKind::Variant(placement, value) => (placement, MemberKind::Variant(value)),
             ChildKind::Base(Some(bytes)) => {
                 let bits = bytes.saturating_mul(8);
-                (
-                    Placement {
-                        bits,
-                        ..Placement::default()
-                    },
-                    MemberKind::Base,
-                )
+                (Placement { bits, ..Placement::default() }, MemberKind::Base)
             }
             ChildKind::Base(None) => (Placement::default(), MemberKind::VirtualBase),
             _ => return None,
@@ -217,10 +217,7 @@ impl Builder<'_, '_> {
         else {
             return placement.bits;
         };
-        let storage = storage
-            .or_else(|| self.raw_size(ty))
-            .unwrap_or(4)
-            .saturating_mul(8);
+        let storage = storage.or_else(|| self.raw_size(ty)).unwrap_or(4).saturating_mul(8);
         // The offset is negative, as a large number, where a field crosses its storage unit.
         let from_bottom = storage.wrapping_sub(from_top).wrapping_sub(width);
         placement.bits.wrapping_add(from_bottom)
@@ -245,10 +242,9 @@ impl Builder<'_, '_> {
             .children
             .iter()
             .filter_map(|child| match child.kind {
-                ChildKind::Enumerator(value) => Some(Enumerator {
-                    name: child.name.map(text).unwrap_or_default(),
-                    value,
-                }),
+                ChildKind::Enumerator(value) => {
+                    Some(Enumerator { name: child.name.map(text).unwrap_or_default(), value })
+                }
                 _ => None,
             })
             .collect();
@@ -277,9 +273,7 @@ impl Builder<'_, '_> {
         let of = |kind| raw.children.iter().filter(move |child| child.kind == kind);
         TypeKind::Function {
             result: self.id(raw.declared.ty),
-            parameters: of(ChildKind::Parameter)
-                .map(|child| self.id(child.ty))
-                .collect(),
+            parameters: of(ChildKind::Parameter).map(|child| self.id(child.ty)).collect(),
             variadic: of(ChildKind::Ellipsis).next().is_some(),
         }
     }
@@ -367,13 +361,7 @@ fn link_declarations(table: &mut TypeTable) {
     let mut side = Side::new(table);
     let mut links = Vec::new();
     for (id, ty) in table.iter() {
-        let (
-            TypeKind::Aggregate {
-                complete: false, ..
-            },
-            Some(name),
-        ) = (&ty.kind, &ty.name)
-        else {
+        let (TypeKind::Aggregate { complete: false, .. }, Some(name)) = (&ty.kind, &ty.name) else {
             continue;
         };
         let Some((first, others)) = definitions.get(name.as_str()).and_then(|d| d.split_first())
@@ -381,10 +369,7 @@ fn link_declarations(table: &mut TypeTable) {
             continue;
         };
         let layout = layouts.of(&mut side, Some(*first));
-        if others
-            .iter()
-            .all(|other| layouts.of(&mut side, Some(*other)) == layout)
-        {
+        if others.iter().all(|other| layouts.of(&mut side, Some(*other)) == layout) {
             links.push((id, *first));
         }
     }

@@ -108,25 +108,15 @@ impl DebugInfo {
         let (types, ids) = merge::merge(&units.raw, &files)?;
         let mut warnings = mem::take(&mut units.warnings);
         let rows = lines::read(&units, &files, &extents, &mut warnings);
-        let functions = Functions {
-            raw: &units.raw,
-            files: &files,
-            ids: &ids,
-            table: &types,
-        };
-        let (concrete, declarations, type_users) = (
-            functions.concrete(),
-            functions.declarations(),
-            functions.type_users(),
-        );
+        let functions = Functions { raw: &units.raw, files: &files, ids: &ids, table: &types };
+        let (concrete, declarations, type_users) =
+            (functions.concrete(), functions.declarations(), functions.type_users());
         let variables = variables::read(&units.raw, &files, &ids, &types, &extents);
         let mut described = Vec::with_capacity(units.raw.units.len());
         for raw in units.raw.units {
             let name = &raw.unit.name;
-            warnings.extend(raw.damage.into_iter().map(|what| Warning {
-                unit: name.clone(),
-                what,
-            }));
+            warnings
+                .extend(raw.damage.into_iter().map(|what| Warning { unit: name.clone(), what }));
             described.push(raw.unit);
         }
         Ok(Self {
@@ -136,10 +126,7 @@ impl DebugInfo {
             declarations,
             variables,
             types,
-            lines: LineTable {
-                files: files.names,
-                rows,
-            },
+            lines: LineTable { files: files.names, rows },
             type_users,
             warnings,
         })
@@ -165,8 +152,7 @@ impl DebugInfo {
 
     /// The variable whose object holds an address.
     pub fn variable_at(&self, address: u64) -> Option<&Variable> {
-        self.variables
-            .get(variables::at(&self.variables, &self.types, address)?)
+        self.variables.get(variables::at(&self.variables, &self.types, address)?)
     }
 
     /// The unit of this id.

@@ -27,7 +27,7 @@ pub enum Language {
     Other(u16),
 }
 
-/// A compilation unit.
+/// A compilation unit. Type units and partial units, which only serve others, have no name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// Its source file, relative to `comp_dir` where it lies below it. The crate hash in the unit

@@ -5,14 +5,7 @@
 use std::iter;
 
 /// Directories that hold what no build of this image made: names below stay absolute.
-const FOREIGN: [&str; 6] = [
-    "/usr/include",
-    "/usr/lib",
-    "/usr/local",
-    "/rustc",
-    "/opt",
-    "/nix",
-];
+const FOREIGN: [&str; 6] = ["/usr/include", "/usr/lib", "/usr/local", "/rustc", "/opt", "/nix"];
 
 /// How many directories up from the compiler's a file may be to be named relative to it. Two reach
 /// from `build/part` to the sources beside `build`.
@@ -36,30 +29,19 @@ pub(super) fn independent(comp_dir: &str, path: &str) -> String {
     if !joined.starts_with('/') && path.first() != Some(&"") {
         return joined;
     }
-    let common = iter::zip(&path, &comp_dir)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let common = iter::zip(&path, &comp_dir).take_while(|(a, b)| a == b).count();
     let up = comp_dir.len() - common;
     // The first part of an absolute path is the empty one before the slash.
     let is_near = common > 1 && up <= LEVELS_UP;
     if up > 0 && (!is_near || is_foreign(&joined)) {
         return joined;
     }
-    let parts: Vec<&str> = iter::repeat_n("..", up)
-        .chain(path[common..].iter().copied())
-        .collect();
-    if parts.is_empty() {
-        ".".to_owned()
-    } else {
-        parts.join("/")
-    }
+    let parts: Vec<&str> = iter::repeat_n("..", up).chain(path[common..].iter().copied()).collect();
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
 }
 
 fn is_foreign(path: &str) -> bool {
-    FOREIGN.iter().any(|root| {
-        path.strip_prefix(root)
-            .is_some_and(|rest| rest.starts_with('/'))
-    })
+    FOREIGN.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// The parts of a path, without those that lead nowhere. An absolute path begins with "".
@@ -117,10 +99,7 @@ mod tests {
     #[test]
     fn beside_the_directory() {
         assert_eq!(independent("/b/old/build", "/b/old/src/a.c"), "../src/a.c");
-        assert_eq!(
-            independent("/usr/src/p", "/usr/include/stdio.h"),
-            "/usr/include/stdio.h"
-        );
+        assert_eq!(independent("/usr/src/p", "/usr/include/stdio.h"), "/usr/include/stdio.h");
         assert_eq!(independent("/usr/include/p", "/usr/include/p/x.h"), "x.h");
         assert_eq!(independent("/a/b/c/d", "/a/x.c"), "/a/x.c");
         assert_eq!(independent("/a", "/b/x.c"), "/b/x.c");
@@ -130,10 +109,7 @@ mod tests {
     fn rust_units_lose_their_hash() {
         let name = "src/main.rs/@/shs.0123456789abcdef-cgu.12";
         assert_eq!(unit_name("/b", name), "src/main.rs/@/shs.cgu.12");
-        assert_eq!(
-            unit_name("/b", "src/main.rs/@/shs.cgu.1"),
-            "src/main.rs/@/shs.cgu.1"
-        );
+        assert_eq!(unit_name("/b", "src/main.rs/@/shs.cgu.1"), "src/main.rs/@/shs.cgu.1");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(super) struct RawUnit<'a> {
     pub(super) functions: Vec<RawFunction<'a>>,
     /// Variables and static members, by rising offset.
     pub(super) variables: Vec<RawVariable<'a>>,
+    /// Partial units that it takes in (DWARF 5, section 3.2.5).
+    pub(super) imports: Vec<Offset>,
     /// What could not be read.
     pub(super) damage: Vec<String>,
 }
@@ -208,9 +210,7 @@ pub(super) struct RawUnits<'a> {
 impl<'a> RawUnits<'a> {
     /// The unit that an entry is in.
     pub(super) fn unit_of(&self, offset: Offset) -> Option<usize> {
-        let after = self
-            .units
-            .partition_point(|unit| unit.extent.start <= offset);
+        let after = self.units.partition_point(|unit| unit.extent.start <= offset);
         let index = after.checked_sub(1)?;
         self.units[index].extent.contains(&offset).then_some(index)
     }
@@ -219,9 +219,7 @@ impl<'a> RawUnits<'a> {
     pub(super) fn type_at(&self, offset: Offset) -> Option<(usize, usize)> {
         let unit = self.unit_of(offset)?;
         let types = &self.units[unit].types;
-        let index = types
-            .binary_search_by_key(&offset, |ty| ty.declared.offset)
-            .ok()?;
+        let index = types.binary_search_by_key(&offset, |ty| ty.declared.offset).ok()?;
         Some((unit, index))
     }
 
@@ -229,9 +227,7 @@ impl<'a> RawUnits<'a> {
     pub(super) fn function_at(&self, offset: Offset) -> Option<(usize, &RawFunction<'a>)> {
         let unit = self.unit_of(offset)?;
         let functions = &self.units[unit].functions;
-        let index = functions
-            .binary_search_by_key(&offset, |f| f.declared.offset)
-            .ok()?;
+        let index = functions.binary_search_by_key(&offset, |f| f.declared.offset).ok()?;
         Some((unit, &functions[index]))
     }
 
@@ -239,9 +235,7 @@ impl<'a> RawUnits<'a> {
     pub(super) fn variable_at(&self, offset: Offset) -> Option<(usize, &RawVariable<'a>)> {
         let unit = self.unit_of(offset)?;
         let variables = &self.units[unit].variables;
-        let index = variables
-            .binary_search_by_key(&offset, |v| v.declared.offset)
-            .ok()?;
+        let index = variables.binary_search_by_key(&offset, |v| v.declared.offset).ok()?;
         Some((unit, &variables[index]))
     }
 }

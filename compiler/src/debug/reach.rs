@@ -26,11 +26,7 @@ impl<'t> Reach<'t> {
                 named.entry(name).or_default().push(id);
             }
         }
-        let mut reach = Self {
-            table,
-            reached: vec![false; table.types.len()],
-            named,
-        };
+        let mut reach = Self { table, reached: vec![false; table.types.len()], named };
         let mut open: Vec<TypeId> = Vec::new();
         for (_, ty) in table.iter() {
             if let TypeKind::Pointer { to: Some(to) } | TypeKind::Reference { to: Some(to) } =
@@ -60,11 +56,7 @@ impl<'t> Reach<'t> {
             };
             match &ty.kind {
                 TypeKind::Array { element, .. } => open.extend(element),
-                TypeKind::Aggregate {
-                    complete: true,
-                    members,
-                    ..
-                } => {
+                TypeKind::Aggregate { complete: true, members, .. } => {
                     open.extend(members.iter().filter_map(|member| member.ty));
                 }
                 TypeKind::Aggregate { .. } => {
@@ -84,9 +76,9 @@ impl<'t> Reach<'t> {
         is_reached(id) || namesakes.into_iter().flatten().any(|id| is_reached(*id))
     }
 
-    /// The functions and static variables that name each type or pointers to it.
-    pub(super) fn users<'u>(&self, image: &'u DebugInfo) -> HashMap<TypeId, BTreeSet<&'u str>> {
-        let mut users: HashMap<TypeId, BTreeSet<&str>> = HashMap::new();
+    /// The functions and static variables that name a type, or pointers to it, by its name.
+    pub(super) fn users<'u>(&self, image: &'u DebugInfo) -> HashMap<&'t str, BTreeSet<&'u str>> {
+        let mut users: HashMap<&str, BTreeSet<&str>> = HashMap::new();
         let of_functions = image
             .type_users
             .iter()
@@ -105,15 +97,16 @@ impl<'t> Reach<'t> {
         users
     }
 
-    /// The type behind pointers and arrays.
-    fn innermost(&self, id: TypeId) -> Option<TypeId> {
+    /// The name of the type behind pointers and arrays.
+    fn innermost(&self, id: TypeId) -> Option<&'t str> {
         let mut id = id;
         for _ in 0..CHAIN_LIMIT {
             id = self.table.resolved(id)?;
-            match self.table.get(id)?.kind {
+            let ty = self.table.get(id)?;
+            match ty.kind {
                 TypeKind::Pointer { to } | TypeKind::Reference { to } => id = to?,
                 TypeKind::Array { element, .. } => id = element?,
-                _ => return Some(id),
+                _ => return ty.name.as_deref(),
             }
         }
         None

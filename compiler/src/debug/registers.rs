@@ -51,10 +51,7 @@ pub(super) fn parameters(
     result: Option<TypeId>,
     variadic: bool,
 ) -> Option<Parameters> {
-    let mut used = Parameters {
-        variadic,
-        ..Parameters::default()
-    };
+    let mut used = Parameters { variadic, ..Parameters::default() };
     if let Some(result) = result.filter(|result| table.stripped(*result).is_some()) {
         match passing(table, result)? {
             Passing::Registers(registers) => used.result = registers,
@@ -69,10 +66,7 @@ pub(super) fn parameters(
     for ty in types {
         let needed = match passing(table, (*ty)?)? {
             Passing::Registers(registers) => registers,
-            Passing::Reference => Returned {
-                integer: 1,
-                ..Returned::default()
-            },
+            Passing::Reference => Returned { integer: 1, ..Returned::default() },
             Passing::Memory => {
                 used.on_stack = true;
                 continue;
@@ -93,18 +87,11 @@ pub(super) fn parameters(
 fn passing(table: &TypeTable, id: TypeId) -> Option<Passing> {
     let ty = table.get(table.resolved(id)?)?;
     match ty.kind {
-        TypeKind::Aggregate {
-            by_reference: true, ..
-        } => return Some(Passing::Reference),
-        TypeKind::Aggregate {
-            complete: false, ..
-        } => return None,
+        TypeKind::Aggregate { by_reference: true, .. } => return Some(Passing::Reference),
+        TypeKind::Aggregate { complete: false, .. } => return None,
         // Of 128, 256 or 512 bits: one register.
         TypeKind::Array { vector: true, .. } if table.size(id)? >= 16 => {
-            return Some(Passing::Registers(Returned {
-                sse: 1,
-                ..Returned::default()
-            }));
+            return Some(Passing::Registers(Returned { sse: 1, ..Returned::default() }));
         }
         _ => {}
     }
@@ -113,11 +100,7 @@ fn passing(table: &TypeTable, id: TypeId) -> Option<Passing> {
     }
     let mut classes = [Class::None; 2];
     let mut steps = 0;
-    let mut classifier = Classifier {
-        table,
-        classes: &mut classes,
-        steps: &mut steps,
-    };
+    let mut classifier = Classifier { table, classes: &mut classes, steps: &mut steps };
     match classifier.add(id, 0) {
         Ok(()) => {}
         Err(Unclassified::Memory) => return Some(Passing::Memory),
@@ -140,12 +123,8 @@ fn passing(table: &TypeTable, id: TypeId) -> Option<Passing> {
 fn is_x87(table: &TypeTable, id: TypeId) -> bool {
     let ty = table.resolved(id).and_then(|id| table.get(id));
     ty.is_some_and(|ty| match ty.kind {
-        TypeKind::Base {
-            encoding: Encoding::ComplexFloat,
-        } => ty.byte_size == Some(32),
-        TypeKind::Base {
-            encoding: Encoding::Float,
-        } => is_long_double(ty),
+        TypeKind::Base { encoding: Encoding::ComplexFloat } => ty.byte_size == Some(32),
+        TypeKind::Base { encoding: Encoding::Float } => is_long_double(ty),
         _ => false,
     })
 }
@@ -157,10 +136,7 @@ fn is_long_double(ty: &Type) -> bool {
 
 fn x87_result(table: &TypeTable, id: TypeId) -> Returned {
     let x87 = if table.size(id) == Some(32) { 2 } else { 1 };
-    Returned {
-        x87,
-        ..Returned::default()
-    }
+    Returned { x87, ..Returned::default() }
 }
 
 struct Classifier<'c> {
@@ -194,18 +170,16 @@ impl Classifier<'_> {
                 let count = size.checked_div(step).unwrap_or(0).min(16);
                 (0..count).try_for_each(|index| self.add(element, at.saturating_add(index * step)))
             }
-            TypeKind::Aggregate {
-                complete: true,
-                members,
-                ..
-            } => members.iter().try_for_each(|member| {
-                let ty = member.ty.ok_or(Unclassified::Unknown)?;
-                let at = at.saturating_add(member.bit_offset / 8);
-                match member.bit_size {
-                    Some(_) => self.mark(Class::Integer, at, 1),
-                    None => self.add(ty, at),
-                }
-            }),
+            TypeKind::Aggregate { complete: true, members, .. } => {
+                members.iter().try_for_each(|member| {
+                    let ty = member.ty.ok_or(Unclassified::Unknown)?;
+                    let at = at.saturating_add(member.bit_offset / 8);
+                    match member.bit_size {
+                        Some(_) => self.mark(Class::Integer, at, 1),
+                        None => self.add(ty, at),
+                    }
+                })
+            }
             _ => Err(Unclassified::Unknown),
         }
     }

@@ -41,16 +41,9 @@ struct Open {
 
 /// Reads all entries of a unit into `out`.
 pub(super) fn scan<'a>(context: Context<'_, 'a>, out: &mut RawUnit<'a>) {
-    let mut walk = Walk {
-        context,
-        out,
-        open: Vec::new(),
-    };
+    let mut walk = Walk { context, out, open: Vec::new() };
     if let Err(error) = walk.run() {
-        let note = format!(
-            "entries after the first {} cannot be read: {error}",
-            walk.entries()
-        );
+        let note = format!("entries after the first {} cannot be read: {error}", walk.entries());
         walk.out.damage.push(note);
     }
 }
@@ -71,10 +64,7 @@ impl<'a> Walk<'_, '_, 'a> {
         let mut entries = unit.entries_raw(None)?;
         while !entries.is_empty() {
             let depth = entries.next_depth();
-            let offset = self
-                .context
-                .base
-                .saturating_add(entries.next_offset().0 as u64);
+            let offset = self.context.base.saturating_add(entries.next_offset().0 as u64);
             let Some(abbreviation) = entries.read_abbreviation()? else {
                 continue;
             };
@@ -93,21 +83,14 @@ impl<'a> Walk<'_, '_, 'a> {
             }
             let (parent, scope) = self.enter(offset, tag, &attributes);
             if abbreviation.has_children() {
-                self.open.push(Open {
-                    depth,
-                    parent,
-                    scope,
-                    blocks: 0,
-                });
+                self.open.push(Open { depth, parent, scope, blocks: 0 });
             }
         }
         Ok(())
     }
 
     fn outer(&self) -> (Parent, ScopeId) {
-        self.open
-            .last()
-            .map_or((Parent::Outside, ROOT), |open| (open.parent, open.scope))
+        self.open.last().map_or((Parent::Outside, ROOT), |open| (open.parent, open.scope))
     }
 
     fn is_of_use(&self, tag: DwTag) -> bool {
@@ -141,10 +124,9 @@ impl<'a> Walk<'_, '_, 'a> {
             dw::DW_TAG_compile_unit | dw::DW_TAG_partial_unit | dw::DW_TAG_type_unit => {
                 (Parent::Outside, ROOT)
             }
-            dw::DW_TAG_namespace | dw::DW_TAG_module => (
-                Parent::Outside,
-                self.add_scope(scope, ScopeKind::Namespace(entry.name)),
-            ),
+            dw::DW_TAG_namespace | dw::DW_TAG_module => {
+                (Parent::Outside, self.add_scope(scope, ScopeKind::Namespace(entry.name)))
+            }
             dw::DW_TAG_subprogram => self.function(declared(offset, scope, entry), entry),
             dw::DW_TAG_inlined_subroutine => (Parent::Inlined, scope),
             dw::DW_TAG_lexical_block | dw::DW_TAG_try_block | dw::DW_TAG_catch_block => {
@@ -170,6 +152,10 @@ impl<'a> Walk<'_, '_, 'a> {
             }
             dw::DW_TAG_member | dw::DW_TAG_inheritance | dw::DW_TAG_enumerator => {
                 self.child(parent, tag, entry);
+                (Parent::Ignored, scope)
+            }
+            dw::DW_TAG_imported_unit => {
+                self.out.imports.extend(entry.import);
                 (Parent::Ignored, scope)
             }
             dw::DW_TAG_subrange_type | dw::DW_TAG_generic_subrange
@@ -235,10 +221,7 @@ impl<'a> Walk<'_, '_, 'a> {
                 // gcc's "in charge" flag of constructors and destructors is never passed.
                 if is_own && entry.name != Some(b"__in_chrg") {
                     let has_origin = entry.origin.is_some();
-                    function.parameters.push(RawParameter {
-                        ty: entry.ty,
-                        has_origin,
-                    });
+                    function.parameters.push(RawParameter { ty: entry.ty, has_origin });
                 }
                 function.mentions.extend(entry.ty);
             }
@@ -271,20 +254,14 @@ impl<'a> Walk<'_, '_, 'a> {
         declared: RawDeclaration<'a>,
         entry: &Attributes<'a>,
     ) -> (Parent, ScopeId) {
-        let place = entry
-            .location
-            .and_then(|location| self.context.place(location));
+        let place = entry.location.and_then(|location| self.context.place(location));
         if let Parent::Function(id) = parent {
             self.out.functions[id as usize].mentions.extend(declared.ty);
         }
         let is_local = matches!(parent, Parent::Function(_) | Parent::Inlined);
         // A local without a static place is of use only if a concrete instance may refer to it.
         if place.is_some() || declared.origin.is_none() {
-            self.out.variables.push(RawVariable {
-                declared,
-                place,
-                is_local,
-            });
+            self.out.variables.push(RawVariable { declared, place, is_local });
         }
         (Parent::Ignored, declared.scope)
     }
@@ -310,11 +287,7 @@ impl<'a> Walk<'_, '_, 'a> {
             }
             _ => ChildKind::Dimension(entry.dimension()),
         };
-        let child = RawChild {
-            kind,
-            name: entry.name,
-            ty: entry.ty,
-        };
+        let child = RawChild { kind, name: entry.name, ty: entry.ty };
         self.out.types[ty as usize].children.push(child);
     }
 
@@ -328,10 +301,7 @@ impl<'a> Walk<'_, '_, 'a> {
         // gcc does not mark all stubs of types in type units as declarations.
         let declaration = declared.declaration || entry.definition.is_some();
         self.out.types.push(RawType {
-            declared: RawDeclaration {
-                declaration,
-                ..declared
-            },
+            declared: RawDeclaration { declaration, ..declared },
             tag,
             definition: entry.definition.flatten(),
             size: entry.byte_size,
@@ -340,10 +310,7 @@ impl<'a> Walk<'_, '_, 'a> {
             by_reference: entry.by_reference,
             children: Vec::new(),
         });
-        (
-            Parent::Type(id),
-            self.add_scope(declared.scope, ScopeKind::Type(id)),
-        )
+        (Parent::Type(id), self.add_scope(declared.scope, ScopeKind::Type(id)))
     }
 }
 
@@ -367,15 +334,9 @@ fn placement(entry: &Attributes<'_>) -> Placement {
         MemberLocation::Bytes(bytes) => bytes,
         MemberLocation::Absent | MemberLocation::Computed => 0,
     };
-    let bits = bytes
-        .saturating_mul(8)
-        .saturating_add(entry.data_bit_offset.unwrap_or(0));
+    let bits = bytes.saturating_mul(8).saturating_add(entry.data_bit_offset.unwrap_or(0));
     let from_top = entry.bit_offset.map(|offset| (offset, entry.byte_size));
-    Placement {
-        bits,
-        bit_size: entry.bit_size,
-        from_top,
-    }
+    Placement { bits, bit_size: entry.bit_size, from_top }
 }
 
 fn is_type(tag: DwTag) -> bool {
@@ -415,10 +376,7 @@ fn is_type(tag: DwTag) -> bool {
 
 /// A position in one of a unit's lists. A unit of 32-bit DWARF has less than 2^32 bytes, and the
 /// list of units refuses larger ones.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a unit has less than 2^32 entries"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a unit has less than 2^32 entries")]
 fn index(length: usize) -> u32 {
     length as u32
 }

@@ -28,11 +28,7 @@ pub(super) fn entity<'a>(
     declared: RawDeclaration<'a>,
     next: impl Fn(Offset) -> Option<(usize, RawDeclaration<'a>)>,
 ) -> Entity<'a> {
-    let mut found = Entity {
-        declared,
-        unit,
-        file_unit: unit,
-    };
+    let mut found = Entity { declared, unit, file_unit: unit };
     let mut origin = declared.origin;
     for _ in 0..DEPTH_LIMIT {
         let Some((unit, further)) = origin.and_then(&next) else {
@@ -60,17 +56,13 @@ pub(super) fn entity<'a>(
 impl<'a> RawUnits<'a> {
     /// A function of a unit, with what its origins say.
     pub(super) fn function(&self, unit: usize, declared: RawDeclaration<'a>) -> Entity<'a> {
-        entity(unit, declared, |at| {
-            self.function_at(at).map(|(unit, f)| (unit, f.declared))
-        })
+        entity(unit, declared, |at| self.function_at(at).map(|(unit, f)| (unit, f.declared)))
     }
 
     /// A variable of a unit, with what its origins say. A static member's declaration is a
     /// variable here, too.
     pub(super) fn variable(&self, unit: usize, declared: RawDeclaration<'a>) -> Entity<'a> {
-        entity(unit, declared, |at| {
-            self.variable_at(at).map(|(unit, v)| (unit, v.declared))
-        })
+        entity(unit, declared, |at| self.variable_at(at).map(|(unit, v)| (unit, v.declared)))
     }
 
     /// A type of a unit, with what its declaration says.
@@ -87,11 +79,7 @@ impl<'a> RawUnits<'a> {
         let mut path = Vec::new();
         let (mut unit, mut scope) = (unit, scope);
         for _ in 0..DEPTH_LIMIT {
-            let Some(here) = self
-                .units
-                .get(unit)
-                .and_then(|u| u.scopes.get(scope as usize))
-            else {
+            let Some(here) = self.units.get(unit).and_then(|u| u.scopes.get(scope as usize)) else {
                 break;
             };
             scope = here.parent;
@@ -127,11 +115,7 @@ impl<'a> RawUnits<'a> {
         let mut parts = vec![name];
         let (mut unit, mut scope) = (ty.unit, ty.declared.scope);
         for _ in 0..DEPTH_LIMIT {
-            let Some(here) = self
-                .units
-                .get(unit)
-                .and_then(|u| u.scopes.get(scope as usize))
-            else {
+            let Some(here) = self.units.get(unit).and_then(|u| u.scopes.get(scope as usize)) else {
                 break;
             };
             scope = here.parent;

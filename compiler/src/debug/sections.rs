@@ -60,8 +60,7 @@ impl<'d> Sections<'d> {
 
     /// The sections as gimli reads them.
     pub(super) fn dwarf(&self) -> Dwarf<Input<'_>> {
-        self.0
-            .borrow(|section| gimli::EndianSlice::new(section, LittleEndian))
+        self.0.borrow(|section| gimli::EndianSlice::new(section, LittleEndian))
     }
 }
 
@@ -69,9 +68,7 @@ fn has_content(file: &File<'_>, id: SectionId) -> bool {
     let section = file.section_by_name(id.name());
     // A file stripped to its debug information's counterpart keeps NOBITS headers.
     section.is_some_and(|section| {
-        section
-            .compressed_data()
-            .is_ok_and(|content| !content.data.is_empty())
+        section.compressed_data().is_ok_and(|content| !content.data.is_empty())
     })
 }
 
@@ -85,16 +82,8 @@ fn load_section<'d>(file: &File<'d>, id: SectionId) -> Result<Cow<'d, [u8]>, Deb
     let content = section.compressed_data().map_err(fail)?;
     let compressed = content.data.len() as u64;
     let claimed = content.uncompressed_size;
-    if claimed
-        > compressed
-            .saturating_mul(EXPANSION_LIMIT)
-            .saturating_add(64)
-    {
-        return Err(DebugError::Expansion {
-            name,
-            compressed,
-            claimed,
-        });
+    if claimed > compressed.saturating_mul(EXPANSION_LIMIT).saturating_add(64) {
+        return Err(DebugError::Expansion { name, compressed, claimed });
     }
     content.decompress().map_err(fail)
 }
@@ -112,9 +101,7 @@ fn refuse_supplementary(file: &File<'_>) -> Result<(), DebugError> {
         return Ok(());
     };
     let name = content.split(|&byte| byte == 0).next().unwrap_or_default();
-    Err(DebugError::Supplementary {
-        file: super::raw::text(name),
-    })
+    Err(DebugError::Supplementary { file: super::raw::text(name) })
 }
 
 /// Which addresses of the image are code and which are anything, to tell what the linker kept.
@@ -150,9 +137,7 @@ impl Extents {
         if extents.memory.is_empty() {
             extents.add_segments(file);
         }
-        let tls = file
-            .symbols()
-            .filter(|symbol| symbol.kind() == SymbolKind::Tls);
+        let tls = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Tls);
         let first: Vec<String> = tls
             .filter(|symbol| symbol.address() == 0)
             .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
@@ -186,9 +171,7 @@ impl Extents {
     /// at 0, where one may be as well: only its symbol tells, which may have a suffix (`x.0`).
     pub(super) fn has_tls(&self, offset: u64, name: &str) -> bool {
         let is_named = |symbol: &String| {
-            symbol
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            symbol.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         match &self.first_tls {
             Some(first) if offset == 0 => first.iter().any(is_named),
@@ -198,8 +181,6 @@ impl Extents {
 
     /// Whether memory of the image is here, or ends here (an empty object may lie at the end).
     pub(super) fn has_memory(&self, address: u64) -> bool {
-        self.memory
-            .iter()
-            .any(|range| range.start <= address && address <= range.end)
+        self.memory.iter().any(|range| range.start <= address && address <= range.end)
     }
 }

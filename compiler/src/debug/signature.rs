@@ -29,9 +29,7 @@ pub(super) fn of_unit(raw: &RawUnits<'_>, unit: usize) -> Vec<Signature> {
         foreign: HashMap::new(),
         depth: 0,
     };
-    (0..count)
-        .map(|index| signer.at(unit, index, View::Whole))
-        .collect()
+    (0..count).map(|index| signer.at(unit, index, View::Whole)).collect()
 }
 
 /// How much of a type counts.
@@ -73,11 +71,7 @@ impl Signer<'_, '_> {
         match (unit == self.unit, view) {
             (true, View::Whole) => self.whole[index],
             (true, View::Outline) => self.outline[index],
-            _ => self
-                .foreign
-                .get(&(unit, index, view))
-                .copied()
-                .unwrap_or(State::Unknown),
+            _ => self.foreign.get(&(unit, index, view)).copied().unwrap_or(State::Unknown),
         }
     }
 

@@ -250,10 +250,7 @@ impl TypeTable {
     pub fn resolved(&self, id: TypeId) -> Option<TypeId> {
         let id = self.stripped(id)?;
         match self.get(id)?.kind {
-            TypeKind::Aggregate {
-                definition: Some(definition),
-                ..
-            } => Some(definition),
+            TypeKind::Aggregate { definition: Some(definition), .. } => Some(definition),
             _ => Some(id),
         }
     }
@@ -276,11 +273,7 @@ impl TypeTable {
             let ty = self.get(id)?;
             let next = match &ty.kind {
                 TypeKind::Array { .. } if ty.byte_size.is_some() => None,
-                TypeKind::Array {
-                    element,
-                    dimensions,
-                    ..
-                } => {
+                TypeKind::Array { element, dimensions, .. } => {
                     for dimension in dimensions {
                         count = count.checked_mul(dimension.unwrap_or(0))?;
                     }
@@ -305,10 +298,7 @@ impl TypeTable {
         let mut id = id;
         for _ in 0..CHAIN_LIMIT {
             let next = match self.get(id).map(|ty| &ty.kind) {
-                Some(TypeKind::Qualified {
-                    qualifier: Qualifier::Const,
-                    ..
-                }) => return true,
+                Some(TypeKind::Qualified { qualifier: Qualifier::Const, .. }) => return true,
                 Some(TypeKind::Qualified { to, .. } | TypeKind::Typedef { to }) => *to,
                 Some(TypeKind::Array { element, .. }) => *element,
                 _ => return false,
@@ -346,11 +336,7 @@ impl TypeTable {
             },
             TypeKind::Reference { to } => format!("{} &", inner(*to)),
             TypeKind::MemberPointer { to } => format!("{} ::*", inner(*to)),
-            TypeKind::Array {
-                element,
-                dimensions,
-                ..
-            } => {
+            TypeKind::Array { element, dimensions, .. } => {
                 let mut text = inner(*element);
                 for dimension in dimensions {
                     match dimension {

@@ -5,6 +5,7 @@
 //! left out with a warning.
 
 use std::collections::HashMap;
+use std::mem;
 
 use gimli::{AttributeValue, Dwarf, UnitHeader, UnitType, constants as dw};
 use rayon::prelude::*;
@@ -48,11 +49,8 @@ pub(super) fn read<'a>(
         .into_par_iter()
         .map(|unit| read_unit(dwarf, extents, &signatures, &tables, unit))
         .collect::<Result<_, DebugError>>()?;
-    let mut units = Units {
-        raw: RawUnits { units: Vec::new() },
-        sources: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut units =
+        Units { raw: RawUnits { units: Vec::new() }, sources: Vec::new(), warnings: Vec::new() };
     for unit in read {
         match unit {
             Ok((raw, source)) => {
@@ -62,7 +60,25 @@ pub(super) fn read<'a>(
             Err(warning) => units.warnings.push(warning),
         }
     }
+    share_languages(&mut units.raw);
     Ok(units)
+}
+
+/// Gives partial units the language of a unit that imports them: `dwz` makes them without.
+fn share_languages(raw: &mut RawUnits<'_>) {
+    let speaks = |unit: &RawUnit<'_>| unit.unit.language != Language::Other(0);
+    let mut open: Vec<usize> =
+        (0..raw.units.len()).filter(|&unit| speaks(&raw.units[unit])).collect();
+    while let Some(unit) = open.pop() {
+        for at in mem::take(&mut raw.units[unit].imports) {
+            let imported = raw.unit_of(at);
+            raw.units[unit].imports.push(at);
+            if let Some(imported) = imported.filter(|&index| !speaks(&raw.units[index])) {
+                raw.units[imported].unit.language = raw.units[unit].unit.language;
+                open.push(imported);
+            }
+        }
+    }
 }
 
 fn list<'a>(dwarf: &Dwarf<Input<'a>>) -> Result<Vec<Listed<'a>>, DebugError> {
@@ -70,9 +86,7 @@ fn list<'a>(dwarf: &Dwarf<Input<'a>>) -> Result<Vec<Listed<'a>>, DebugError> {
     let mut add = |section, header: gimli::Result<UnitHeader<Input<'a>>>, start: Offset| {
         let header = header.map_err(|source| DebugError::Units { section, source })?;
         if header.length_including_self() > u32::MAX as usize {
-            return Err(DebugError::TooMany {
-                what: "bytes in a unit",
-            });
+            return Err(DebugError::TooMany { what: "bytes in a unit" });
         }
         let base = start + header.offset().0 as u64;
         listed.push(Listed { header, base });
@@ -105,13 +119,9 @@ impl InfoLength for Dwarf<Input<'_>> {
 
 fn signatures(listed: &[Listed<'_>]) -> HashMap<u64, Offset> {
     let signature = |unit: &Listed<'_>| match unit.header.type_() {
-        UnitType::Type {
-            type_signature,
-            type_offset,
-        } => Some((
-            type_signature.0,
-            unit.base.saturating_add(type_offset.0 as u64),
-        )),
+        UnitType::Type { type_signature, type_offset } => {
+            Some((type_signature.0, unit.base.saturating_add(type_offset.0 as u64)))
+        }
         _ => None,
     };
     listed.iter().filter_map(signature).collect()
@@ -130,10 +140,7 @@ fn read_unit<'a>(
         Ok(source) => source,
         Err(error) => {
             let what = format!("the unit at {base:#x} cannot be read: {error}");
-            return Ok(Err(Warning {
-                unit: String::new(),
-                what,
-            }));
+            return Ok(Err(Warning { unit: String::new(), what }));
         }
     };
     let unit = describe(dwarf, &source)?;
@@ -142,25 +149,14 @@ fn read_unit<'a>(
         unit,
         extent,
         auxiliary: matches!(header.type_(), UnitType::Type { .. } | UnitType::Partial),
-        scopes: vec![RawScope {
-            parent: ROOT,
-            kind: ScopeKind::Root,
-        }],
+        scopes: vec![RawScope { parent: ROOT, kind: ScopeKind::Root }],
         types: Vec::new(),
         functions: Vec::new(),
         variables: Vec::new(),
+        imports: Vec::new(),
         damage: Vec::new(),
     };
-    scan::scan(
-        Context {
-            dwarf,
-            unit: &source,
-            base,
-            signatures,
-            extents,
-        },
-        &mut raw,
-    );
+    scan::scan(Context { dwarf, unit: &source, base, signatures, extents }, &mut raw);
     Ok(Ok((raw, source)))
 }
 
@@ -174,11 +170,7 @@ fn describe<'a>(
     let mut entries = source.entries();
     let root = entries.next_dfs().ok().flatten();
     for attribute in root.into_iter().flat_map(|root| root.attrs()) {
-        let string = || {
-            dwarf
-                .attr_string(source, attribute.value())
-                .map(|s| text(s.slice()))
-        };
+        let string = || dwarf.attr_string(source, attribute.value()).map(|s| text(s.slice()));
         match (attribute.name(), attribute.value()) {
             (dw::DW_AT_producer, _) => producer = string().unwrap_or_default(),
             (dw::DW_AT_language, AttributeValue::Language(number)) => language = known(number),
@@ -187,10 +179,7 @@ fn describe<'a>(
         }
     }
     let comp_dir = lines::comp_dir(dwarf, source);
-    let name = source
-        .name
-        .map(|name| text(name.slice()))
-        .unwrap_or_default();
+    let name = source.name.map(|name| text(name.slice())).unwrap_or_default();
     if source.dwo_id.is_some() || dwo.is_some() {
         let dwo = dwo.unwrap_or_else(|| "a .dwo file".to_owned());
         return Err(DebugError::Split { dwo });
@@ -201,10 +190,7 @@ fn describe<'a>(
         language,
         is_gcc: producer.starts_with("GNU ") && !producer.starts_with("GNU AS"),
         is_clang: producer.contains("clang"),
-        lto: is_gimple
-            || producer
-                .split(' ')
-                .any(|option| option.starts_with("-flto")),
+        lto: is_gimple || producer.split(' ').any(|option| option.starts_with("-flto")),
         comp_dir,
         producer,
     })

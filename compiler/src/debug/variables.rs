@@ -80,10 +80,7 @@ pub(super) fn at(variables: &[Variable], table: &TypeTable, address: u64) -> Opt
         address - start < size.max(1)
     };
     // An empty object may lie where the next begins, and a name may have several entries.
-    let index = (0..after)
-        .rev()
-        .take(OVERLAP_LIMIT)
-        .find(|&index| holds(&variables[index]))?;
+    let index = (0..after).rev().take(OVERLAP_LIMIT).find(|&index| holds(&variables[index]))?;
     Some(index)
 }
 

@@ -32,11 +32,7 @@ pub(super) fn write(inputs: Inputs<'_>, placed: &Placed, out: &mut Emitted) {
 }
 
 fn run(new: u64, len: u64, to: MapTarget) -> MapRun {
-    MapRun {
-        start: NewAddr(new),
-        len,
-        to,
-    }
+    MapRun { start: NewAddr(new), len, to }
 }
 
 fn kept_functions(inputs: Inputs<'_>, placed: &Placed, runs: &mut Vec<MapRun>) {
@@ -48,10 +44,8 @@ fn kept_functions(inputs: Inputs<'_>, placed: &Placed, runs: &mut Vec<MapRun>) {
         let (old, new) = (pair.old.function(*a), pair.new.function(*b));
         for (i, (from, to, len)) in comparison.runs.iter().enumerate() {
             // The room behind a short function belongs to it: a redirect may need it.
-            let last_of_main = comparison
-                .runs
-                .get(i + 1)
-                .is_none_or(|n| !new.main().contains(&n.1));
+            let last_of_main =
+                comparison.runs.get(i + 1).is_none_or(|n| !new.main().contains(&n.1));
             let len = if new.main().contains(to) && last_of_main {
                 let room_old = (old.address + old.room).saturating_sub(*from);
                 let room_new = (new.address + new.room).saturating_sub(*to);
@@ -83,10 +77,7 @@ fn kept_data(inputs: Inputs<'_>, placed: &Placed, runs: &mut Vec<MapRun>) {
     }
     let index = Slots::new(pair.old);
     for (at, slot) in slots::all(pair.new) {
-        if let Some(old) = index
-            .find(pair, &slot)
-            .filter(|_| !placed.slots.contains(&at))
-        {
+        if let Some(old) = index.find(pair, &slot).filter(|_| !placed.slots.contains(&at)) {
             runs.push(run(at, 8, MapTarget::Old(OldAddr(old))));
         }
     }
@@ -96,16 +87,8 @@ fn shadow(inputs: Inputs<'_>, placed: &Placed, runs: &mut Vec<MapRun>) {
     let new = inputs.pair.new;
     for id in &placed.functions {
         let function = new.function(*id);
-        runs.extend(
-            function
-                .parts()
-                .map(|p| run(p.start, p.end - p.start, MapTarget::Shadow)),
-        );
-        if let Some(last) = runs
-            .iter_mut()
-            .rev()
-            .find(|r| r.start.0 == function.address)
-        {
+        runs.extend(function.parts().map(|p| run(p.start, p.end - p.start, MapTarget::Shadow)));
+        if let Some(last) = runs.iter_mut().rev().find(|r| r.start.0 == function.address) {
             last.len = last.len.max(placed.room(function));
         }
     }

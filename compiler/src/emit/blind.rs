@@ -44,22 +44,15 @@ fn lines(inputs: Inputs<'_>, ranges: &[BlindRange], out: &mut Emitted) {
     let table = &inputs.pair.old.debug.lines;
     let mut files: HashMap<String, u32> = HashMap::new();
     for range in ranges {
-        for row in table
-            .rows_in(range.start.0..range.end.0)
-            .iter()
-            .filter(|r| !r.end_sequence)
-        {
+        for row in table.rows_in(range.start.0..range.end.0).iter().filter(|r| !r.end_sequence) {
             let name = table.file(row.file);
             let next = u32::try_from(files.len()).unwrap_or(u32::MAX);
             let file = *files.entry(name.to_owned()).or_insert_with(|| {
                 out.plan.files.push(name.to_owned());
                 next
             });
-            let row = LineRow {
-                start: OldAddr(row.address.max(range.start.0)),
-                file,
-                line: row.line,
-            };
+            let row =
+                LineRow { start: OldAddr(row.address.max(range.start.0)), file, line: row.line };
             match out.plan.lines.last_mut() {
                 Some(last) if last.start == row.start => *last = row,
                 Some(last) if (last.file, last.line) == (row.file, row.line) => {}

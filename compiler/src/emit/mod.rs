@@ -10,6 +10,7 @@ mod pieces;
 mod redirects;
 mod shadow;
 mod slots;
+mod unwinding;
 
 use crate::change::{Closure, Comparisons, Pair};
 use crate::data::DataPlan;
@@ -47,15 +48,14 @@ pub struct Inputs<'a> {
     pub closure: &'a Closure,
     /// Decisions about data.
     pub data: &'a DataPlan,
+    /// The user says that nothing unwinds through replaced functions.
+    pub no_unwinding: bool,
 }
 
 impl Inputs<'_> {
     /// Whether NEW's function runs from the shadow image instead of OLD's code.
     fn is_replaced(&self, new: FunctionId) -> bool {
-        self.pair
-            .matching
-            .old_of(new)
-            .is_some_and(|o| self.closure.replaced.contains_key(&o))
+        self.pair.matching.old_of(new).is_some_and(|o| self.closure.replaced.contains_key(&o))
     }
 
     /// OLD functions that NEW no longer has.
@@ -75,6 +75,7 @@ impl Inputs<'_> {
 pub fn emit(inputs: Inputs<'_>) -> Emitted {
     let mut out = Emitted::default();
     let placed = shadow::build(inputs, &mut out);
+    unwinding::check(inputs, &placed, &mut out);
     out.replaced = replaced(inputs);
     redirects::write(inputs, &mut out);
     blind::write(inputs, &mut out);
@@ -88,16 +89,10 @@ pub fn emit(inputs: Inputs<'_>) -> Emitted {
 
 fn replaced(inputs: Inputs<'_>) -> Vec<ReplacedFunction> {
     let Inputs { pair, closure, .. } = inputs;
-    let removed = inputs
-        .removed()
-        .into_iter()
-        .map(|f| (f, vec!["NEW has no such function".into()]));
-    let mut all: Vec<(FunctionId, Vec<String>)> = closure
-        .replaced
-        .iter()
-        .map(|(f, why)| (*f, why.clone()))
-        .chain(removed)
-        .collect();
+    let removed =
+        inputs.removed().into_iter().map(|f| (f, vec!["NEW has no such function".into()]));
+    let mut all: Vec<(FunctionId, Vec<String>)> =
+        closure.replaced.iter().map(|(f, why)| (*f, why.clone())).chain(removed).collect();
     all.sort_by_key(|(f, _)| *f);
     all.into_iter()
         .map(|(id, why)| {
@@ -133,10 +128,7 @@ fn added(inputs: Inputs<'_>, placed: &shadow::Placed, out: &mut Emitted) {
     }
     for id in &placed.objects {
         let object = pair.new.object(*id);
-        let known = pair
-            .matching
-            .old_object(*id)
-            .is_some_and(|o| data.moved.contains_key(&o));
+        let known = pair.matching.old_object(*id).is_some_and(|o| data.moved.contains_key(&o));
         let constant = object.storage == crate::image::Storage::Constant;
         if !known && !(constant && crate::matching::names::is_numbered(object.name())) {
             out.data.push(DataChange {
@@ -144,12 +136,7 @@ fn added(inputs: Inputs<'_>, placed: &shadow::Placed, out: &mut Emitted) {
                 old_size: 0,
                 new_size: object.size,
                 action: DataAction::Added,
-                why: if constant {
-                    "a new table"
-                } else {
-                    "a new variable"
-                }
-                .to_owned(),
+                why: if constant { "a new table" } else { "a new variable" }.to_owned(),
             });
         }
     }

@@ -32,9 +32,7 @@ impl Pieces {
 
     /// Whether an address is carried.
     pub(super) fn contains(&self, address: u64) -> bool {
-        self.ranges
-            .iter()
-            .any(|(s, e, _)| *s <= address && address < *e)
+        self.ranges.iter().any(|(s, e, _)| *s <= address && address < *e)
     }
 
     /// The segments: pages with pieces of two kinds get the kind that serves both.
@@ -67,10 +65,7 @@ impl Pieces {
                 from = to;
             }
         }
-        Ok(merged
-            .into_iter()
-            .flat_map(|m| self.segment(image, m))
-            .collect())
+        Ok(merged.into_iter().flat_map(|m| self.segment(image, m)).collect())
     }
 
     /// One range as segments: a part with bytes, then a part of zeroes.
@@ -114,12 +109,7 @@ impl Pieces {
         }
         let zeroes = (bytes.len() - stored) as u64;
         bytes.truncate(stored);
-        vec![Segment {
-            start: NewAddr(start),
-            bytes,
-            zeroes,
-            protection,
-        }]
+        vec![Segment { start: NewAddr(start), bytes, zeroes, protection }]
     }
 }
 

@@ -53,26 +53,17 @@ fn place(
     caves: &mut BTreeSet<u64>,
 ) -> Result<(u64, RedirectForm), Refusal> {
     let room = usable(image, function);
-    let marked = image
-        .content(function.address, 4)
-        .is_some_and(|b| *b == ENDBR64);
+    let marked = image.content(function.address, 4).is_some_and(|b| *b == ENDBR64);
     if marked && room >= 4 + NEAR_JUMP {
         return Ok((function.address + 4, RedirectForm::Near));
     }
     if room >= NEAR_JUMP {
         return Ok((function.address, RedirectForm::Near));
     }
-    let cave = (room >= SHORT_JUMP)
-        .then(|| cave(image, function.address, caves))
-        .flatten();
+    let cave = (room >= SHORT_JUMP).then(|| cave(image, function.address, caves)).flatten();
     if let Some(cave) = cave {
         caves.insert(cave);
-        return Ok((
-            function.address,
-            RedirectForm::Short {
-                cave: OldAddr(cave),
-            },
-        ));
+        return Ok((function.address, RedirectForm::Short { cave: OldAddr(cave) }));
     }
     Err(Refusal {
         code: "no-room",
@@ -110,10 +101,7 @@ fn padding(image: &Image, start: u64, end: u64) -> bool {
         let mut all = true;
         while decoder.can_decode() && all {
             let i = decoder.decode();
-            all = matches!(
-                i.mnemonic(),
-                iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Int3
-            );
+            all = matches!(i.mnemonic(), iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Int3);
         }
         all
     };
@@ -123,10 +111,7 @@ fn padding(image: &Image, start: u64, end: u64) -> bool {
 /// Five bytes of padding between functions within reach of a short jump at an address.
 fn cave(image: &Image, from: u64, taken: &BTreeSet<u64>) -> Option<u64> {
     let low = from.saturating_sub(120);
-    let first = image
-        .functions
-        .partition_point(|f| f.address < low)
-        .saturating_sub(1);
+    let first = image.functions.partition_point(|f| f.address < low).saturating_sub(1);
     image.functions[first..]
         .iter()
         .take_while(|f| f.address <= from + 120)
@@ -149,10 +134,7 @@ fn cave(image: &Image, from: u64, taken: &BTreeSet<u64>) -> Option<u64> {
 /// The first bytes of an entry, and which of them an earlier update may have changed.
 fn expected(image: &Image, function: &Function) -> (Vec<u8>, Vec<u8>) {
     let len = EXPECT.min(function.size);
-    let bytes = image
-        .content(function.address, len)
-        .unwrap_or_default()
-        .into_owned();
+    let bytes = image.content(function.address, len).unwrap_or_default().into_owned();
     let mut mask = vec![0xff; bytes.len()];
     crate::code::for_each_reference(image, function.main(), |reference| {
         let size = match reference.field {
@@ -161,9 +143,7 @@ fn expected(image: &Image, function: &Function) -> (Vec<u8>, Vec<u8>) {
             _ => 4,
         };
         for at in reference.at..reference.at + size {
-            let index = at
-                .checked_sub(function.address)
-                .and_then(|i| usize::try_from(i).ok());
+            let index = at.checked_sub(function.address).and_then(|i| usize::try_from(i).ok());
             if let Some(byte) = index.and_then(|i| mask.get_mut(i)) {
                 *byte = 0;
             }
@@ -181,10 +161,7 @@ fn splits(inputs: Inputs<'_>, out: &mut Emitted) {
         if old.import.is_some() || !(old.exported || address_taken(pair.old, split.old)) {
             continue;
         }
-        let (first, other) = (
-            pair.new.function(split.primary),
-            pair.new.function(split.other),
-        );
+        let (first, other) = (pair.new.function(split.primary), pair.new.function(split.other));
         out.refusals.push(Refusal {
             code: "folded",
             subject: other.name().to_owned(),
@@ -205,12 +182,10 @@ fn splits(inputs: Inputs<'_>, out: &mut Emitted) {
 fn address_taken(image: &Image, id: FunctionId) -> bool {
     use crate::image::Meaning;
     let address = image.function(id).address;
-    let in_data = image
-        .relocations
-        .values()
-        .any(|r| r.meaning == Meaning::Address(address));
+    let in_data = image.relocations.values().any(|r| r.meaning == Meaning::Address(address));
     let emitted = image.static_relocations.iter().any(|r| {
-        r.kind == object::elf::R_X86_64_64 && r.symbol.wrapping_add_signed(r.addend) == address
+        r.kind == object::elf::R_X86_64_64
+            && image.content(r.at, 8).is_some_and(|b| b[..] == address.to_le_bytes())
     });
     in_data
         || emitted

@@ -59,25 +59,14 @@ pub(super) fn build(inputs: Inputs<'_>, out: &mut Emitted) -> Placed {
         refusals: BTreeMap::new(),
         islands: BTreeSet::new(),
     };
-    let mut roots: Vec<FunctionId> = inputs
-        .closure
-        .replaced
-        .keys()
-        .filter_map(|f| inputs.pair.matching.new_of(*f))
-        .collect();
+    let mut roots: Vec<FunctionId> =
+        inputs.closure.replaced.keys().filter_map(|f| inputs.pair.matching.new_of(*f)).collect();
     roots.sort_unstable();
     shadow.queue.extend(roots.into_iter().map(Item::Function));
     let writes = shadow.data_writes();
     shadow.run();
     shadow.islands();
-    let Shadow {
-        placed,
-        pieces,
-        fixups,
-        imports,
-        refusals,
-        ..
-    } = shadow;
+    let Shadow { placed, pieces, fixups, imports, refusals, .. } = shadow;
     out.refusals.extend(refusals.into_values());
     match pieces.segments(inputs.pair.new) {
         Ok(segments) => out.plan.segments = segments,
@@ -139,15 +128,9 @@ impl<'a> Shadow<'a> {
     }
 
     fn refuse(&mut self, code: &'static str, subject: &str, text: String, way_out: &str) {
-        let refusal = Refusal {
-            code,
-            subject: subject.to_owned(),
-            text,
-            way_out: way_out.to_owned(),
-        };
-        self.refusals
-            .entry((code.to_owned(), subject.to_owned()))
-            .or_insert(refusal);
+        let refusal =
+            Refusal { code, subject: subject.to_owned(), text, way_out: way_out.to_owned() };
+        self.refusals.entry((code.to_owned(), subject.to_owned())).or_insert(refusal);
     }
 
     fn function(&mut self, id: FunctionId) {
@@ -170,13 +153,8 @@ impl<'a> Shadow<'a> {
             self.pieces.add(part.start, part.end, Protection::Text);
         }
         let room = self.placed.room(function);
-        self.pieces
-            .add(function.address, function.address + room, Protection::Text);
-        let carrying = Carrying {
-            id,
-            function,
-            body: &body,
-        };
+        self.pieces.add(function.address, function.address + room, Protection::Text);
+        let carrying = Carrying { id, function, body: &body };
         for step in &body.steps {
             self.thread_local(&carrying, step);
             for reference in &step.references {
@@ -241,11 +219,7 @@ impl<'a> Shadow<'a> {
                 let text = format!(
                     "{} uses the thread-local variable {variable}, which OLD {}",
                     readable(name),
-                    if old.is_some() {
-                        "has at another offset"
-                    } else {
-                        "does not have"
-                    }
+                    if old.is_some() { "has at another offset" } else { "does not have" }
                 );
                 let way = "threads that run have no room for it: keep the thread-local variables \
                            of OLD and their order, or restart for this update";
@@ -266,22 +240,11 @@ impl<'a> Shadow<'a> {
                 let bytes = <[u8; 4]>::try_from(field.as_ref()).unwrap_or_default();
                 let value = i64::from(i32::from_le_bytes(bytes));
                 let next = stands.wrapping_sub(value.cast_unsigned());
-                (
-                    FixupKind::Rel32,
-                    reference.at.wrapping_sub(next).cast_signed(),
-                )
+                (FixupKind::Rel32, reference.at.wrapping_sub(next).cast_signed())
             }
         };
         let at = NewAddr(reference.at);
-        self.fixups.insert(
-            reference.at,
-            Fixup {
-                at,
-                kind,
-                addend,
-                target,
-            },
-        );
+        self.fixups.insert(reference.at, Fixup { at, kind, addend, target });
     }
 
     /// A reference whose target is carried too: relative ones are right as linked.
@@ -321,11 +284,15 @@ impl<'a> Shadow<'a> {
                 Ok(owner) => self.object_operand(r, owner),
                 Err(previous) => self.ambiguous(ctx, r, previous, object),
             },
+            // Code without a symbol: its end and its operands are not known.
+            Thing::Constant(address) if is_branch(r) => {
+                self.unknown(ctx.function.name(), address);
+            }
             Thing::Constant(address) => {
                 self.constant(address, r, Some(ctx.body));
                 self.carried(r);
             }
-            Thing::Mark(_) | Thing::Unknown => {
+            Thing::Outside(_) | Thing::Mark(_) | Thing::Unknown => {
                 if let Some(target) = self.value(ctx.function.name(), r.target) {
                     self.fix_value(r, target);
                 }
@@ -342,20 +309,14 @@ impl<'a> Shadow<'a> {
 
     fn branch(&mut self, ctx: &Carrying<'_>, r: &Reference, callee: FunctionId, offset: u64) {
         let pair = self.inputs.pair;
-        let kept = pair
-            .matching
-            .old_of(callee)
-            .filter(|_| !self.inputs.is_replaced(callee));
+        let kept = pair.matching.old_of(callee).filter(|_| !self.inputs.is_replaced(callee));
         let Some(old) = kept else {
             self.queue.push(Item::Function(callee));
             return;
         };
         let old_address = pair.old.function(old).address;
         if r.field != Field::Branch8 {
-            return self.fix(
-                r,
-                Target::OldCode(OldAddr(old_address.wrapping_add(offset))),
-            );
+            return self.fix(r, Target::OldCode(OldAddr(old_address.wrapping_add(offset))));
         }
         if offset == 0 && pair.new.function(callee).room >= NEAR_JUMP {
             self.islands.insert(callee);
@@ -366,12 +327,7 @@ impl<'a> Shadow<'a> {
             readable(ctx.function.name()),
             describe(pair.new, r.target)
         );
-        self.refuse(
-            "short-jump",
-            ctx.function.name(),
-            text,
-            "build with -ffunction-sections",
-        );
+        self.refuse("short-jump", ctx.function.name(), text, "build with -ffunction-sections");
     }
 
     /// A function's address as a value: its identity, or where the shadow image has it.
@@ -390,10 +346,7 @@ impl<'a> Shadow<'a> {
     fn value(&mut self, user: &str, address: u64) -> Option<Target> {
         let pair = self.inputs.pair;
         match pair.new.resolve(address) {
-            Thing::Code {
-                function,
-                offset: 0,
-            } => Some(self.function_value(function)),
+            Thing::Code { function, offset: 0 } => Some(self.function_value(function)),
             Thing::Code { function, offset } => Some(match pair.matching.old_of(function) {
                 Some(old) if !self.inputs.is_replaced(function) => {
                     Target::OldCode(OldAddr(pair.old.function(old).address.wrapping_add(offset)))
@@ -427,6 +380,12 @@ impl<'a> Shadow<'a> {
                     }
                 }
             }
+            Thing::Outside(number) => {
+                // As far from OLD's headers as from NEW's; plain numbers need no fix-up at all.
+                let offset = number.wrapping_sub(pair.new.extent.start);
+                let header = pair.new.extent.contains(&number).then_some(offset)?;
+                Some(Target::Old(OldAddr(pair.old.extent.start.wrapping_add(header))))
+            }
             Thing::Unknown => match pair.new.object_ending_at(address) {
                 Some(object) => Some(self.object_value(address, object)),
                 None => {
@@ -438,10 +397,8 @@ impl<'a> Shadow<'a> {
     }
 
     fn unknown(&mut self, user: &str, address: u64) {
-        let text = format!(
-            "{} refers to {address:#x} in NEW, which no symbol names",
-            readable(user)
-        );
+        let text =
+            format!("{} refers to {address:#x} in NEW, which no symbol names", readable(user));
         let way = "build with symbols of statics (no strip -x, no --discard-all), or link with \
                    --emit-relocs";
         self.refuse("unnamed", user, text, way);
@@ -450,10 +407,7 @@ impl<'a> Shadow<'a> {
     fn object_value(&mut self, address: u64, object: ObjectId) -> Target {
         let Inputs { pair, data, .. } = self.inputs;
         let new = pair.new.object(object);
-        let kept = pair
-            .matching
-            .old_object(object)
-            .filter(|o| !data.moved.contains_key(o));
+        let kept = pair.matching.old_object(object).filter(|o| !data.moved.contains_key(o));
         let Some(old) = kept else {
             if new.copied {
                 let name = new.name().to_owned();
@@ -487,9 +441,7 @@ impl<'a> Shadow<'a> {
     ) -> Result<ObjectId, ObjectId> {
         let image = self.new_image();
         let at_start = image.object(object).address == r.target;
-        let Some(previous) = image
-            .object_ending_at(r.target)
-            .filter(|_| at_start && r.taken)
+        let Some(previous) = image.object_ending_at(r.target).filter(|_| at_start && r.taken)
         else {
             return Ok(object);
         };
@@ -500,20 +452,12 @@ impl<'a> Shadow<'a> {
         }
         let refers_to = |id: ObjectId| {
             let range = image.object(id).range();
-            ctx.body
-                .steps
-                .iter()
-                .flat_map(|s| &s.references)
-                .any(|o| range.contains(&o.target))
+            ctx.body.steps.iter().flat_map(|s| &s.references).any(|o| range.contains(&o.target))
         };
         if !refers_to(previous) {
             return Ok(object);
         }
-        if is_only_compared(ctx.body, step) {
-            Ok(previous)
-        } else {
-            Err(previous)
-        }
+        if is_only_compared(ctx.body, step) { Ok(previous) } else { Err(previous) }
     }
 
     fn ambiguous(
@@ -531,12 +475,7 @@ impl<'a> Shadow<'a> {
             readable(ctx.function.name()),
             r.target
         );
-        self.refuse(
-            "ambiguous",
-            ctx.function.name(),
-            text,
-            "link NEW with -Wl,--emit-relocs",
-        );
+        self.refuse("ambiguous", ctx.function.name(), text, "link NEW with -Wl,--emit-relocs");
     }
 
     fn slot_operand(&mut self, r: &Reference, slot: &DynamicRelocation) {
@@ -550,11 +489,7 @@ impl<'a> Shadow<'a> {
     }
 
     fn constant(&mut self, address: u64, r: &Reference, body: Option<&Body>) {
-        let end = if r.access > 0 {
-            address + r.access
-        } else {
-            self.constant_end(address, body)
-        };
+        let end = if r.access > 0 { address + r.access } else { self.constant_end(address, body) };
         self.queue.push(Item::Constant(address, end));
     }
 
@@ -598,12 +533,7 @@ impl<'a> Shadow<'a> {
         for (offset, relocation) in pointers(image, &(start..end)) {
             let at = start + offset;
             if let Some((target, addend)) = self.pointer(&format!("{at:#x}"), &relocation) {
-                let fixup = Fixup {
-                    at: NewAddr(at),
-                    kind: FixupKind::Abs64,
-                    addend,
-                    target,
-                };
+                let fixup = Fixup { at: NewAddr(at), kind: FixupKind::Abs64, addend, target };
                 self.fixups.insert(at, fixup);
             }
         }
@@ -615,12 +545,7 @@ impl<'a> Shadow<'a> {
         };
         self.pieces.add(at, at + 8, Protection::ReadOnly);
         if let Some((target, addend)) = self.pointer("a slot", &relocation) {
-            let fixup = Fixup {
-                at: NewAddr(at),
-                kind: FixupKind::Abs64,
-                addend,
-                target,
-            };
+            let fixup = Fixup { at: NewAddr(at), kind: FixupKind::Abs64, addend, target };
             self.fixups.insert(at, fixup);
         }
     }
@@ -641,11 +566,9 @@ impl<'a> Shadow<'a> {
                 self.refuse("ifunc", user, text, "restart for this update");
                 None
             }
-            Meaning::Copy(_) => None,
+            Meaning::Copy(_) | Meaning::Number(_) => None,
             Meaning::ThreadLocal(_, symbol, _) => {
-                let name = symbol
-                    .as_ref()
-                    .map_or_else(|| "?".to_owned(), ToString::to_string);
+                let name = symbol.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
                 let text =
                     format!("NEW refers to the thread-local variable {name} as OLD does not");
                 let way = "threads that run have no room for it; restart for this update";
@@ -661,14 +584,10 @@ impl<'a> Shadow<'a> {
             version: symbol.version.clone(),
             weak: symbol.weak,
         };
-        let index = self
-            .imports
-            .iter()
-            .position(|i| *i == import)
-            .unwrap_or_else(|| {
-                self.imports.push(import);
-                self.imports.len() - 1
-            });
+        let index = self.imports.iter().position(|i| *i == import).unwrap_or_else(|| {
+            self.imports.push(import);
+            self.imports.len() - 1
+        });
         Target::Import(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
@@ -688,12 +607,7 @@ impl<'a> Shadow<'a> {
             self.pieces.put(function.address, jump, Protection::Text);
             let at = NewAddr(function.address + 1);
             let target = Target::OldCode(OldAddr(pair.old.function(old).address));
-            let fixup = Fixup {
-                at,
-                kind: FixupKind::Rel32,
-                addend: -4,
-                target,
-            };
+            let fixup = Fixup { at, kind: FixupKind::Rel32, addend: -4, target };
             self.fixups.insert(at.0, fixup);
         }
     }
@@ -711,11 +625,7 @@ impl<'a> Shadow<'a> {
             let mut data_pointers = Vec::new();
             for (offset, relocation) in pointers(pair.new, &new.range()) {
                 if let Some((target, addend)) = self.pointer(new.name(), &relocation) {
-                    data_pointers.push(DataPointer {
-                        offset,
-                        addend,
-                        target,
-                    });
+                    data_pointers.push(DataPointer { offset, addend, target });
                     let from = usize::try_from(offset).unwrap_or(usize::MAX);
                     if let Some(field) = bytes.get_mut(from..from.saturating_add(8)) {
                         field.fill(0);
@@ -723,11 +633,7 @@ impl<'a> Shadow<'a> {
                 }
             }
             let at = OldAddr(old.address);
-            writes.push(DataWrite {
-                at,
-                bytes,
-                pointers: data_pointers,
-            });
+            writes.push(DataWrite { at, bytes, pointers: data_pointers });
         }
         writes.sort_by_key(|w| w.at);
         writes

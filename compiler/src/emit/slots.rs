@@ -15,10 +15,7 @@ impl Slots {
     pub(super) fn new(old: &Image) -> Self {
         let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
         for (at, relocation) in all(old) {
-            by_name
-                .entry(name(&relocation))
-                .or_default()
-                .push((at, relocation));
+            by_name.entry(name(&relocation)).or_default().push((at, relocation));
         }
         Self { by_name }
     }
@@ -26,10 +23,7 @@ impl Slots {
     /// The OLD slot that holds the same as a NEW one.
     pub(super) fn find(&self, pair: Pair<'_>, slot: &DynamicRelocation) -> Option<u64> {
         let candidates = self.by_name.get(&name(slot))?;
-        candidates
-            .iter()
-            .find(|(_, old)| same_slot(pair, old, slot))
-            .map(|(at, _)| *at)
+        candidates.iter().find(|(_, old)| same_slot(pair, old, slot)).map(|(at, _)| *at)
     }
 }
 
@@ -37,10 +31,7 @@ impl Slots {
 pub(super) fn all(image: &Image) -> impl Iterator<Item = (u64, DynamicRelocation)> + '_ {
     let tables = image.sections.iter().filter(|s| s.name.starts_with(".got"));
     tables.flat_map(|section| {
-        image
-            .relocations
-            .range(section.address..section.end())
-            .map(|(at, r)| (*at, r.clone()))
+        image.relocations.range(section.address..section.end()).map(|(at, r)| (*at, r.clone()))
     })
 }
 

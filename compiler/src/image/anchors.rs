@@ -25,14 +25,14 @@ pub(super) fn collect(image: &Image) -> Vec<u64> {
         }
     }
     for relocation in &image.static_relocations {
-        anchors.push(relocation.symbol.wrapping_add_signed(relocation.addend));
+        if relocation.kind == object::elf::R_X86_64_64
+            && let Some(value) = image.content(relocation.at, 8)
+            && let Ok(value) = <[u8; 8]>::try_from(value.as_ref())
+        {
+            anchors.push(u64::from_le_bytes(value));
+        }
     }
-    anchors.extend(
-        image
-            .objects
-            .iter()
-            .flat_map(|o| [o.address, o.range().end]),
-    );
+    anchors.extend(image.objects.iter().flat_map(|o| [o.address, o.range().end]));
     anchors.extend(image.sections.iter().map(super::Section::end));
     anchors.par_sort_unstable();
     anchors.dedup();
@@ -62,11 +62,7 @@ impl Image {
         };
         let plain = &self.objects[..self.plain_objects];
         let next = plain.partition_point(|o| o.address <= address);
-        for object in plain[next.saturating_sub(8)..]
-            .iter()
-            .take(10)
-            .filter(|o| o.size > 0)
-        {
+        for object in plain[next.saturating_sub(8)..].iter().take(10).filter(|o| o.size > 0) {
             limit(object.address, object.range().end);
         }
         if section.kind == SectionKind::Text {

@@ -108,10 +108,7 @@ fn merge(mut symbols: Vec<RawSymbol>, debug: &DebugInfo) -> Function {
     symbols.dedup_by(|a, b| a.name == b.name);
     let first = &symbols[0];
     let address = first.address;
-    let index = debug
-        .functions
-        .binary_search_by_key(&address, |f| f.low_pc)
-        .ok();
+    let index = debug.functions.binary_search_by_key(&address, |f| f.low_pc).ok();
     let unit = index
         .and_then(|i| debug.units.get(debug.functions[i].unit.0 as usize))
         .map_or_else(|| first.file.clone(), |unit| unit.name.clone());
@@ -160,24 +157,17 @@ fn attach_cold(functions: &mut [Function], cold: &[RawSymbol], debug: &DebugInfo
         let by_range = named.iter().copied().find(|i| {
             let index = functions[*i].debug;
             index.is_some_and(|d| {
-                debug.functions[d]
-                    .ranges
-                    .iter()
-                    .any(|r| r.contains(&part.address))
+                debug.functions[d].ranges.iter().any(|r| r.contains(&part.address))
             })
         });
         let by_file = || {
-            let mut same = named
-                .iter()
-                .copied()
-                .filter(|i| functions[*i].unit.ends_with(&part.file));
+            let mut same =
+                named.iter().copied().filter(|i| functions[*i].unit.ends_with(&part.file));
             same.next().filter(|_| same.next().is_none())
         };
         let only = || (named.len() == 1).then(|| named[0]);
         if let Some(owner) = by_range.or_else(only).or_else(by_file) {
-            functions[owner]
-                .cold
-                .push(part.address..part.address + part.size);
+            functions[owner].cold.push(part.address..part.address + part.size);
             functions[owner].cold.sort_by_key(|r| r.start);
         }
     }

@@ -79,9 +79,7 @@ impl Image {
                 return Err(LoadError::OtherDebug(p.clone()));
             }
         }
-        let name = path
-            .file_name()
-            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         Self::parse(&name, bytes, apart_bytes.as_deref(), id)
     }
 
@@ -115,14 +113,14 @@ impl Image {
         let tls = tls(&file)?;
         let mut functions = functions::collect(functions, &sections, &debug);
         functions.retain(|f| !in_plt(&sections, f.address));
-        functions.extend(plt::collect(&sections, &bytes, &relocations));
+        let entries = plt::collect(&sections, &bytes, &relocations, |address| {
+            let index = functions.binary_search_by_key(&address, |f| f.address).ok()?;
+            Some(functions[index].name().to_owned())
+        });
+        functions.extend(entries);
         functions.sort_by_key(|f| f.address);
         rooms(&mut functions, &sections);
-        let copied = |a: u64| {
-            relocations
-                .get(&a)
-                .is_some_and(|r| r.kind == elf::R_X86_64_COPY)
-        };
+        let copied = |a: u64| relocations.get(&a).is_some_and(|r| r.kind == elf::R_X86_64_COPY);
         let tls_start = tls.as_ref().map_or(0, |t| t.extent.start);
         let objects = objects::collect(data, thread_local, tls_start, &sections, &debug, copied);
         let plain_objects = objects.partition_point(|o| o.storage != objects::Storage::ThreadLocal);
@@ -134,21 +132,15 @@ impl Image {
         cold_index.sort_by_key(|(r, _)| r.start);
         let endian = file.endian();
         let fixed = file.elf_header().e_type(endian) == elf::ET_EXEC;
-        let has_interpreter = file
-            .elf_program_headers()
-            .iter()
-            .any(|p| p.p_type(endian) == elf::PT_INTERP);
+        let has_interpreter =
+            file.elf_program_headers().iter().any(|p| p.p_type(endian) == elf::PT_INTERP);
         let executable = fixed || has_interpreter || static_pie(&file);
         let static_relocations = relocations::emitted(&file)?;
         let extent = extent(&file);
         let mut image = Self {
             file: name.to_owned(),
             build_id,
-            kind: if executable {
-                ImageKind::Executable
-            } else {
-                ImageKind::Library
-            },
+            kind: if executable { ImageKind::Executable } else { ImageKind::Library },
             fixed,
             extent,
             sections,
@@ -286,7 +278,8 @@ fn symbols(file: &File<'_>) -> Result<Symbols, LoadError> {
             exported: exported.contains(&address),
             file: if local { unit.clone() } else { String::new() },
         };
-        if raw.name.is_empty() {
+        // Assemblers' own labels, which --emit-relocs keeps, name no object.
+        if raw.name.is_empty() || raw.name.starts_with(".L") {
             continue;
         }
         match symbol.st_type() {
@@ -306,10 +299,7 @@ fn symbols(file: &File<'_>) -> Result<Symbols, LoadError> {
 
 fn in_plt(sections: &[Section], address: u64) -> bool {
     let inside = |s: &&Section| (s.address..s.end()).contains(&address);
-    sections
-        .iter()
-        .find(inside)
-        .is_some_and(|s| s.name.starts_with(".plt"))
+    sections.iter().find(inside).is_some_and(|s| s.name.starts_with(".plt"))
 }
 
 /// From an entry to the next function, cold part, or end of section.
@@ -322,9 +312,7 @@ fn rooms(functions: &mut [Function], sections: &[Section]) {
     for function in functions.iter_mut() {
         let next = starts.partition_point(|s| *s <= function.address);
         let next = starts.get(next).copied().unwrap_or(u64::MAX);
-        let section = sections
-            .iter()
-            .find(|s| (s.address..s.end()).contains(&function.address));
+        let section = sections.iter().find(|s| (s.address..s.end()).contains(&function.address));
         let end = section.map_or(function.main().end, Section::end);
         function.room = next.min(end).saturating_sub(function.address);
     }
@@ -332,10 +320,7 @@ fn rooms(functions: &mut [Function], sections: &[Section]) {
 
 fn tls(file: &File<'_>) -> Result<Option<Tls>, LoadError> {
     let endian = file.endian();
-    let header = file
-        .elf_program_headers()
-        .iter()
-        .find(|p| p.p_type(endian) == elf::PT_TLS);
+    let header = file.elf_program_headers().iter().find(|p| p.p_type(endian) == elf::PT_TLS);
     let Some(header) = header else {
         return Ok(None);
     };
@@ -344,27 +329,18 @@ fn tls(file: &File<'_>) -> Result<Option<Tls>, LoadError> {
     let end = start.checked_add(size);
     let rounded = size.checked_next_multiple_of(align);
     match (end, rounded) {
-        (Some(end), Some(to_thread_pointer)) => Ok(Some(Tls {
-            extent: start..end,
-            to_thread_pointer,
-        })),
-        _ => Err(LoadError::Unsupported(
-            "a file with a thread-local segment out of bounds".into(),
-        )),
+        (Some(end), Some(to_thread_pointer)) => {
+            Ok(Some(Tls { extent: start..end, to_thread_pointer }))
+        }
+        _ => Err(LoadError::Unsupported("a file with a thread-local segment out of bounds".into())),
     }
 }
 
 fn extent(file: &File<'_>) -> Range<u64> {
     let endian = file.endian();
-    let loads = || {
-        file.elf_program_headers()
-            .iter()
-            .filter(|p| p.p_type(endian) == elf::PT_LOAD)
-    };
+    let loads = || file.elf_program_headers().iter().filter(|p| p.p_type(endian) == elf::PT_LOAD);
     let start = loads().map(|p| p.p_vaddr(endian)).min().unwrap_or(0);
-    let end = loads()
-        .map(|p| p.p_vaddr(endian).saturating_add(p.p_memsz(endian)))
-        .max()
-        .unwrap_or(0);
+    let end =
+        loads().map(|p| p.p_vaddr(endian).saturating_add(p.p_memsz(endian))).max().unwrap_or(0);
     start..end
 }

@@ -68,25 +68,15 @@ pub(super) fn collect(
 ) -> Vec<Object> {
     let mut by_place: BTreeMap<(bool, u64), Vec<RawSymbol>> = BTreeMap::new();
     for symbol in symbols {
-        by_place
-            .entry((false, symbol.address))
-            .or_default()
-            .push(symbol);
+        by_place.entry((false, symbol.address)).or_default().push(symbol);
     }
     for symbol in thread_local {
-        by_place
-            .entry((true, symbol.address))
-            .or_default()
-            .push(symbol);
+        by_place.entry((true, symbol.address)).or_default().push(symbol);
     }
     let object = |((tls, address), mut symbols): ((bool, u64), Vec<RawSymbol>)| {
         symbols.sort_by_key(|s| (s.size == 0, s.local, s.name.len(), s.name.clone()));
         symbols.dedup_by(|a, b| a.name == b.name);
-        let storage = if tls {
-            Storage::ThreadLocal
-        } else {
-            storage_of(address, sections)?
-        };
+        let storage = if tls { Storage::ThreadLocal } else { storage_of(address, sections)? };
         let debug_index = debug_variable(debug, tls, address);
         let unit = debug_index
             .and_then(|i| debug.units.get(debug.variables[i].unit.0 as usize))
@@ -119,15 +109,8 @@ fn storage_of(address: u64, sections: &[Section]) -> Option<Storage> {
 }
 
 fn debug_variable(debug: &DebugInfo, tls: bool, address: u64) -> Option<usize> {
-    let place = if tls {
-        Place::Tls(address)
-    } else {
-        Place::Address(address)
-    };
-    debug
-        .variables
-        .binary_search_by_key(&place, |v| v.place)
-        .ok()
+    let place = if tls { Place::Tls(address) } else { Place::Address(address) };
+    debug.variables.binary_search_by_key(&place, |v| v.place).ok()
 }
 
 impl Image {
@@ -137,14 +120,9 @@ impl Image {
     pub fn object_at(&self, address: u64) -> Option<ObjectId> {
         let plain = &self.objects[..self.plain_objects];
         let after = plain.partition_point(|o| o.address <= address);
-        let covering = (after.saturating_sub(8)..after)
-            .rev()
-            .find(|i| plain[*i].range().contains(&address));
-        let mark = || {
-            after
-                .checked_sub(1)
-                .filter(|i| plain[*i].address == address)
-        };
+        let covering =
+            (after.saturating_sub(8)..after).rev().find(|i| plain[*i].range().contains(&address));
+        let mark = || after.checked_sub(1).filter(|i| plain[*i].address == address);
         covering.or_else(mark).map(ObjectId)
     }
 
@@ -165,10 +143,7 @@ impl Image {
         let all = &self.objects[self.plain_objects..];
         let after = all.partition_point(|o| o.address <= address);
         let i = after.checked_sub(1)?;
-        all[i]
-            .range()
-            .contains(&address)
-            .then_some(ObjectId(self.plain_objects + i))
+        all[i].range().contains(&address).then_some(ObjectId(self.plain_objects + i))
     }
 
     /// An object by index.

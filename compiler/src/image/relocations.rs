@@ -36,6 +36,9 @@ pub enum Meaning {
     Symbol(SymbolName, i64),
     /// A copy of the symbol's initial content (`COPY`).
     Copy(SymbolName),
+    /// A number that the static linker put there: no address of the image (a weak symbol that is
+    /// defined nowhere is 0).
+    Number(u64),
     /// What the resolver at this address returns (`IRELATIVE`).
     Resolver(u64),
     /// A thread-local symbol's module, offset or both (`DTPMOD64`, `DTPOFF64`, `TPOFF64`,
@@ -59,8 +62,9 @@ pub struct StaticRelocation {
     pub at: u64,
     /// `R_X86_64_*`.
     pub kind: elf::RelocationType,
-    /// Address of the symbol that the source named.
-    pub symbol: u64,
+    /// Address of the symbol that the source named; `None` where the assembler made it an offset
+    /// in a section.
+    pub symbol: Option<u64>,
     /// Addend.
     pub addend: i64,
 }
@@ -87,24 +91,22 @@ pub(super) fn dynamic(file: &File<'_>) -> Result<BTreeMap<u64, DynamicRelocation
             continue;
         };
         for rela in relas {
-            let symbol = rela
-                .symbol(endian, false)
-                .map(|index| -> Result<_, LoadError> {
-                    let symbol = symbols.symbol(index)?;
-                    let name = String::from_utf8_lossy(symbol.name(endian, symbols.strings())?);
-                    let version = match &versions {
-                        Some(v) => v.version(v.version_index(endian, index).index())?,
-                        None => None,
-                    };
-                    let version = version.map(|v| String::from_utf8_lossy(v.name()).into_owned());
-                    let undefined = symbol.st_shndx(endian) == elf::SHN_UNDEF;
-                    Ok(SymbolName {
-                        name: name.into_owned(),
-                        version,
-                        weak: undefined && symbol.st_bind() == elf::STB_WEAK,
-                        defined: (!undefined).then(|| symbol.st_value(endian)),
-                    })
-                });
+            let symbol = rela.symbol(endian, false).map(|index| -> Result<_, LoadError> {
+                let symbol = symbols.symbol(index)?;
+                let name = String::from_utf8_lossy(symbol.name(endian, symbols.strings())?);
+                let version = match &versions {
+                    Some(v) => v.version(v.version_index(endian, index).index())?,
+                    None => None,
+                };
+                let version = version.map(|v| String::from_utf8_lossy(v.name()).into_owned());
+                let undefined = symbol.st_shndx(endian) == elf::SHN_UNDEF;
+                Ok(SymbolName {
+                    name: name.into_owned(),
+                    version,
+                    weak: undefined && symbol.st_bind() == elf::STB_WEAK,
+                    defined: (!undefined).then(|| symbol.st_value(endian)),
+                })
+            });
             let symbol = symbol.transpose()?;
             let kind = rela.r_type(endian, false);
             let addend = rela.r_addend(endian);
@@ -168,13 +170,7 @@ fn relative_in_place(
         .and_then(|b| <[u8; 8]>::try_from(b).ok())
         .ok_or(LoadError::Relr(at))?;
     let meaning = Meaning::Address(u64::from_le_bytes(bytes));
-    out.insert(
-        at,
-        DynamicRelocation {
-            kind: elf::R_X86_64_RELATIVE,
-            meaning,
-        },
-    );
+    out.insert(at, DynamicRelocation { kind: elf::R_X86_64_RELATIVE, meaning });
     Ok(())
 }
 
@@ -199,10 +195,12 @@ pub(super) fn emitted(file: &File<'_>) -> Result<Vec<StaticRelocation>, LoadErro
             let Some(index) = rela.symbol(endian, false) else {
                 continue;
             };
+            let symbol = symbols.symbol(index)?;
+            let named = symbol.st_type() != elf::STT_SECTION;
             out.push(StaticRelocation {
                 at: rela.r_offset(endian),
                 kind: rela.r_type(endian, false),
-                symbol: symbols.symbol(index)?.st_value(endian),
+                symbol: named.then(|| symbol.st_value(endian)),
                 addend: rela.r_addend(endian),
             });
         }

@@ -25,6 +25,9 @@ pub enum Thing {
     Constant(u64),
     /// Something of the linker's own, known by name (`_end`, `.got.plt` itself).
     Mark(String),
+    /// A number that is no address of code or data: the file's own headers, and 0 for weak symbols
+    /// that are defined nowhere.
+    Outside(u64),
     /// Writable memory or code that no symbol names.
     Unknown,
 }
@@ -35,7 +38,10 @@ impl Image {
     #[must_use]
     pub fn resolve(&self, address: u64) -> Thing {
         let Some(section) = self.section_at(address) else {
-            return self.mark(address);
+            return match self.mark(address) {
+                Thing::Unknown if self.is_outside(address) => Thing::Outside(address),
+                found => found,
+            };
         };
         match section.kind {
             SectionKind::Text => self.resolve_code(address),
@@ -43,10 +49,7 @@ impl Image {
                 if section.name.starts_with(".got") {
                     return match self.relocations.get(&address) {
                         Some(relocation) => Thing::Slot(relocation.clone()),
-                        None if self.fixed || section.entry_size == 8 || section.name == ".got" => {
-                            self.filled_slot(address)
-                        }
-                        None => self.mark(address),
+                        None => self.filled_slot(address),
                     };
                 }
                 self.resolve_data(address, section.kind)
@@ -55,19 +58,26 @@ impl Image {
         }
     }
 
-    /// A slot that the static linker filled, as in executables linked at a fixed address.
+    /// A slot that the static linker filled, as in executables linked at a fixed address and for
+    /// symbols that are defined nowhere.
     fn filled_slot(&self, address: u64) -> Thing {
         use super::Meaning;
-        let value = self
-            .content(address, 8)
-            .and_then(|b| <[u8; 8]>::try_from(b.as_ref()).ok());
-        match value.map(u64::from_le_bytes) {
-            Some(value) if self.section_at(value).is_some() => Thing::Slot(DynamicRelocation {
-                kind: object::elf::R_X86_64_RELATIVE,
-                meaning: Meaning::Address(value),
-            }),
-            _ => self.mark(address),
+        if let Thing::Mark(name) = self.mark(address) {
+            return Thing::Mark(name);
         }
+        let value = self.content(address, 8).and_then(|b| <[u8; 8]>::try_from(b.as_ref()).ok());
+        let Some(value) = value.map(u64::from_le_bytes) else { return Thing::Unknown };
+        let meaning = match self.section_at(value) {
+            Some(_) if self.fixed => Meaning::Address(value),
+            _ => Meaning::Number(value),
+        };
+        Thing::Slot(DynamicRelocation { kind: object::elf::R_X86_64_RELATIVE, meaning })
+    }
+
+    /// Before every section, or beyond the image.
+    fn is_outside(&self, address: u64) -> bool {
+        let first = self.sections.first().map_or(u64::MAX, |s| s.address);
+        address < first || !self.extent.contains(&address)
     }
 
     fn resolve_code(&self, address: u64) -> Thing {
@@ -101,10 +111,7 @@ impl Image {
     }
 
     fn in_object(&self, object: ObjectId, address: u64) -> Thing {
-        Thing::Object {
-            object,
-            offset: address - self.object(object).address,
-        }
+        Thing::Object { object, offset: address - self.object(object).address }
     }
 
     /// The linker's own places: named zero-size symbols and the start of a table of slots.

@@ -49,10 +49,6 @@ impl Image {
     #[must_use]
     pub fn section_at(&self, address: u64) -> Option<&Section> {
         let after = self.sections.partition_point(|s| s.address <= address);
-        self.sections[..after]
-            .iter()
-            .rev()
-            .take(4)
-            .find(|s| address < s.end())
+        self.sections[..after].iter().rev().take(4).find(|s| address < s.end())
     }
 }

@@ -57,10 +57,7 @@ impl Registers {
     /// Some register of the set.
     pub(super) fn first(self) -> Option<Register> {
         let bit = (self.0 != 0).then(|| self.0.trailing_zeros())?;
-        GENERAL
-            .get(bit as usize)
-            .copied()
-            .or_else(|| Some(Register::XMM0 + (bit - 9)))
+        GENERAL.get(bit as usize).copied().or_else(|| Some(Register::XMM0 + (bit - 9)))
     }
 }
 
@@ -70,10 +67,8 @@ pub(super) struct Clobbers(Vec<Registers>);
 impl Clobbers {
     /// Own writes, then those of callees to the fixpoint.
     pub(super) fn new(image: &Image) -> Self {
-        let direct: Vec<(Registers, Vec<FunctionId>)> = (0..image.functions.len())
-            .into_par_iter()
-            .map(|i| own(image, FunctionId(i)))
-            .collect();
+        let direct: Vec<(Registers, Vec<FunctionId>)> =
+            (0..image.functions.len()).into_par_iter().map(|i| own(image, FunctionId(i))).collect();
         let mut all: Vec<Registers> = direct.iter().map(|(r, _)| *r).collect();
         let mut moved = true;
         while moved {
@@ -99,19 +94,12 @@ fn own(image: &Image, id: FunctionId) -> (Registers, Vec<FunctionId>) {
         return (Registers::ALL, Vec::new());
     }
     let body = decode(image, function);
-    let mut set = if body.opaque.is_some() {
-        Registers::ALL
-    } else {
-        Registers::default()
-    };
+    let mut set = if body.opaque.is_some() { Registers::ALL } else { Registers::default() };
     let mut callees = Vec::new();
     let mut factory = InstructionInfoFactory::new();
     for step in &body.steps {
         for used in factory.info(&step.instruction).used_registers() {
-            if !matches!(
-                used.access(),
-                OpAccess::Read | OpAccess::CondRead | OpAccess::None
-            ) {
+            if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None) {
                 set = set.with(Registers::one(used.register()));
             }
         }
@@ -120,11 +108,7 @@ fn own(image: &Image, id: FunctionId) -> (Registers, Vec<FunctionId>) {
             FlowControl::Call
             | FlowControl::UnconditionalBranch
             | FlowControl::ConditionalBranch => {
-                for r in step
-                    .references
-                    .iter()
-                    .filter(|r| body.index_at(r.target).is_none())
-                {
+                for r in step.references.iter().filter(|r| body.index_at(r.target).is_none()) {
                     match image.resolve(r.target) {
                         Thing::Code { function, .. } => callees.push(function),
                         _ => set = Registers::ALL,

@@ -6,14 +6,8 @@ use crate::image::{FunctionId, Image, Thing};
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
 
 /// rdi, rsi, rdx, rcx, r8, r9 (psABI 3.2.3).
-const ARGUMENTS: [Register; 6] = [
-    Register::RDI,
-    Register::RSI,
-    Register::RDX,
-    Register::RCX,
-    Register::R8,
-    Register::R9,
-];
+const ARGUMENTS: [Register; 6] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 
 /// A register of `extra` that `caller` reads after a call of `callee` before writing it.
 pub(super) fn live_after_calls(
@@ -34,9 +28,7 @@ pub(super) fn live_after_calls(
                 && matches!(image.resolve(r.target), Thing::Code { function, .. } if function == callee)
         })
     });
-    calls
-        .filter_map(|(i, _)| read_after(image, &body, i + 1, extra))
-        .next()
+    calls.filter_map(|(i, _)| read_after(image, &body, i + 1, extra)).next()
 }
 
 /// Follows every path from an instruction; what is read before it is written is live.
@@ -55,22 +47,16 @@ fn read_after(image: &Image, body: &Body, start: usize, set: Registers) -> Optio
         seen[index] = seen[index].with(watched);
         let info = factory.info(&step.instruction);
         let of = |write: bool| {
-            info.used_registers()
-                .iter()
-                .fold(Registers::default(), |set, used| {
-                    let is = match used.access() {
-                        OpAccess::Write => write,
-                        OpAccess::Read | OpAccess::CondRead => !write,
-                        OpAccess::None | OpAccess::NoMemAccess => false,
-                        // A conditional or partial write keeps what was there.
-                        _ => !write,
-                    };
-                    if is {
-                        set.with(Registers::one(used.register()))
-                    } else {
-                        set
-                    }
-                })
+            info.used_registers().iter().fold(Registers::default(), |set, used| {
+                let is = match used.access() {
+                    OpAccess::Write => write,
+                    OpAccess::Read | OpAccess::CondRead => !write,
+                    OpAccess::None | OpAccess::NoMemAccess => false,
+                    // A conditional or partial write keeps what was there.
+                    _ => !write,
+                };
+                if is { set.with(Registers::one(used.register())) } else { set }
+            })
         };
         let flow = step.instruction.flow_control();
         let read = match flow {
@@ -103,11 +89,7 @@ fn read_after(image: &Image, body: &Body, start: usize, set: Registers) -> Optio
             }
             FlowControl::IndirectBranch => {
                 // Wherever it leads: every instruction may follow.
-                let tables = body
-                    .steps
-                    .iter()
-                    .flat_map(|s| &s.references)
-                    .filter(|r| r.taken);
+                let tables = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
                 let mut known = false;
                 for reference in tables {
                     for to in
@@ -129,29 +111,23 @@ fn read_after(image: &Image, body: &Body, start: usize, set: Registers) -> Optio
 
 /// Registers in which a call passes arguments, as far as the callee's prototype is known.
 fn arguments(image: &Image, step: &crate::code::Step) -> Registers {
-    let known = step
-        .references
-        .first()
-        .and_then(|r| match image.resolve(r.target) {
-            Thing::Code {
-                function,
-                offset: 0,
-            } => {
-                let function = image.function(function);
-                let clone = function.name().contains('.');
-                let own = function
-                    .debug
-                    .filter(|_| !clone)
-                    .and_then(|d| image.debug.functions.get(d))
-                    .and_then(|d| d.parameters);
-                let import = || {
-                    let name = &function.import.as_ref()?.name;
-                    image.debug.declarations.get(name).copied()
-                };
-                own.or_else(import)
-            }
-            _ => None,
-        });
+    let known = step.references.first().and_then(|r| match image.resolve(r.target) {
+        Thing::Code { function, offset: 0 } => {
+            let function = image.function(function);
+            let clone = function.name().contains('.');
+            let own = function
+                .debug
+                .filter(|_| !clone)
+                .and_then(|d| image.debug.functions.get(d))
+                .and_then(|d| d.parameters);
+            let import = || {
+                let name = &function.import.as_ref()?.name;
+                image.debug.declarations.get(name).copied()
+            };
+            own.or_else(import)
+        }
+        _ => None,
+    });
     let (integer, sse, variadic) = known.map_or((6, 8, true), |p| (p.integer, p.sse, p.variadic));
     let mut set = Registers::default();
     // Optional arguments may be in any of them.

@@ -29,12 +29,7 @@ impl<'a> Contracts<'a> {
     pub fn new(pair: Pair<'a>) -> Self {
         let (old, new) = rayon::join(|| Clobbers::new(pair.old), || Clobbers::new(pair.new));
         let callers = callers(pair.old);
-        Self {
-            pair,
-            old,
-            new,
-            callers,
-        }
+        Self { pair, old, new, callers }
     }
 
     /// Kept callers that rely on a register which a replaced function's NEW body clobbers and
@@ -103,10 +98,7 @@ impl<'a> Contracts<'a> {
         let image = self.pair.old;
         let unit = |f: FunctionId| {
             let debug = image.function(f).debug?;
-            image
-                .debug
-                .units
-                .get(image.debug.functions.get(debug)?.unit.0 as usize)
+            image.debug.units.get(image.debug.functions.get(debug)?.unit.0 as usize)
         };
         match (unit(caller), unit(callee)) {
             (Some(a), Some(b)) => {

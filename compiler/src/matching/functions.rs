@@ -12,25 +12,17 @@ pub(super) fn pair(old: &Image, new: &Image, renames: &[(String, String)], out: 
     let mut edges = BTreeSet::new();
     for (from, to) in renames {
         let find = |image: &Image, name: &String| {
-            image
-                .functions
-                .iter()
-                .position(|f| f.names.contains(name))
-                .map(FunctionId)
+            image.functions.iter().position(|f| f.names.contains(name)).map(FunctionId)
         };
         if let (Some(a), Some(b)) = (find(old, from), find(new, to)) {
             edges.insert((a, b));
         }
     }
-    by_key(old, new, &mut edges, |f, name| {
-        Some((scope(f), name.to_owned()))
-    });
-    by_key(old, new, &mut edges, |f, name| {
-        Some((scope(f), names::canonical(name)))
-    });
+    by_key(old, new, &mut edges, false, |f, name| Some((scope(f), name.to_owned())));
+    by_key(old, new, &mut edges, false, |f, name| Some((scope(f), names::canonical(name))));
     // A file that was renamed, a static that became global: only when the content agrees, since
     // another function of that name may have taken its place.
-    by_key(old, new, &mut edges, |f, name| {
+    by_key(old, new, &mut edges, true, |f, name| {
         (f.import.is_none()).then(|| (String::new(), names::canonical(name)))
     });
     settle(old, new, &edges, out);
@@ -38,18 +30,16 @@ pub(super) fn pair(old: &Image, new: &Image, renames: &[(String, String)], out: 
 
 /// Statics are known within their unit only.
 fn scope(function: &Function) -> String {
-    if function.local && function.import.is_none() {
-        function.unit.clone()
-    } else {
-        String::new()
-    }
+    if function.local && function.import.is_none() { function.unit.clone() } else { String::new() }
 }
 
-/// Pairs what shares a key. One on each side is a pair; several are told apart by content.
+/// Pairs what shares a key. One on each side is a pair, unless the content must be the same too;
+/// several are told apart by content.
 fn by_key<K: Ord>(
     old: &Image,
     new: &Image,
     edges: &mut BTreeSet<(FunctionId, FunctionId)>,
+    same_content: bool,
     key: impl Fn(&Function, &str) -> Option<K>,
 ) {
     let (done_old, done_new): (BTreeSet<_>, BTreeSet<_>) = edges.iter().copied().unzip();
@@ -81,10 +71,10 @@ fn by_key<K: Ord>(
                     edges.insert((*a, *b));
                 }
             }
-            ([a], [b]) => {
+            ([a], [b]) if !same_content => {
                 edges.insert((*a, *b));
             }
-            (olds, news) => by_content(old, new, olds, news, edges),
+            (olds, news) => by_content(old, new, olds, news, same_content, edges),
         }
     }
 }
@@ -95,14 +85,12 @@ fn by_content(
     new: &Image,
     olds: &[FunctionId],
     news: &[FunctionId],
+    only_equal: bool,
     edges: &mut BTreeSet<(FunctionId, FunctionId)>,
 ) {
     let mut by_print: HashMap<u64, Vec<FunctionId>> = HashMap::new();
     for b in news {
-        by_print
-            .entry(fingerprint(new, new.function(*b)))
-            .or_default()
-            .push(*b);
+        by_print.entry(fingerprint(new, new.function(*b))).or_default().push(*b);
     }
     let (mut rest_old, mut rest_new) = (Vec::new(), news.to_vec());
     for a in olds {
@@ -115,7 +103,7 @@ fn by_content(
             None => rest_old.push(*a),
         }
     }
-    if rest_old.len() == rest_new.len() {
+    if rest_old.len() == rest_new.len() && !only_equal {
         edges.extend(rest_old.into_iter().zip(rest_new));
     }
 }
@@ -138,9 +126,7 @@ fn settle(
             [only] => *only,
             several => {
                 let print = print();
-                let same = several
-                    .iter()
-                    .find(|b| fingerprint(new, new.function(**b)) == print);
+                let same = several.iter().find(|b| fingerprint(new, new.function(**b)) == print);
                 *same.unwrap_or(&several[0])
             }
         };
@@ -149,11 +135,7 @@ fn settle(
             if fingerprint(new, new.function(other)) == print() {
                 out.add_function(a, other);
             } else {
-                out.splits.push(Split {
-                    old: a,
-                    primary,
-                    other,
-                });
+                out.splits.push(Split { old: a, primary, other });
             }
         }
     }

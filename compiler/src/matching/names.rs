@@ -1,14 +1,7 @@
 //! Names without what compilers add to them anew in each build.
 
 /// Suffix words of clones that gcc and LLVM number.
-const NUMBERED: [&str; 6] = [
-    "isra",
-    "constprop",
-    "part",
-    "lto_priv",
-    "llvm",
-    "localalias",
-];
+const NUMBERED: [&str; 6] = ["isra", "constprop", "part", "lto_priv", "llvm", "localalias"];
 
 /// A symbol's name without the numbers of its clones, without Rust's hash.
 ///
@@ -53,8 +46,7 @@ pub fn stem(name: &str) -> &str {
 /// Whether a local's name carries a number that the compiler chose (`counter.7`).
 #[must_use]
 pub fn is_numbered(name: &str) -> bool {
-    name.rsplit_once('.')
-        .is_some_and(|(_, tail)| is_number(tail))
+    name.rsplit_once('.').is_some_and(|(_, tail)| is_number(tail))
 }
 
 fn is_number(text: &str) -> bool {
@@ -69,9 +61,7 @@ fn without_rust_hash(name: &str) -> &str {
         && let Some(cut) = name.len().checked_sub(20)
         && name.is_char_boundary(cut)
         && name[cut..].starts_with("17h")
-        && name[cut + 3..name.len() - 1]
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit())
+        && name[cut + 3..name.len() - 1].bytes().all(|b| b.is_ascii_hexdigit())
     {
         return &name[..cut];
     }
@@ -106,10 +96,7 @@ mod tests {
             ("f.lto_priv.0", "f"),
             ("counter.1234", "counter"),
             ("memcpy@GLIBC_2.14", "memcpy@GLIBC_2.14"),
-            (
-                "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE",
-                "_ZN4core3fmt5Write9write_fmt",
-            ),
+            ("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE", "_ZN4core3fmt5Write9write_fmt"),
         ] {
             assert_eq!(canonical(name), expected, "{name}");
         }

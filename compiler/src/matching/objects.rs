@@ -10,9 +10,7 @@ type Key = (String, Vec<String>, String);
 
 /// Adds every pair of objects to `matching`.
 pub(super) fn pair(old: &Image, new: &Image, out: &mut Matching) {
-    by_key(old, new, out, |_, o| {
-        (!o.local).then(|| key("", &[], o.name()))
-    });
+    by_key(old, new, out, |_, o| (!o.local).then(|| key("", &[], o.name())));
     by_key(old, new, out, |image, o| {
         let scope = debug_scope(image, o)?;
         Some(key(&o.unit, &scope.0, &scope.1))
@@ -26,15 +24,20 @@ pub(super) fn pair(old: &Image, new: &Image, out: &mut Matching) {
         variable.then(|| key(&o.unit, &[], &names::canonical(o.name())))
     });
     // A static that became global, or the reverse, in the same unit.
-    by_key(old, new, out, |_, o| {
-        o.debug
-            .is_some()
-            .then(|| key(&o.unit, &[], &names::canonical(o.name())))
+    by_key(old, new, out, |image, o| {
+        file_scope(image, o).then(|| key(&o.unit, &[], &names::canonical(o.name())))
     });
 }
 
 fn key(unit: &str, scope: &[String], name: &str) -> Key {
     (unit.to_owned(), scope.to_vec(), name.to_owned())
+}
+
+/// Whether the debug information declares it outside of every function: a static local of another
+/// function is another variable, whatever its name.
+fn file_scope(image: &Image, object: &Object) -> bool {
+    let variable = object.debug.and_then(|d| image.debug.variables.get(d));
+    variable.is_some_and(|v| !v.is_local)
 }
 
 /// Where the debug information declares a static, and its name in the source.

@@ -13,22 +13,12 @@ use std::fmt::Write;
 #[must_use]
 pub fn explain(built: &Built, name: &str) -> Option<String> {
     let find = |image: &Image| {
-        let exact = image
-            .functions
-            .iter()
-            .position(|f| f.names.iter().any(|n| n == name));
-        let shown = || {
-            image
-                .functions
-                .iter()
-                .position(|f| readable(f.name()) == name)
-        };
+        let exact = image.functions.iter().position(|f| f.names.iter().any(|n| n == name));
+        let shown = || image.functions.iter().position(|f| readable(f.name()) == name);
         exact.or_else(shown).map(FunctionId)
     };
     let old = find(&built.old);
-    let new = old
-        .and_then(|o| built.matching.new_of(o))
-        .or_else(|| find(&built.new));
+    let new = old.and_then(|o| built.matching.new_of(o)).or_else(|| find(&built.new));
     if old.is_none() && new.is_none() {
         return None;
     }
@@ -46,10 +36,7 @@ fn write(
     new: Option<FunctionId>,
 ) -> std::fmt::Result {
     let reasons = old.and_then(|o| built.closure.replaced.get(&o));
-    let verdict = old
-        .zip(new)
-        .and_then(|pair| built.comparisons.get(&pair))
-        .map(|c| c.verdict);
+    let verdict = old.zip(new).and_then(|pair| built.comparisons.get(&pair)).map(|c| c.verdict);
     let word = match (old, new, reasons, verdict) {
         (Some(_), None, _, _) => "removed: NEW has no such function",
         (None, _, _, _) => "added: OLD has no such function",

@@ -45,23 +45,15 @@ pub fn json(built: &Built) -> Value {
             .iter()
             .chain(&built.emitted.data)
             .filter(|d| actions.contains(&d.action))
-            .map(
-                |DataChange {
-                     name,
-                     action,
-                     why,
-                     old_size,
-                     new_size,
-                 }| {
-                    json!({
-                        "name": name,
-                        "action": action,
-                        "why": why,
-                        "old_size": old_size,
-                        "new_size": new_size,
-                    })
-                },
-            )
+            .map(|DataChange { name, action, why, old_size, new_size }| {
+                json!({
+                    "name": name,
+                    "action": action,
+                    "why": why,
+                    "old_size": old_size,
+                    "new_size": new_size,
+                })
+            })
             .collect()
     };
     let layout: Vec<Value> = built

@@ -28,15 +28,35 @@ pub fn warnings(pair: Pair<'_>, closure: &Closure) -> Vec<String> {
             ));
         }
     }
-    for warning in pair
-        .old
-        .debug
-        .warnings
-        .iter()
-        .chain(&pair.new.debug.warnings)
-        .take(5)
-    {
+    out.extend(constructors(pair));
+    for warning in pair.old.debug.warnings.iter().chain(&pair.new.debug.warnings).take(5) {
         out.push(format!("debug information: {warning}"));
     }
     out
+}
+
+/// Functions that only NEW runs at start-up: they will not run.
+fn constructors(pair: Pair<'_>) -> Vec<String> {
+    use crate::image::{Image, Meaning, Thing};
+    let list = |image: &Image| -> Vec<String> {
+        let tables = image.sections.iter().filter(|s| s.name.starts_with(".init_array"));
+        tables
+            .flat_map(|s| image.relocations.range(s.address..s.end()))
+            .filter_map(|(_, relocation)| match relocation.meaning {
+                Meaning::Address(to) => match image.resolve(to) {
+                    Thing::Code { function, .. } => {
+                        Some(image.function(function).name().to_owned())
+                    }
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect()
+    };
+    let old = list(pair.old);
+    list(pair.new)
+        .into_iter()
+        .filter(|name| !old.contains(name))
+        .map(|name| format!("{} runs at start-up in NEW only: it will not be run", readable(&name)))
+        .collect()
 }

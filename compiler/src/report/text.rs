@@ -26,12 +26,7 @@ fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> std:
         writeln!(out, "warning: {warning}")?;
     }
     for refusal in &built.refusals {
-        let Refusal {
-            code,
-            text,
-            way_out,
-            ..
-        } = refusal;
+        let Refusal { code, text, way_out, .. } = refusal;
         writeln!(out, "refused [{code}]: {text}\n  way out: {way_out}")?;
     }
     match (built.outcome, bundle) {
@@ -40,11 +35,7 @@ fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> std:
         (Outcome::NothingToDo, _) => writeln!(out, "nothing to do: both builds do the same"),
         (Outcome::Refused, _) => {
             let count = built.refusals.len();
-            writeln!(
-                out,
-                "no patch made: {count} refusal{}",
-                if count == 1 { "" } else { "s" }
-            )
+            writeln!(out, "no patch made: {count} refusal{}", if count == 1 { "" } else { "s" })
         }
     }
 }
@@ -66,12 +57,7 @@ fn header(out: &mut String, built: &Built) -> std::fmt::Result {
         out,
         "{compared} functions compared, {replaced} replaced, {} added, {} removed{}",
         built.emitted.added.len(),
-        built
-            .emitted
-            .replaced
-            .iter()
-            .filter(|f| f.new.is_none())
-            .count(),
+        built.emitted.replaced.iter().filter(|f| f.new.is_none()).count(),
         match line_only {
             0 => String::new(),
             n => format!(
@@ -92,65 +78,34 @@ fn functions(out: &mut String, built: &Built) -> std::fmt::Result {
         .min(40);
     for (index, (id, why)) in built.closure.replaced.iter().enumerate() {
         if index == ROWS {
-            writeln!(
-                out,
-                "  ... and {} more",
-                built.closure.replaced.len() - ROWS
-            )?;
+            writeln!(out, "  ... and {} more", built.closure.replaced.len() - ROWS)?;
             break;
         }
         let name = readable(built.old.function(*id).name());
         let sizes = built.matching.new_of(*id).map_or_else(String::new, |n| {
-            format!(
-                "{:>5} -> {:<5}",
-                built.old.function(*id).size,
-                built.new.function(n).size
-            )
+            format!("{:>5} -> {:<5}", built.old.function(*id).size, built.new.function(n).size)
         });
         let first = why.first().map_or("", String::as_str);
         writeln!(out, "  changed  {name:width$}  {sizes}  {first}")?;
     }
     for added in built.emitted.added.iter().take(ROWS) {
-        writeln!(
-            out,
-            "  added    {:width$}  {:>14}",
-            readable(&added.name),
-            added.size
-        )?;
+        writeln!(out, "  added    {:width$}  {:>14}", readable(&added.name), added.size)?;
     }
-    for removed in built
-        .emitted
-        .replaced
-        .iter()
-        .filter(|f| f.new.is_none())
-        .take(ROWS)
-    {
+    for removed in built.emitted.replaced.iter().filter(|f| f.new.is_none()).take(ROWS) {
         writeln!(out, "  removed  {}", readable(&removed.name))?;
     }
     Ok(())
 }
 
 fn data(out: &mut String, built: &Built) -> std::fmt::Result {
-    for change in built
-        .data
-        .changes
-        .iter()
-        .chain(&built.emitted.data)
-        .take(ROWS)
-    {
-        let DataChange {
-            name, action, why, ..
-        } = change;
+    for change in built.data.changes.iter().chain(&built.emitted.data).take(ROWS) {
+        let DataChange { name, action, why, .. } = change;
         let name = readable(name);
         let choose = match action {
             DataAction::KeptValue => format!(" (--data '{name}=new' overwrites it)"),
             _ => String::new(),
         };
-        writeln!(
-            out,
-            "  data     {name}: {}: {why}{choose}",
-            action_word(*action)
-        )?;
+        writeln!(out, "  data     {name}: {}: {why}{choose}", action_word(*action))?;
     }
     Ok(())
 }

@@ -123,27 +123,16 @@ fn a_compressed_section_cannot_claim_too_much() {
     // ch_size is the second eightbyte of the compression header (gABI, "Compression header").
     let size = usize::try_from(start).unwrap() + 8;
     bytes[size..size + 8].copy_from_slice(&(1_u64 << 40).to_le_bytes());
-    assert!(matches!(
-        read(&bytes, None),
-        Err(DebugError::Expansion { .. })
-    ));
+    assert!(matches!(read(&bytes, None), Err(DebugError::Expansion { .. })));
 }
 
 #[test]
 fn damage_is_reported() {
     let mut bytes = compile("gcc", &["-O2"], &[SOURCE]).bytes();
     let file = object::File::parse(&*bytes).unwrap();
-    let (start, size) = file
-        .section_by_name(".debug_info")
-        .unwrap()
-        .file_range()
-        .unwrap();
+    let (start, size) = file.section_by_name(".debug_info").unwrap().file_range().unwrap();
     let middle = usize::try_from(start + size / 2).unwrap();
     bytes[middle..middle + 64].fill(0xff);
     let info = read(&bytes, None).unwrap();
-    assert!(
-        info.warnings.iter().any(|warning| warning.unit == "a.c"),
-        "{:?}",
-        info.warnings
-    );
+    assert!(info.warnings.iter().any(|warning| warning.unit == "a.c"), "{:?}", info.warnings);
 }

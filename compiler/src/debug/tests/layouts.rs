@@ -12,11 +12,7 @@ fn compare(old: &str, new: &str) -> (Layout, Vec<String>) {
     let (old, new) = (build(old), build(new));
     let ty = |info: &DebugInfo| variable(info, "object").ty.unwrap();
     let layout = compare_variable("object", &old, ty(&old), &new, ty(&new));
-    let text = layout
-        .differences()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let text = layout.differences().iter().map(ToString::to_string).collect();
     (layout, text)
 }
 
@@ -38,26 +34,10 @@ fn noted(old: &str, new: &str, expected: &[&str]) {
 fn scalars() {
     noted("unsigned object;", "int object;", &[]);
     noted("char *object;", "struct x *object;", &[]);
-    changed(
-        "int object;",
-        "long object;",
-        &["object: resized from 4 to 8 bytes"],
-    );
-    changed(
-        "int object;",
-        "float object;",
-        &["object: type changed from int to float"],
-    );
-    changed(
-        "long object;",
-        "void *object;",
-        &["object: type changed from long int to void *"],
-    );
-    changed(
-        "int object;",
-        "int object[1];",
-        &["object: type changed from int to int[1]"],
-    );
+    changed("int object;", "long object;", &["object: resized from 4 to 8 bytes"]);
+    changed("int object;", "float object;", &["object: type changed from int to float"]);
+    changed("long object;", "void *object;", &["object: type changed from long int to void *"]);
+    changed("int object;", "int object[1];", &["object: type changed from int to int[1]"]);
 }
 
 #[test]
@@ -67,11 +47,7 @@ fn arrays() {
         "int object[2][4];",
         &["object: array length changed from [2, 3] to [2, 4]"],
     );
-    changed(
-        "short object[5];",
-        "int object[5];",
-        &["object[]: resized from 2 to 4 bytes"],
-    );
+    changed("short object[5];", "int object[5];", &["object[]: resized from 2 to 4 bytes"]);
 }
 
 #[test]
@@ -124,10 +100,7 @@ fn nested_members_have_a_path() {
     changed(
         "struct s { int k; union { int a; struct { char x, y; }; }; } object;",
         "struct s { int k; union { int a; struct { char y, x; }; }; } object;",
-        &[
-            "object.x: moved from offset 0 to 1",
-            "object.y: moved from offset 1 to 0",
-        ],
+        &["object.x: moved from offset 0 to 1", "object.y: moved from offset 1 to 0"],
     );
 }
 
@@ -141,18 +114,12 @@ fn unions_and_enums() {
     changed(
         "union u { int a; long b; } object;",
         "union u { int a; long b; char c[16]; } object;",
-        &[
-            "object: resized from 8 to 16 bytes",
-            "object.c: added (char[16])",
-        ],
+        &["object: resized from 8 to 16 bytes", "object.c: added (char[16])"],
     );
     noted(
         "enum e { A, B, C, D } object = C;",
         "enum e { A, B, X, C } object = C;",
-        &[
-            "object: value of C changed from 2 to 3",
-            "object: value of D changed from 3 to gone",
-        ],
+        &["object: value of C changed from 2 to 3", "object: value of D changed from 3 to gone"],
     );
 }
 
@@ -180,23 +147,19 @@ const MAIN: &str = "
     struct inner { int a; EXTRA };
     struct outer { long k; struct inner in; };
     struct apart { int z; };
-    static struct apart only; struct inner table[2];
+    struct apart only; struct inner table[2];
     struct outer *make(void) { struct outer *o = malloc(sizeof *o); o->in.a = 1; return o; }
     int main() { return make()->k + only.z + table[1].a; }";
 
 #[test]
 fn changed_types_name_the_innermost() {
     let old = MAIN.replace("EXTRA", "");
-    let new = MAIN
-        .replace("EXTRA", "long more;")
-        .replace("int z;", "int y; int z;");
+    let new = MAIN.replace("EXTRA", "long more;").replace("int z;", "int y; int z;");
     assert_eq!(changes(&[&old], &[&old]), []);
     let found = changes(&[&old], &[&new]);
     let names: Vec<_> = found.iter().map(|change| change.name.as_str()).collect();
     assert_eq!(names, ["apart", "inner", "outer"]);
-    let [apart, inner, outer] = &found[..] else {
-        panic!("{found:?}")
-    };
+    let [apart, inner, outer] = &found[..] else { panic!("{found:?}") };
     assert!(!apart.reached_by_pointer, "a static variable alone has it");
     assert_eq!(apart.users, ["only"]);
     assert_eq!(inner.cause, ChangeCause::Own);
@@ -241,10 +204,8 @@ fn anonymous_pointees_have_a_name() {
 #[test]
 fn compilers_agree() {
     let Some(clang) = clang() else { return };
-    let source = MAIN.replace(
-        "EXTRA",
-        "unsigned b : 3; union { float f; char c[3]; }; enum { X } e;",
-    );
+    let source =
+        MAIN.replace("EXTRA", "unsigned b : 3; union { float f; char c[3]; }; enum { X } e;");
     let old = compile("gcc", &["-O1", "-gdwarf-4"], &[&source]).info();
     let new = compile(clang, &["-O1", "-gdwarf-5"], &[&source]).info();
     assert_eq!(changed_types(&old, &new), []);

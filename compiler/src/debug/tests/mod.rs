@@ -27,10 +27,7 @@ impl Built {
     /// Runs a tool of binutils on the program, into another file.
     pub(super) fn objcopy(&self, options: &[&str]) -> Vec<u8> {
         let to = self.directory.path().join("copied");
-        run(Command::new("objcopy")
-            .args(options)
-            .arg(&self.path)
-            .arg(&to));
+        run(Command::new("objcopy").args(options).arg(&self.path).arg(&to));
         std::fs::read(to).unwrap()
     }
 }
@@ -48,19 +45,13 @@ pub(super) fn compile(compiler: &str, options: &[&str], sources: &[&str]) -> Bui
     let path = directory.path().join("program");
     let mut command = Command::new(compiler);
     // The C library's start-up files have no debug information of their own here.
-    command
-        .current_dir(directory.path())
-        .arg("-g")
-        .args(options)
-        .args(&names);
+    command.current_dir(directory.path()).arg("-g").args(options).args(&names);
     run(command.arg("-o").arg(&path));
     Built { directory, path }
 }
 
 fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {message}");
 }
@@ -73,17 +64,11 @@ pub(super) fn read(image: &[u8], separate: Option<&[u8]>) -> Result<DebugInfo, D
 }
 
 pub(super) fn function<'i>(info: &'i DebugInfo, name: &str) -> &'i Function {
-    info.functions
-        .iter()
-        .find(|f| f.name == name)
-        .unwrap_or_else(|| panic!("no {name}"))
+    info.functions.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 pub(super) fn variable<'i>(info: &'i DebugInfo, name: &str) -> &'i Variable {
-    info.variables
-        .iter()
-        .find(|v| v.name == name)
-        .unwrap_or_else(|| panic!("no {name}"))
+    info.variables.iter().find(|v| v.name == name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// A clang, if this machine has one: it is no part of what the project needs to be built.
@@ -92,9 +77,7 @@ pub(super) fn clang() -> Option<&'static str> {
         let found = Command::new(name).arg("--version").output();
         found.is_ok_and(|output| output.status.success())
     };
-    let found = ["clang", "clang-14", "clang-16", "clang-19"]
-        .into_iter()
-        .find(is_there);
+    let found = ["clang", "clang-14", "clang-16", "clang-19"].into_iter().find(is_there);
     if found.is_none() {
         eprintln!("no clang here: its debug information is not tested");
     }
