@@ -149,8 +149,15 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     let mut data = data::plan(pair, &options.choices);
     progress("closing over references");
     let contracts = machine::Contracts::new(pair);
-    let closure =
-        change::close(pair, &comparisons, &data.moved, |replaced| contracts.broken(replaced));
+    let closure = change::close(pair, &comparisons, &data.moved, |replaced| {
+        let mut more = contracts.broken(replaced);
+        for id in emit::roomless(&old, replaced.keys().copied()) {
+            let name = old.function(id).name();
+            let why = format!("calls {name}, which has no room for a jump to its new body");
+            more.extend(contracts.callers(id).map(|caller| (caller, why.clone())));
+        }
+        more
+    });
     let changed =
         !closure.replaced.is_empty() || !data.updates.is_empty() || !data.moved.is_empty();
     data.label_tables(pair, &closure);

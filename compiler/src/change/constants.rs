@@ -211,7 +211,7 @@ fn pointer_targets(
 
 /// Tables of 32-bit distances to constants (clang's relative lookup tables): equal when every
 /// entry leads to an equal constant.
-fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
+pub(super) fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
     let len = a.end.saturating_sub(a.start);
     if len == 0 || len % 4 != 0 || len != b.end.saturating_sub(b.start) {
         return false;
@@ -222,8 +222,7 @@ fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
     };
     x.chunks_exact(4).zip(y.chunks_exact(4)).all(|(x, y)| {
         let follow = |image: &Image, base: u64, entry: &[u8]| {
-            let distance = i32::from_le_bytes(entry.try_into().ok()?);
-            let to = base.wrapping_add_signed(i64::from(distance));
+            let to = entry_target(base, entry)?;
             let constant = image.section_at(to)?.kind == SectionKind::ReadOnly;
             constant.then(|| text_at(image, to)).flatten().filter(|t| is_text(t))
         };
@@ -232,6 +231,22 @@ fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
             _ => false,
         }
     })
+}
+
+/// Where a 32-bit distance from a table leads.
+fn entry_target(table: u64, entry: &[u8]) -> Option<u64> {
+    let distance = i32::from_le_bytes(entry.try_into().ok()?);
+    Some(table.wrapping_add_signed(i64::from(distance)))
+}
+
+/// Where the entries of a table of distances lead, when an object is one.
+#[must_use]
+pub fn offset_table(image: &Image, object: &crate::image::Object) -> Vec<u64> {
+    if !crate::matching::names::is_offset_table(object.name()) {
+        return Vec::new();
+    }
+    let bytes = image.content(object.address, object.size).unwrap_or_default();
+    bytes.chunks_exact(4).filter_map(|entry| entry_target(object.address, entry)).collect()
 }
 
 fn text_changed(x: &[u8], y: &[u8]) -> String {

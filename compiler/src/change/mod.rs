@@ -18,7 +18,7 @@ pub(crate) use compare::{
     neutral, thread_local, thread_local_displacement, thread_local_layout_moved,
 };
 pub(crate) use constants::jump_table;
-pub use constants::pointers;
+pub use constants::{offset_table, pointers};
 pub use fingerprint::fingerprint;
 pub(crate) use target::is_only_compared;
 pub use target::{describe, is_readable_text, same_slot};

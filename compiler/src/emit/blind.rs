@@ -14,8 +14,9 @@ pub(super) fn write(inputs: Inputs<'_>, out: &mut Emitted) {
         };
         let redirect = out.plan.redirects.iter().find(|r| r.entry == replaced.old);
         for part in old.function(id).parts().filter(|p| !p.is_empty()) {
-            let entry = (part.start == replaced.old.0 && replaced.new.is_some())
-                .then_some([Some(replaced.old), redirect.map(|r| r.at)]);
+            let entry = redirect
+                .filter(|_| part.start == replaced.old.0)
+                .map(|r| [Some(replaced.old), Some(r.at)]);
             let mut free: Vec<OldAddr> = entry.into_iter().flatten().flatten().collect();
             free.dedup();
             free.retain(|f| f.0 < part.end);

@@ -12,6 +12,8 @@ mod shadow;
 mod slots;
 mod unwinding;
 
+pub use redirects::roomless;
+
 use crate::change::{Closure, Comparisons, Pair};
 use crate::data::DataPlan;
 use crate::image::FunctionId;

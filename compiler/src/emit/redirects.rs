@@ -28,6 +28,8 @@ pub(super) fn write(inputs: Inputs<'_>, out: &mut Emitted) {
         };
         let (at, form) = match place(pair.old, old, &mut caves) {
             Ok(found) => found,
+            // Every caller has a NEW body too, which calls the NEW one directly.
+            Err(_) if only_called(pair.old, *id) => continue,
             Err(refusal) => {
                 out.refusals.push(refusal);
                 continue;
@@ -44,6 +46,23 @@ pub(super) fn write(inputs: Inputs<'_>, out: &mut Emitted) {
         });
     }
     splits(inputs, out);
+}
+
+/// Replaced functions without room for a jump, which nothing but direct calls can reach: replacing
+/// their callers serves as well.
+#[must_use]
+pub fn roomless<'a>(
+    image: &'a Image,
+    replaced: impl Iterator<Item = FunctionId> + 'a,
+) -> impl Iterator<Item = FunctionId> + 'a {
+    let mut caves = BTreeSet::new();
+    replaced.filter(move |id| {
+        place(image, image.function(*id), &mut caves).is_err() && only_called(image, *id)
+    })
+}
+
+fn only_called(image: &Image, id: FunctionId) -> bool {
+    !image.function(id).exported && !address_taken(image, id)
 }
 
 /// Where the jump goes and how.
@@ -158,7 +177,7 @@ fn splits(inputs: Inputs<'_>, out: &mut Emitted) {
     let pair = inputs.pair;
     for split in &pair.matching.splits {
         let old = pair.old.function(split.old);
-        if old.import.is_some() || !(old.exported || address_taken(pair.old, split.old)) {
+        if old.import.is_some() || only_called(pair.old, split.old) {
             continue;
         }
         let (first, other) = (pair.new.function(split.primary), pair.new.function(split.other));

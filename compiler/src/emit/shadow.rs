@@ -7,7 +7,9 @@
 use super::pieces::{Pieces, protection};
 use super::slots::Slots;
 use super::{Emitted, Inputs};
-use crate::change::{describe, is_only_compared, is_readable_text, jump_table, pointers};
+use crate::change::{
+    describe, is_only_compared, is_readable_text, jump_table, offset_table, pointers,
+};
 use crate::code::{Body, Field, Reference, Step, decode};
 use crate::image::{
     DynamicRelocation, Function, FunctionId, Image, Meaning, ObjectId, Storage, SymbolName, Thing,
@@ -520,6 +522,10 @@ impl<'a> Shadow<'a> {
             return;
         }
         self.range(object.address, object.address + object.size);
+        for target in offset_table(self.new_image(), object) {
+            let end = self.constant_end(target, None);
+            self.queue.push(Item::Constant(target, end));
+        }
     }
 
     /// Carries bytes with the pointers in them.

@@ -19,6 +19,9 @@ pub(super) fn collect(image: &Image) -> Vec<u64> {
             targets
         })
         .collect();
+    for object in &image.objects {
+        anchors.extend(crate::change::offset_table(image, object));
+    }
     for relocation in image.relocations.values() {
         if let super::Meaning::Address(target) = relocation.meaning {
             anchors.push(target);

@@ -32,6 +32,11 @@ impl<'a> Contracts<'a> {
         Self { pair, old, new, callers }
     }
 
+    /// Direct callers of an OLD function.
+    pub fn callers(&self, id: FunctionId) -> impl Iterator<Item = FunctionId> + '_ {
+        self.callers.get(&id).into_iter().flatten().copied()
+    }
+
     /// Kept callers that rely on a register which a replaced function's NEW body clobbers and
     /// OLD's does not, with the reason.
     #[must_use]

@@ -49,6 +49,19 @@ pub fn is_numbered(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, tail)| is_number(tail))
 }
 
+/// Whether the compiler made a table of its own, so that its name means nothing and its content
+/// everything: gcc's `CSWTCH.3`, clang's `switch.table.f` and `reltable.f`.
+#[must_use]
+pub fn is_compilers_table(name: &str) -> bool {
+    name.starts_with("CSWTCH.") || name.starts_with("switch.table.") || is_offset_table(name)
+}
+
+/// Whether a table holds 32-bit distances from itself to constants (clang's relative lookup tables).
+#[must_use]
+pub fn is_offset_table(name: &str) -> bool {
+    name.starts_with("reltable.")
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }

@@ -55,14 +55,14 @@ fn by_key(
     key: impl Fn(&Image, &Object) -> Option<Key>,
 ) {
     let mut groups: BTreeMap<Key, (Vec<ObjectId>, Vec<ObjectId>)> = BTreeMap::new();
-    for (i, object) in old.objects.iter().enumerate().filter(|(_, o)| o.size > 0) {
+    for (i, object) in old.objects.iter().enumerate().filter(|(_, o)| has_identity(o)) {
         if out.new_object(ObjectId(i)).is_none()
             && let Some(key) = key(old, object)
         {
             groups.entry(key).or_default().0.push(ObjectId(i));
         }
     }
-    for (i, object) in new.objects.iter().enumerate().filter(|(_, o)| o.size > 0) {
+    for (i, object) in new.objects.iter().enumerate().filter(|(_, o)| has_identity(o)) {
         if out.old_object(ObjectId(i)).is_none()
             && let Some(key) = key(new, object)
         {
@@ -76,6 +76,11 @@ fn by_key(
             out.add_object(*a, *b);
         }
     }
+}
+
+/// Whether an object is more than its content.
+fn has_identity(object: &Object) -> bool {
+    object.size > 0 && !names::is_compilers_table(object.name())
 }
 
 /// A variable that became a constant, or thread-local, is another variable.
