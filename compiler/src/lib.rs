@@ -161,11 +161,13 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     let changed =
         !closure.replaced.is_empty() || !data.updates.is_empty() || !data.moved.is_empty();
     data.label_tables(pair, &closure);
+    let folded = emit::folded(pair);
     let (mut refusals, mut warnings) = if changed || !data.refusals.is_empty() {
         data::changed_layouts(pair, &options.choices)
     } else {
         (Vec::new(), Vec::new())
     };
+    refusals.extend(folded);
     refusals.append(&mut data.refusals);
     warnings.append(&mut data.warnings);
     progress("making the patch");

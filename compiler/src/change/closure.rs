@@ -91,7 +91,6 @@ fn uses(image: &Image, function: &crate::image::Function) -> Uses {
 }
 
 fn note(image: &Image, own: u64, target: u64, uses: &mut Uses, constants: &mut BTreeSet<u64>) {
-    uses.objects.extend(image.object_ending_at(target));
     match image.resolve(target) {
         Thing::Code { function, offset }
             if offset > 0 && image.function(function).address != own =>
@@ -111,6 +110,10 @@ fn note(image: &Image, own: u64, target: u64, uses: &mut Uses, constants: &mut B
                 uses.objects.insert(object);
             }
         }
-        _ => {}
+        Thing::Code { .. } => {}
+        // The end of an object, where nothing else begins.
+        Thing::Mark(_) | Thing::Unknown | Thing::Outside(_) => {
+            uses.objects.extend(image.object_ending_at(target));
+        }
     }
 }

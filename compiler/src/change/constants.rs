@@ -209,11 +209,12 @@ fn pointer_targets(
     (!out.is_empty()).then_some(out)
 }
 
-/// Tables of 32-bit distances to constants (clang's relative lookup tables): equal when every
-/// entry leads to an equal constant.
+/// Tables of 32-bit distances to texts (clang's relative lookup tables): equal when every entry
+/// leads to the beginning of an equal text. Small numbers lead into the table itself or to nothing
+/// that begins there: a table of numbers never passes for one of distances.
 pub(super) fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
     let len = a.end.saturating_sub(a.start);
-    if len == 0 || len % 4 != 0 || len != b.end.saturating_sub(b.start) {
+    if len < 8 || len % 4 != 0 || len != b.end.saturating_sub(b.start) {
         return false;
     }
     let (Some(x), Some(y)) = (pair.old.content(a.start, len), pair.new.content(b.start, len))
@@ -221,16 +222,20 @@ pub(super) fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool
         return false;
     };
     x.chunks_exact(4).zip(y.chunks_exact(4)).all(|(x, y)| {
-        let follow = |image: &Image, base: u64, entry: &[u8]| {
-            let to = entry_target(base, entry)?;
-            let constant = image.section_at(to)?.kind == SectionKind::ReadOnly;
-            constant.then(|| text_at(image, to)).flatten().filter(|t| is_text(t))
-        };
-        match (follow(pair.old, a.start, x), follow(pair.new, b.start, y)) {
+        match (text_entry(pair.old, &a, x), text_entry(pair.new, &b, y)) {
             (Some(x), Some(y)) => x == y,
             _ => false,
         }
     })
+}
+
+/// The text that an entry of a table of distances leads to.
+fn text_entry(image: &Image, table: &Range<u64>, entry: &[u8]) -> Option<Vec<u8>> {
+    let to = entry_target(table.start, entry).filter(|to| !table.contains(to))?;
+    let section = image.section_at(to).filter(|s| s.kind == SectionKind::ReadOnly)?;
+    let begins = to == section.address || image.content(to - 1, 1).is_some_and(|b| b[0] == 0);
+    let text = text_at(image, to).filter(|t| !t.is_empty() && is_text(t))?;
+    begins.then_some(text)
 }
 
 /// Where a 32-bit distance from a table leads.

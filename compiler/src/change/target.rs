@@ -117,7 +117,9 @@ fn same_object(pair: Pair<'_>, a: ObjectId, b: ObjectId, depth: u8) -> bool {
         && y.storage == Storage::Constant
         && x.size == y.size
         && (same_content(pair, x.range(), y.range(), depth)
-            || constants::same_offsets(pair, x.range(), y.range()))
+            || names::is_offset_table(x.name())
+                && names::is_offset_table(y.name())
+                && constants::same_offsets(pair, x.range(), y.range()))
 }
 
 /// What the dynamic linker puts at two places.

@@ -12,7 +12,7 @@ mod shadow;
 mod slots;
 mod unwinding;
 
-pub use redirects::roomless;
+pub use redirects::{folded, roomless};
 
 use crate::change::{Closure, Comparisons, Pair};
 use crate::data::DataPlan;

@@ -4,6 +4,7 @@
 //! cave of padding within reach. Behind `endbr64`, so that indirect branches still land on one.
 
 use super::{Emitted, Inputs};
+use crate::change::Pair;
 use crate::code::Field;
 use crate::image::{Function, FunctionId, Image};
 use crate::matching::names::readable;
@@ -45,7 +46,6 @@ pub(super) fn write(inputs: Inputs<'_>, out: &mut Emitted) {
             mask,
         });
     }
-    splits(inputs, out);
 }
 
 /// Replaced functions without room for a jump, which nothing but direct calls can reach: replacing
@@ -173,15 +173,16 @@ fn expected(image: &Image, function: &Function) -> (Vec<u8>, Vec<u8>) {
 
 /// Several functions that OLD had at one address and NEW has apart: pointers to that address do not
 /// tell which one they mean.
-fn splits(inputs: Inputs<'_>, out: &mut Emitted) {
-    let pair = inputs.pair;
+#[must_use]
+pub fn folded(pair: Pair<'_>) -> Vec<Refusal> {
+    let mut out = Vec::new();
     for split in &pair.matching.splits {
         let old = pair.old.function(split.old);
         if old.import.is_some() || only_called(pair.old, split.old) {
             continue;
         }
         let (first, other) = (pair.new.function(split.primary), pair.new.function(split.other));
-        out.refusals.push(Refusal {
+        out.push(Refusal {
             code: "folded",
             subject: other.name().to_owned(),
             text: format!(
@@ -196,6 +197,7 @@ fn splits(inputs: Inputs<'_>, out: &mut Emitted) {
                 .to_owned(),
         });
     }
+    out
 }
 
 fn address_taken(image: &Image, id: FunctionId) -> bool {

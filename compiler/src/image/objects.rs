@@ -77,6 +77,9 @@ pub(super) fn collect(
         symbols.sort_by_key(|s| (s.size == 0, s.local, s.name.len(), s.name.clone()));
         symbols.dedup_by(|a, b| a.name == b.name);
         let storage = if tls { Storage::ThreadLocal } else { storage_of(address, sections)? };
+        if is_linkers(address, sections) && !tls {
+            symbols.iter_mut().for_each(|s| s.size = 0);
+        }
         let debug_index = debug_variable(debug, tls, address);
         let unit = debug_index
             .and_then(|i| debug.units.get(debug.variables[i].unit.0 as usize))
@@ -96,6 +99,26 @@ pub(super) fn collect(
     // Thread-local ones apart, behind: their addresses overlap others'.
     objects.sort_by_key(|o| (o.storage == Storage::ThreadLocal, o.address));
     objects
+}
+
+/// Tables of the linker, which some linkers give symbols with a size: no variables of the program.
+fn is_linkers(address: u64, sections: &[Section]) -> bool {
+    const TABLES: [&str; 12] = [
+        ".dynamic",
+        ".got",
+        ".interp",
+        ".note",
+        ".gnu",
+        ".dyn",
+        ".rel",
+        ".hash",
+        ".init_array",
+        ".fini_array",
+        ".preinit_array",
+        ".eh_frame",
+    ];
+    let section = sections.iter().find(|s| (s.address..s.end()).contains(&address));
+    section.is_some_and(|s| TABLES.iter().any(|t| s.name.starts_with(t)))
 }
 
 fn storage_of(address: u64, sections: &[Section]) -> Option<Storage> {

@@ -1,6 +1,6 @@
 //! Whether a caller still reads a caller-saved register after a call.
 
-use super::clobbers::Registers;
+use super::clobbers::{Clobbers, Registers};
 use crate::code::{Body, decode};
 use crate::image::{FunctionId, Image, Thing};
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
@@ -15,6 +15,7 @@ pub(super) fn live_after_calls(
     caller: FunctionId,
     callee: FunctionId,
     extra: Registers,
+    clobbers: &Clobbers,
 ) -> Option<Register> {
     let body = decode(image, image.function(caller));
     // The result registers are the callee's to write.
@@ -28,7 +29,115 @@ pub(super) fn live_after_calls(
                 && matches!(image.resolve(r.target), Thing::Code { function, .. } if function == callee)
         })
     });
-    calls.filter_map(|(i, _)| read_after(image, &body, i + 1, extra)).next()
+    let mut relied = calls.filter_map(|(i, _)| {
+        let mut watched = extra;
+        while let Some(register) = read_after(image, &body, i + 1, watched) {
+            if defined_before(image, caller, &body, i, Registers::one(register), clobbers) {
+                return Some(register);
+            }
+            watched = watched.without(Registers::one(register));
+        }
+        None
+    });
+    relied.next()
+}
+
+/// Whether a value that the caller put into a register itself, or got as an argument, reaches an
+/// instruction: only such a value can be meant to survive a call. What an earlier call left there
+/// is garbage to the caller.
+fn defined_before(
+    image: &Image,
+    caller: FunctionId,
+    body: &Body,
+    call: usize,
+    register: Registers,
+    clobbers: &Clobbers,
+) -> bool {
+    let before = predecessors(image, body);
+    let mut factory = InstructionInfoFactory::new();
+    let mut seen = vec![false; body.steps.len()];
+    let mut queue = vec![call];
+    while let Some(index) = queue.pop() {
+        if index == 0 && !register.and(incoming(image, caller)).is_empty() {
+            return true;
+        }
+        for &earlier in &before[index] {
+            if std::mem::replace(&mut seen[earlier], true) {
+                continue;
+            }
+            let step = &body.steps[earlier];
+            match step.instruction.flow_control() {
+                FlowControl::Call | FlowControl::IndirectCall => {
+                    // A callee that keeps it may have been relied on as well.
+                    let kept = step.references.iter().filter(|r| r.call).any(|r| {
+                        matches!(
+                            image.resolve(r.target),
+                            Thing::Code { function, .. }
+                                if clobbers.of(function).and(register).is_empty()
+                        )
+                    });
+                    if kept {
+                        queue.push(earlier);
+                    }
+                }
+                _ => {
+                    let writes = factory.info(&step.instruction).used_registers().iter().any(|u| {
+                        !matches!(u.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None)
+                            && !Registers::one(u.register()).and(register).is_empty()
+                    });
+                    if writes {
+                        return true;
+                    }
+                    queue.push(earlier);
+                }
+            }
+        }
+    }
+    false
+}
+
+/// The registers that a function's own arguments come in.
+fn incoming(image: &Image, id: FunctionId) -> Registers {
+    let function = image.function(id);
+    let clone = function.name().contains('.');
+    let known = function
+        .debug
+        .filter(|_| !clone)
+        .and_then(|d| image.debug.functions.get(d))
+        .and_then(|d| d.parameters);
+    passed(known)
+}
+
+/// For each instruction, those that may come right before it.
+fn predecessors(image: &Image, body: &Body) -> Vec<Vec<usize>> {
+    let mut before = vec![Vec::new(); body.steps.len() + 1];
+    for (index, step) in body.steps.iter().enumerate() {
+        let flow = step.instruction.flow_control();
+        if !matches!(
+            flow,
+            FlowControl::UnconditionalBranch | FlowControl::Return | FlowControl::IndirectBranch
+        ) {
+            before[index + 1].push(index);
+        }
+        if matches!(flow, FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)
+            && let Some(to) = body.index_at(step.instruction.near_branch_target())
+        {
+            before[to].push(index);
+        }
+        if flow == FlowControl::IndirectBranch {
+            for to in table_targets(image, body) {
+                before[to].push(index);
+            }
+        }
+    }
+    before.truncate(body.steps.len());
+    before
+}
+
+/// Where the function's jump tables lead.
+fn table_targets(image: &Image, body: &Body) -> Vec<usize> {
+    let taken = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
+    taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten().collect()
 }
 
 /// Follows every path from an instruction; what is read before it is written is live.
@@ -89,16 +198,9 @@ fn read_after(image: &Image, body: &Body, start: usize, set: Registers) -> Optio
             }
             FlowControl::IndirectBranch => {
                 // Wherever it leads: every instruction may follow.
-                let tables = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
-                let mut known = false;
-                for reference in tables {
-                    for to in
-                        crate::change::jump_table(image, body, reference.target).unwrap_or_default()
-                    {
-                        known = true;
-                        queue.push((to, watched));
-                    }
-                }
+                let targets = table_targets(image, body);
+                let known = !targets.is_empty();
+                queue.extend(targets.into_iter().map(|to| (to, watched)));
                 if !known {
                     return watched.first();
                 }
@@ -128,6 +230,11 @@ fn arguments(image: &Image, step: &crate::code::Step) -> Registers {
         }
         _ => None,
     });
+    passed(known)
+}
+
+/// The registers of a prototype; all that there are when it is not known.
+fn passed(known: Option<crate::debug::Parameters>) -> Registers {
     let (integer, sse, variadic) = known.map_or((6, 8, true), |p| (p.integer, p.sse, p.variadic));
     let mut set = Registers::default();
     // Optional arguments may be in any of them.

@@ -50,7 +50,8 @@ impl<'a> Contracts<'a> {
                 if replaced.contains_key(caller) || !self.may_rely(*caller, function) {
                     continue;
                 }
-                let live = liveness::live_after_calls(self.pair.old, *caller, function, extra);
+                let live =
+                    liveness::live_after_calls(self.pair.old, *caller, function, extra, &self.old);
                 if let Some(register) = live {
                     let callee = self.pair.old.function(function).name();
                     out.push((
@@ -110,11 +111,18 @@ impl<'a> Contracts<'a> {
                 use crate::debug::Language::Assembler;
                 a.language == Assembler
                     || b.language == Assembler
-                    || (a.is_gcc && b.is_gcc && (a.lto || b.lto || a.name == b.name))
+                    || (allocates(a) && allocates(b) && (a.lto || b.lto || a.name == b.name))
             }
             _ => true,
         }
     }
+}
+
+/// Whether gcc compiled a unit with `-fipa-ra`: on at every level but `-O0`.
+fn allocates(unit: &crate::debug::Unit) -> bool {
+    let words = || unit.producer.split_whitespace();
+    let level = words().filter(|w| w.starts_with("-O")).next_back();
+    unit.is_gcc && level.is_some_and(|l| l != "-O0") && !words().any(|w| w == "-fno-ipa-ra")
 }
 
 fn callers(image: &Image) -> BTreeMap<FunctionId, BTreeSet<FunctionId>> {
