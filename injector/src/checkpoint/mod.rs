@@ -1,0 +1,248 @@
+//! The checkpoint: all threads stopped, none of them at a blind point.
+//!
+//! Takes the process and the blind ranges; stops all threads, judges each, lets the blind ones go
+//! alone for a bounded time, and repeats until the deadline. Between attempts the process runs freely
+//! and untraced. Gives the stopped process, or the frames that were in the way in the last attempt.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`blind`] | where no thread may be |
+//! | [`scan`] | conservative: words of a stack |
+//! | [`unwind`] | precise: frames of a stack |
+//! | [`guess`] | where a thread may come out, when nothing tells |
+//! | [`judge`] | both, into one verdict on a thread |
+
+pub mod blind;
+pub mod guess;
+pub mod judge;
+pub mod scan;
+pub mod unwind;
+
+use crate::address::ProcAddr;
+use crate::error::ApplyError;
+use crate::ptrace::alone;
+use crate::ptrace::process::{StopError, StoppedProcess};
+use crate::ptrace::thread::WaitError;
+use crate::target::maps::Maps;
+use crate::target::memory::ProcessMemory;
+use crate::target::still_there;
+use blind::BlindRanges;
+use judge::{BlindThread, Judge};
+use std::time::{Duration, Instant};
+use unwind::Unwinder;
+
+/// How long all threads are waited for in one attempt.
+const STOP_WITHIN: Duration = Duration::from_millis(200);
+/// How long one thread may run alone.
+const ALONE: Duration = Duration::from_millis(1);
+/// How long threads may run alone in one attempt, all together: this much ...
+const ALONE_BASE: Duration = Duration::from_millis(4);
+/// ... and this much for each thread ...
+const ALONE_EACH: Duration = Duration::from_micros(200);
+/// ... but no more than this.
+const ALONE_MOST: Duration = Duration::from_millis(50);
+/// Pauses between attempts start here, double, and end here.
+const BACKOFF: Duration = Duration::from_micros(500);
+const BACKOFF_MOST: Duration = Duration::from_millis(50);
+
+/// What the search for a checkpoint has cost.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Attempts made.
+    pub attempts: u32,
+    /// Threads in the last one.
+    pub threads: usize,
+    /// The longest time that a failed attempt held the process.
+    pub longest_pause: Duration,
+}
+
+/// What is to be stopped and where it must not stand.
+pub struct Checkpoint<'a> {
+    /// Process id.
+    pub pid: i32,
+    /// Its memory.
+    pub memory: &'a ProcessMemory,
+    /// Where its image is.
+    pub image: ProcAddr,
+    /// Where no thread may be.
+    pub blind: &'a BlindRanges,
+    /// For precise answers.
+    pub unwinder: Unwinder,
+    /// Cost so far.
+    pub search: Search,
+}
+
+/// Threads in the way, or a thread that would not stop.
+type InTheWay = Vec<BlindThread>;
+
+impl Checkpoint<'_> {
+    /// Stops the process at a checkpoint, trying until `deadline`.
+    ///
+    /// # Errors
+    /// The inner error: what was in the way in the last attempt. The outer one: the process ended.
+    pub fn reach(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Result<StoppedProcess, InTheWay>, ApplyError> {
+        let mut backoff = Backoff::new(self.pid);
+        loop {
+            let in_the_way = match self.attempt()? {
+                Ok(stopped) => return Ok(Ok(stopped)),
+                Err(in_the_way) => in_the_way,
+            };
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(Err(in_the_way));
+            }
+            if self.search.attempts == 1 {
+                self.unwinder.load(self.memory);
+            }
+            std::thread::sleep(backoff.next().min(deadline - now));
+        }
+    }
+
+    /// One attempt. Everything runs again when it fails.
+    fn attempt(&mut self) -> Result<Result<StoppedProcess, InTheWay>, ApplyError> {
+        self.search.attempts += 1;
+        let mut process = match StoppedProcess::stop(self.pid, STOP_WITHIN) {
+            Ok(process) => process,
+            Err(StopError::Uninterruptible(tid)) => return Ok(Err(vec![unstoppable(tid)])),
+            Err(e) => return Err(e.into()),
+        };
+        still_there(self.pid, self.memory, self.image)?;
+        self.search.threads = process.threads.len();
+        let in_the_way = self.clear_the_way(&mut process)?;
+        if in_the_way.is_empty() {
+            return Ok(Ok(process));
+        }
+        let pause = process.release();
+        self.search.longest_pause = self.search.longest_pause.max(pause);
+        Ok(Err(in_the_way))
+    }
+
+    /// Judges all threads and lets blind ones run alone, as long as that brings some of them out.
+    fn clear_the_way(&mut self, process: &mut StoppedProcess) -> Result<InTheWay, ApplyError> {
+        if self.blind.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut judge = Judge {
+            memory: self.memory,
+            blind: self.blind,
+            unwinder: &mut self.unwinder,
+            buffer: Vec::new(),
+        };
+        let maps = Maps::of(self.pid)?;
+        let mut blind = Vec::new();
+        for thread in &process.threads {
+            blind.extend(judge.verdict(thread, &maps)?);
+        }
+        let mut moved = Vec::new();
+        let until = Instant::now() + alone_in_all(process.threads.len());
+        let mut first = true;
+        while !blind.is_empty() && !process.in_group_stop() && Instant::now() < until {
+            let before = blind.len();
+            let mut still = Vec::new();
+            for thread in blind {
+                // One that waits may wait for what another blind thread holds: only worth a try
+                // once others have come out.
+                if (first && thread.waiting) || Instant::now() >= until {
+                    still.push(thread);
+                    continue;
+                }
+                let Some(stopped) = process.take(thread.tid) else { continue };
+                let stopped = match alone::run(stopped, &thread.goals, ALONE, process.pace) {
+                    Ok(stopped) => stopped,
+                    Err(WaitError::Ended(_)) => continue,
+                    Err(e) => return Err(e.into()),
+                };
+                still.extend(judge.verdict(&stopped, &maps)?);
+                moved.push(thread.tid);
+                process.put(stopped);
+            }
+            blind = still;
+            first = false;
+            if blind.len() == before {
+                break;
+            }
+        }
+        if blind.is_empty() && !moved.is_empty() {
+            // Those that ran may have mapped and unmapped stacks, and made threads: the verdict that
+            // counts is one on mappings and threads that no longer change.
+            let known = process.threads.len();
+            process.adopt_new()?;
+            let maps = Maps::of(self.pid)?;
+            for (index, thread) in process.threads.iter().enumerate() {
+                if index >= known || moved.contains(&thread.tid()) {
+                    blind.extend(judge.verdict(thread, &maps)?);
+                }
+            }
+        }
+        Ok(blind)
+    }
+}
+
+/// How long threads may run alone in one attempt, all together.
+fn alone_in_all(threads: usize) -> Duration {
+    let each = ALONE_EACH * u32::try_from(threads).unwrap_or(u32::MAX);
+    (ALONE_BASE + each).min(ALONE_MOST)
+}
+
+fn unstoppable(tid: i32) -> BlindThread {
+    BlindThread {
+        tid,
+        points: Vec::new(),
+        goals: Vec::new(),
+        waiting: true,
+        note: "in an uninterruptible system call".into(),
+    }
+}
+
+/// Pauses that grow, with jitter: a program that does something every millisecond must not meet
+/// every attempt at the same point.
+struct Backoff {
+    next: Duration,
+    noise: u64,
+}
+
+impl Backoff {
+    fn new(pid: i32) -> Self {
+        let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::from(d.subsec_nanos()));
+        Self { next: BACKOFF, noise: (nanos << 20 ^ u64::from(pid.unsigned_abs())) | 1 }
+    }
+
+    fn next(&mut self) -> Duration {
+        // Marsaglia's xorshift: any unevenness will do.
+        self.noise ^= self.noise << 13;
+        self.noise ^= self.noise >> 7;
+        self.noise ^= self.noise << 17;
+        let quarters = u32::try_from(self.noise % 4).unwrap_or(0);
+        let pause = self.next / 2 + self.next / 4 * quarters;
+        self.next = (self.next * 2).min(BACKOFF_MOST);
+        pause
+    }
+}
+
+impl From<StopError> for ApplyError {
+    fn from(error: StopError) -> Self {
+        match error {
+            StopError::Ended(_) | StopError::Executed(_) => Self::Died(error.to_string()),
+            StopError::Refused(tid, errno) => {
+                crate::target::process::explain_refusal(tid, errno.desc())
+            }
+            StopError::System(e) => e.into(),
+            StopError::Uninterruptible(_) | StopError::Restless(_) => {
+                Self::Internal(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<WaitError> for ApplyError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Ended(_) | WaitError::Executed(_) => Self::Died(error.to_string()),
+            WaitError::TimedOut(_) => Self::Internal(error.to_string()),
+            WaitError::System(e) => e.into(),
+        }
+    }
+}

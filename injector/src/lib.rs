@@ -1,0 +1,223 @@
+//! Puts a patch bundle into a running process, whole or not at all (DESIGN section 7).
+//!
+//! ```text
+//! bundle -> target/  -> prepare    -> checkpoint/       -> commit/ -> record/
+//!           look at     map and       stop all threads     write,     what the
+//!           it          write the     where none is at     or undo    process holds
+//!                       shadow image  a blind point                   of it
+//!           \______________________ ptrace/: all that is unsafe ____/
+//! ```
+//!
+//! The injector does no analysis: it compares numbers and copies bytes. It links no disassembler and
+//! reads no DWARF but unwinding rows.
+
+pub mod address;
+pub mod checkpoint;
+pub mod commit;
+pub mod error;
+pub mod options;
+pub mod outcome;
+pub mod prepare;
+pub mod ptrace;
+pub mod record;
+pub mod target;
+
+use checkpoint::Checkpoint;
+use checkpoint::blind::BlindRanges;
+use checkpoint::judge::BlindThread;
+use checkpoint::unwind::Unwinder;
+use commit::Commit;
+use dsu_patch_format::{Bundle, OldAddr, codec};
+pub use error::{ApplyError, Blocker, ExitCode};
+pub use options::{ApplyOptions, FailPoint};
+pub use outcome::{Outcome, Phase};
+use prepare::{Prepared, Shadow};
+use ptrace::process::StoppedProcess;
+use ptrace::sched::{Pace, Urgent};
+use std::time::Instant;
+use target::Target;
+
+/// Updates one process, or finds out whether it could be.
+///
+/// The calling thread becomes the tracer of the process's threads for as long as this takes; no other
+/// thread of the caller may wait for that process meanwhile.
+#[must_use]
+pub fn apply(options: &ApplyOptions) -> Outcome {
+    let mut outcome = Outcome::new(options.pid, options.dry_run);
+    // On a crowded machine every step would wait for its turn behind the target's own threads.
+    let _urgent = Pace::now().priority();
+    outcome.result = transaction(options, &mut outcome);
+    outcome
+}
+
+fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), ApplyError> {
+    let start = Instant::now();
+    let (bundle, digest, target) = outcome.timed(Phase::Look, |outcome| {
+        let (bundle, digest) = read_bundle(options)?;
+        outcome.describe(&bundle);
+        let target = Target::look(options.pid, &bundle)?;
+        options.pass(FailPoint::Looked)?;
+        Ok::<_, ApplyError>((bundle, digest, target))
+    })?;
+    let blind = BlindRanges::new(&bundle.plan, &target.map);
+    let mut checkpoint = Checkpoint {
+        pid: target.pid,
+        memory: &target.memory,
+        image: target.image.base,
+        blind: &blind,
+        unwinder: Unwinder::new(target.modules.clone()),
+        search: Default::default(),
+    };
+    let mut update = Update { options, bundle: &bundle, target: &target, start };
+    if options.dry_run {
+        return update.rehearse(&mut checkpoint, &digest, outcome);
+    }
+    let shadow = outcome.timed(Phase::Prepare, |outcome| {
+        let shadow = Shadow::map(&target, &bundle, &digest, options)?;
+        outcome.memory_bytes = shadow.prepared.layout.mapped();
+        outcome.longest_other_pause = shadow.pause;
+        Ok::<_, ApplyError>(shadow)
+    })?;
+    match update.commit(&mut checkpoint, &shadow, outcome) {
+        // Something in the process still leads into the span: it must stay.
+        Err(ApplyError::CommitFailed { cause, left }) if !left.is_empty() => {
+            Err(ApplyError::CommitFailed { cause, left })
+        }
+        Err(e) => Err(outcome.timed(Phase::Undo, |_| shadow.unmap_after(&target, e))),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn read_bundle(options: &ApplyOptions) -> Result<(Bundle, String), ApplyError> {
+    let path = &options.bundle;
+    let failed = |error| ApplyError::BundleFile { path: path.clone(), error };
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > codec::MAX_FILE {
+        let error = std::io::Error::other(format!("{size} bytes are too many for a bundle"));
+        return Err(failed(error));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let bundle = codec::decode(&bytes)?;
+    // The file ends with the digest of all before it, which was checked.
+    let digest = target::elf::hex(bytes.last_chunk::<32>().map_or(&[][..], |d| &d[..]));
+    Ok((bundle, digest))
+}
+
+impl Outcome {
+    fn describe(&mut self, bundle: &Bundle) {
+        let manifest = &bundle.manifest;
+        let updated = manifest.replaced.iter().filter(|f| f.new.is_some());
+        self.functions = updated.map(|f| f.name.clone()).collect();
+        self.builds = (manifest.old.build_id.clone(), manifest.new.build_id.clone());
+        self.file.clone_from(&manifest.old.file);
+    }
+}
+
+/// One update under way.
+struct Update<'a> {
+    options: &'a ApplyOptions,
+    bundle: &'a Bundle,
+    target: &'a Target,
+    start: Instant,
+}
+
+impl Update<'_> {
+    /// Everything that can be done without changing anything.
+    fn rehearse(
+        &mut self,
+        checkpoint: &mut Checkpoint<'_>,
+        digest: &str,
+        outcome: &mut Outcome,
+    ) -> Result<(), ApplyError> {
+        let prepared = outcome
+            .timed(Phase::Prepare, |_| Prepared::compute(self.target, self.bundle, digest))?;
+        outcome.memory_bytes = prepared.layout.mapped();
+        let stopped = self.reach(checkpoint, outcome)?;
+        let verified = commit::verify(&self.target.memory, &prepared.commit);
+        outcome.pause = stopped.release();
+        verified
+    }
+
+    /// Checkpoint and commit; whatever happens, the process goes on.
+    fn commit(
+        &mut self,
+        checkpoint: &mut Checkpoint<'_>,
+        shadow: &Shadow,
+        outcome: &mut Outcome,
+    ) -> Result<(), ApplyError> {
+        let stopped = self.reach(checkpoint, outcome)?;
+        outcome.timed(Phase::Commit, |outcome| {
+            let _urgent = Urgent::begin();
+            let prepared = &shadow.prepared;
+            let result = self.options.pass(FailPoint::Stopped).and_then(|()| {
+                Commit {
+                    memory: &self.target.memory,
+                    plan: &prepared.commit,
+                    record: prepared.layout.record(prepared.span),
+                    journal: shadow.journal,
+                    options: self.options,
+                }
+                .run(&stopped)
+            });
+            outcome.pause = stopped.release();
+            result
+        })
+    }
+
+    /// Stops the process where none of its threads is at a blind point.
+    fn reach(
+        &self,
+        checkpoint: &mut Checkpoint<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<StoppedProcess, ApplyError> {
+        let deadline = self.start + self.options.timeout;
+        let reached = outcome.timed(Phase::Checkpoint, |_| checkpoint.reach(deadline));
+        outcome.attempts = checkpoint.search.attempts;
+        outcome.threads = checkpoint.search.threads;
+        outcome.longest_other_pause =
+            outcome.longest_other_pause.max(checkpoint.search.longest_pause);
+        reached?.map_err(|in_the_way| ApplyError::Blocked {
+            threads: in_the_way.len(),
+            waited_ms: self.start.elapsed().as_millis(),
+            blockers: in_the_way.iter().flat_map(|t| self.explain(t)).collect(),
+        })
+    }
+
+    /// What keeps a thread, in the words of the source.
+    fn explain(&self, thread: &BlindThread) -> Vec<Blocker> {
+        let (pid, tid) = (self.target.pid, thread.tid);
+        let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm"));
+        let blocker = Blocker {
+            tid,
+            thread: name.unwrap_or_default().trim_end().to_owned(),
+            function: String::new(),
+            file: String::new(),
+            line: 0,
+            address: String::new(),
+            note: thread.note.clone(),
+        };
+        if thread.points.is_empty() {
+            return vec![blocker];
+        }
+        let points = thread.points.iter().map(|point| {
+            let (file, line) = self.source_line(point.linked);
+            let function = self.bundle.manifest.replaced.get(point.function as usize);
+            Blocker {
+                function: function.map(|f| f.name.clone()).unwrap_or_default(),
+                file,
+                line,
+                address: point.linked.to_string(),
+                ..blocker.clone()
+            }
+        });
+        points.collect()
+    }
+
+    fn source_line(&self, address: OldAddr) -> (String, u32) {
+        let plan = &self.bundle.plan;
+        let after = plan.lines.partition_point(|row| row.start <= address);
+        let row = after.checked_sub(1).and_then(|i| plan.lines.get(i));
+        let file = row.and_then(|r| plan.files.get(r.file as usize)).cloned().unwrap_or_default();
+        (file, row.map_or(0, |r| r.line))
+    }
+}

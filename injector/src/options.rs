@@ -1,0 +1,72 @@
+//! What the caller of [`crate::apply`] chooses.
+
+use crate::error::ApplyError;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How one update is done.
+#[derive(Debug, Clone)]
+pub struct ApplyOptions {
+    /// The bundle's file.
+    pub bundle: PathBuf,
+    /// The process.
+    pub pid: i32,
+    /// Only find out whether it would work now.
+    pub dry_run: bool,
+    /// How long to wait for threads that are inside replaced functions.
+    pub timeout: Duration,
+    /// Where to fail on purpose. For tests; no command line sets it.
+    pub fail: Vec<FailPoint>,
+}
+
+impl ApplyOptions {
+    /// The defaults: the real thing, within five seconds.
+    #[must_use]
+    pub fn new(bundle: impl Into<PathBuf>, pid: i32) -> Self {
+        Self {
+            bundle: bundle.into(),
+            pid,
+            dry_run: false,
+            timeout: Duration::from_secs(5),
+            fail: Vec::new(),
+        }
+    }
+
+    /// Fails if a test has asked for it here.
+    pub(crate) fn pass(&self, point: FailPoint) -> Result<(), ApplyError> {
+        if self.fail.contains(&point) {
+            Err(ApplyError::Internal(format!("failed on purpose at {point:?}")))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A place where a test makes the update fail, to see that the process stays as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailPoint {
+    /// The process was looked at; nothing was done.
+    Looked,
+    /// The span is reserved; its pieces have no protection yet.
+    Reserved,
+    /// The span is mapped; nothing is in it.
+    Mapped,
+    /// The shadow image is whole.
+    Prepared,
+    /// All threads stand still at checkpoints.
+    Stopped,
+    /// The text was found as expected.
+    Verified,
+    /// The journal is written.
+    Journalled,
+    /// Before the write of the commit with this number, from 0.
+    BeforeWrite(usize),
+    /// After the write of the commit with this number.
+    AfterWrite(usize),
+    /// All is written, the record does not count yet.
+    BeforeApplied,
+    /// The record counts, the threads still stand.
+    Applied,
+    /// Undoing the write with this number fails; to be combined with another one.
+    Undo(usize),
+}

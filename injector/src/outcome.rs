@@ -1,0 +1,201 @@
+//! What an update came to, for people and for tools.
+
+use crate::error::{ApplyError, Blocker, ExitCode};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// The phases of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Bundle and process are read.
+    Look,
+    /// The shadow image is mapped and written.
+    Prepare,
+    /// From the first look at threads until all stand at checkpoints.
+    Checkpoint,
+    /// From there until all of them go on.
+    Commit,
+    /// After a failure: back to what was.
+    Undo,
+}
+
+impl Phase {
+    /// As in `--json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Prepare => "prepare",
+            Self::Checkpoint => "checkpoint",
+            Self::Commit => "commit",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+/// All that is known when an update has ended, well or not.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Process id.
+    pub pid: i32,
+    /// Nothing was to be changed.
+    pub dry_run: bool,
+    /// How it ended.
+    pub result: Result<(), ApplyError>,
+    /// What each phase took.
+    pub phases: Vec<(Phase, Duration)>,
+    /// How long the process stood still for the commit, from the first thread asked to stop until
+    /// the last one went on.
+    pub pause: Duration,
+    /// The longest time that it stood still otherwise: for an attempt in vain, for mappings.
+    pub longest_other_pause: Duration,
+    /// Attempts to find all threads at checkpoints.
+    pub attempts: u32,
+    /// Threads in the last attempt.
+    pub threads: usize,
+    /// Names of the replaced functions.
+    pub functions: Vec<String>,
+    /// Memory that the update costs the process.
+    pub memory_bytes: u64,
+    /// Build ids, from and to.
+    pub builds: (String, String),
+    /// File name of the image.
+    pub file: String,
+}
+
+impl Outcome {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(pid: i32, dry_run: bool) -> Self {
+        Self {
+            pid,
+            dry_run,
+            result: Ok(()),
+            phases: Vec::new(),
+            pause: Duration::ZERO,
+            longest_other_pause: Duration::ZERO,
+            attempts: 0,
+            threads: 0,
+            functions: Vec::new(),
+            memory_bytes: 0,
+            builds: Default::default(),
+            file: String::new(),
+        }
+    }
+
+    /// The class of the outcome.
+    #[must_use]
+    pub fn exit(&self) -> ExitCode {
+        self.result.as_ref().err().map_or(ExitCode::Updated, ApplyError::exit)
+    }
+
+    /// The frames that were in the way.
+    #[must_use]
+    pub fn blockers(&self) -> &[Blocker] {
+        match &self.result {
+            Err(ApplyError::Blocked { blockers, .. }) => blockers,
+            _ => &[],
+        }
+    }
+
+    /// Runs one phase and keeps its time, also when it fails.
+    pub(crate) fn timed<T>(&mut self, phase: Phase, work: impl FnOnce(&mut Self) -> T) -> T {
+        let start = Instant::now();
+        let result = work(self);
+        self.phases.push((phase, start.elapsed()));
+        result
+    }
+
+    /// For tools.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        let phases: serde_json::Map<String, Value> =
+            self.phases.iter().map(|(p, d)| (p.name().into(), micros(*d).into())).collect();
+        let error = self
+            .result
+            .as_ref()
+            .err()
+            .map(|e| json!({ "class": e.exit(), "message": e.to_string() }));
+        let outcome = match (&self.result, self.dry_run) {
+            (Ok(()), false) => json!("updated"),
+            (Ok(()), true) => json!("would-update"),
+            (Err(e), _) => json!(e.exit()),
+        };
+        json!({
+            "outcome": outcome,
+            "exit": self.exit().code(),
+            "pid": self.pid,
+            "dry_run": self.dry_run,
+            "file": self.file,
+            "old_build_id": self.builds.0,
+            "new_build_id": self.builds.1,
+            "pause_us": micros(self.pause),
+            "longest_other_pause_us": micros(self.longest_other_pause),
+            "phases_us": phases,
+            "attempts": self.attempts,
+            "threads": self.threads,
+            "functions": self.functions,
+            "memory_bytes": self.memory_bytes,
+            "blockers": self.blockers(),
+            "error": error,
+        })
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn text(&self, verbose: bool) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_text(&mut out, verbose);
+        out
+    }
+
+    fn write_text(&self, out: &mut String, verbose: bool) -> std::fmt::Result {
+        match &self.result {
+            Ok(()) => self.write_success(out)?,
+            Err(error) => {
+                let what = if self.dry_run { "would not be updated" } else { "not updated" };
+                writeln!(out, "process {} {what}: {error}", self.pid)?;
+                for blocker in self.blockers() {
+                    writeln!(out, "  {blocker}")?;
+                }
+            }
+        }
+        if verbose {
+            writeln!(out, "build {} -> {}", self.builds.0, self.builds.1)?;
+            for name in &self.functions {
+                writeln!(out, "  function {name}")?;
+            }
+            for (phase, time) in &self.phases {
+                writeln!(out, "  {:<10} {:>8} us", phase.name(), time.as_micros())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_success(&self, out: &mut String) -> std::fmt::Result {
+        let (pid, functions) = (self.pid, count(self.functions.len(), "function"));
+        let threads = count(self.threads, "thread");
+        let attempts = count(usize::try_from(self.attempts).unwrap_or(0), "attempt");
+        if self.dry_run {
+            return writeln!(
+                out,
+                "process {pid} would be updated now: {} ({functions}, {threads}, {attempts})",
+                self.file
+            );
+        }
+        writeln!(
+            out,
+            "process {pid} updated: {} ({functions}, paused {} us, {threads}, {attempts}, {} kB)",
+            self.file,
+            self.pause.as_micros(),
+            self.memory_bytes.div_ceil(1024),
+        )
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}

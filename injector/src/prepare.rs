@@ -1,0 +1,387 @@
+//! Prepare: the shadow image gets its place while the process runs on. Nothing can reach it yet.
+//!
+//! Takes the target and the plan; borrows one thread for the remote calls that map the span, writes
+//! the content from outside. Gives a [`Shadow`]; giving it up unmaps the span again. Pieces are mapped
+//! with their final protection, never both writable and executable.
+
+use crate::address::{Bias, ProcAddr};
+use crate::commit::layout::Layout;
+use crate::commit::places::Places;
+use crate::commit::writes::CommitPlan;
+use crate::error::{ApplyError, SysError};
+use crate::options::{ApplyOptions, FailPoint};
+use crate::ptrace::borrow::Borrowed;
+use crate::ptrace::process::{StoppedProcess, seize, thread_ids};
+use crate::ptrace::sched::{Beside, Pace};
+use crate::ptrace::thread::{Stopped, WaitError};
+use crate::record::Record;
+use crate::target::{Target, still_there};
+use dsu_patch_format::Bundle;
+use dsu_patch_format::plan::Protection;
+use nix::errno::Errno;
+use std::time::{Duration, Instant};
+
+/// How long one thread is waited for before another one is tried.
+const STOP_WITHIN: Duration = Duration::from_millis(50);
+/// How long all threads are waited for, where all must be stopped.
+const STOP_ALL_WITHIN: Duration = Duration::from_millis(200);
+/// Threads tried.
+const MAX_CANDIDATES: usize = 8;
+/// Places tried when the process maps something there first.
+const MAX_PLACES: usize = 4;
+
+/// Everything that a commit needs, computed before anything is stopped.
+#[derive(Debug)]
+pub struct Prepared {
+    /// First byte of the span.
+    pub span: ProcAddr,
+    /// How the span is divided.
+    pub layout: Layout,
+    /// Of the shadow image.
+    pub bias: Bias,
+    /// What goes into the record.
+    pub record: Record,
+    /// What the commit writes.
+    pub commit: CommitPlan,
+    /// Content of the segments, fixed up.
+    pub segments: Vec<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Computes everything for the best free place. Changes nothing.
+    ///
+    /// # Errors
+    /// There is no place, or something does not fit it.
+    pub fn compute(target: &Target, bundle: &Bundle, digest: &str) -> Result<Self, ApplyError> {
+        let plan = &bundle.plan;
+        // Sizes do not depend on the place: once for them, once for the content.
+        let mut draft = Self::at(target, bundle, digest, ProcAddr(0), None)?;
+        let span = target.place(draft.layout.len, plan.low_2gib)?;
+        let layout = draft.layout;
+        draft = Self::at(target, bundle, digest, span, Some(layout))?;
+        Ok(draft)
+    }
+
+    fn at(
+        target: &Target,
+        bundle: &Bundle,
+        digest: &str,
+        span: ProcAddr,
+        layout: Option<Layout>,
+    ) -> Result<Self, ApplyError> {
+        let plan = &bundle.plan;
+        // The draft's bias brings nothing next to each other: its map is never the smaller one.
+        let bias = layout.as_ref().map_or(Bias(1 << 60), |l| l.bias(span));
+        let places = Places {
+            map: &target.map,
+            identities: &target.identities,
+            bias,
+            imports: &target.imports,
+        };
+        let replaced = &bundle.manifest.replaced;
+        let (commit, segments) = match &layout {
+            Some(_) => {
+                let name = |entry| {
+                    let found = replaced.iter().find(|f| f.old == entry);
+                    found.map_or_else(|| format!("{entry}"), |f| f.name.clone())
+                };
+                (CommitPlan::new(plan, &places, name)?, places.segments(plan)?)
+            }
+            None => (CommitPlan::draft(plan, &places), Vec::new()),
+        };
+        let record = Record {
+            bundle: digest.to_owned(),
+            old_build_id: bundle.manifest.old.build_id.clone(),
+            new_build_id: bundle.manifest.new.build_id.clone(),
+            image_bias: target.image.bias,
+            sequence: u32::try_from(target.updates.len() + 1).unwrap_or(u32::MAX),
+            when: std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
+            bias: bias.0,
+            span_start: span.0,
+            span_len: layout.as_ref().map_or(0, |l| l.len),
+            map: target.map.compose(&plan.map, bias),
+            identities: commit.identities.clone(),
+            functions: replaced.iter().map(|f| f.name.clone()).collect(),
+        };
+        let layout = match layout {
+            Some(layout) => layout,
+            None => {
+                let size = record.journal_offset().map_err(encoding)? + commit.journal_len();
+                Layout::new(plan, size).ok_or_else(|| {
+                    ApplyError::Unsuitable(
+                        "the shadow image is larger than the address space".into(),
+                    )
+                })?
+            }
+        };
+        Ok(Self { span, layout, bias, record, commit, segments })
+    }
+}
+
+fn encoding(error: postcard::Error) -> ApplyError {
+    ApplyError::Internal(format!("encode the record: {error}"))
+}
+
+/// A span that is mapped in the process. Not undone by being dropped: see [`Shadow::unmap`].
+#[derive(Debug)]
+pub struct Shadow {
+    /// What was prepared.
+    pub prepared: Prepared,
+    /// Where the journal of the record is.
+    pub journal: ProcAddr,
+    /// How long the whole process stood still for it.
+    pub pause: Duration,
+}
+
+impl Shadow {
+    /// Maps and writes the shadow image.
+    ///
+    /// # Errors
+    /// What failed; the span is unmapped again.
+    pub fn map(
+        target: &Target,
+        bundle: &Bundle,
+        digest: &str,
+        options: &ApplyOptions,
+    ) -> Result<Self, ApplyError> {
+        for _ in 0..MAX_PLACES {
+            let prepared = Prepared::compute(target, bundle, digest)?;
+            match map_span(target, &prepared, options) {
+                Ok(pause) => return Self::fill(target, bundle, prepared, options, pause),
+                // The process has mapped something there meanwhile.
+                Err(MapError::Taken) => {}
+                Err(MapError::Other(e)) => return Err(e),
+            }
+        }
+        Err(ApplyError::Unsuitable(format!(
+            "process {} keeps mapping memory where the update should go: try again",
+            target.pid
+        )))
+    }
+
+    fn fill(
+        target: &Target,
+        bundle: &Bundle,
+        prepared: Prepared,
+        options: &ApplyOptions,
+        pause: Duration,
+    ) -> Result<Self, ApplyError> {
+        let record = prepared.layout.record(prepared.span);
+        let offset = prepared.record.journal_offset().map_err(encoding)? as u64;
+        let shadow = Self { prepared, journal: record.offset(offset), pause };
+        match shadow.write_content(target, bundle, record, options) {
+            Ok(()) => Ok(shadow),
+            Err(e) => Err(shadow.unmap_after(target, e)),
+        }
+    }
+
+    fn write_content(
+        &self,
+        target: &Target,
+        bundle: &Bundle,
+        record: ProcAddr,
+        options: &ApplyOptions,
+    ) -> Result<(), ApplyError> {
+        options.pass(FailPoint::Mapped)?;
+        let bytes = self.prepared.record.encode(self.prepared.commit.journal_len());
+        target.memory.write(record, &bytes.map_err(encoding)?)?;
+        for (segment, bytes) in bundle.plan.segments.iter().zip(&self.prepared.segments) {
+            target.memory.write(self.prepared.bias.apply(segment.start.0), bytes)?;
+        }
+        options.pass(FailPoint::Prepared)
+    }
+
+    /// Unmaps the span and gives back the error for which it was given up, with what else failed.
+    #[must_use]
+    pub fn unmap_after(self, target: &Target, cause: ApplyError) -> ApplyError {
+        if matches!(cause, ApplyError::Died(_)) {
+            return cause;
+        }
+        let (start, len) = (self.prepared.span, self.prepared.layout.len);
+        let unmapped = borrow(target).and_then(|mut loan| {
+            loan.call(libc::SYS_munmap, [start.0, len, 0, 0, 0, 0])?;
+            loan.end()
+        });
+        match unmapped {
+            Ok(_) | Err(ApplyError::Died(_)) => cause,
+            Err(e) => ApplyError::Internal(format!(
+                "{cause}; and {len} unused bytes at {start} stay mapped ({e})"
+            )),
+        }
+    }
+}
+
+enum MapError {
+    Taken,
+    Other(ApplyError),
+}
+
+impl<E: Into<ApplyError>> From<E> for MapError {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Reserves the span and gives its pieces their protections.
+fn map_span(
+    target: &Target,
+    prepared: &Prepared,
+    options: &ApplyOptions,
+) -> Result<Duration, MapError> {
+    let mut loan = borrow(target)?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let span = prepared.span;
+    let reserve = flags | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE;
+    let arguments = map_arguments(span, prepared.layout.len, libc::PROT_NONE, reserve);
+    match loan.thread.call(libc::SYS_mmap, arguments)? {
+        Ok(at) if at == span.0 => {}
+        // Kernels before 4.17 do not know the flag and put it elsewhere.
+        Ok(at) => {
+            loan.call(libc::SYS_munmap, [at, prepared.layout.len, 0, 0, 0, 0])?;
+            return Err(MapError::Taken);
+        }
+        Err(Errno::EEXIST) => return Err(MapError::Taken),
+        Err(e) => return Err(refused("mmap", prepared.layout.len, target.pid, e).into()),
+    }
+    let pieces = protect(&mut loan.thread, prepared, options, flags, target.pid);
+    if pieces.is_err() {
+        let arguments = [span.0, prepared.layout.len, 0, 0, 0, 0];
+        loan.call(libc::SYS_munmap, arguments)?;
+    }
+    let pause = loan.end()?;
+    pieces?;
+    Ok(pause)
+}
+
+fn protect(
+    thread: &mut Borrowed,
+    prepared: &Prepared,
+    options: &ApplyOptions,
+    flags: i32,
+    pid: i32,
+) -> Result<(), ApplyError> {
+    options.pass(FailPoint::Reserved)?;
+    for piece in &prepared.layout.pieces {
+        let protection = match piece.protection {
+            Protection::Text => libc::PROT_READ | libc::PROT_EXEC,
+            Protection::ReadOnly => libc::PROT_READ,
+            Protection::Data => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        // Mapped anew, not mprotect'ed: systems that forbid making memory executable allow this.
+        let at = prepared.span.offset(piece.offset);
+        let arguments = map_arguments(at, piece.len, protection, flags | libc::MAP_FIXED);
+        if let Err(e) = thread.call(libc::SYS_mmap, arguments)? {
+            return Err(refused("mmap", piece.len, pid, e));
+        }
+    }
+    Ok(())
+}
+
+fn map_arguments(at: ProcAddr, len: u64, protection: i32, flags: i32) -> [u64; 6] {
+    let number = |n: i32| u64::from(n.cast_unsigned());
+    [at.0, len, number(protection), number(flags), u64::MAX, 0]
+}
+
+fn refused(call: &str, len: u64, pid: i32, errno: Errno) -> ApplyError {
+    ApplyError::Unsuitable(format!(
+        "{call} of {len} bytes in process {pid}: {errno}; the process is out of memory or address \
+         space, or forbidden to map code"
+    ))
+}
+
+/// A thread for remote calls, and what goes with it.
+struct Loan {
+    thread: Borrowed,
+    /// The others, where they had to be stopped.
+    others: Option<StoppedProcess>,
+    _beside: Beside,
+}
+
+impl Loan {
+    /// Runs one system call, which must succeed.
+    fn call(&mut self, number: i64, arguments: [u64; 6]) -> Result<u64, ApplyError> {
+        Ok(self
+            .thread
+            .call(number, arguments)?
+            .map_err(|e| SysError::new(format!("remote system call {number}"), e))?)
+    }
+
+    /// Everything goes on; gives how long the whole process stood still, which is zero where one
+    /// thread alone was stopped.
+    fn end(self) -> Result<Duration, ApplyError> {
+        let thread = self.thread.give_back()?;
+        Ok(match self.others {
+            None => {
+                thread.detach();
+                Duration::ZERO
+            }
+            Some(mut process) => {
+                process.put(thread);
+                process.release()
+            }
+        })
+    }
+}
+
+/// Stops a thread and borrows it. Each step of a remote call needs that thread to run: where more
+/// wants to run than there are processors it would wait for all others each time, so these are stopped
+/// meanwhile; that takes well under a millisecond.
+fn borrow(target: &Target) -> Result<Loan, ApplyError> {
+    if Pace::now() == Pace::Calm {
+        return borrow_one(target);
+    }
+    let mut process = StoppedProcess::stop(target.pid, STOP_ALL_WITHIN)?;
+    still_there(target.pid, &target.memory, target.image.base)?;
+    let tid = process.threads.iter().find(|t| in_call(t)).or(process.threads.first());
+    let thread = tid.map(Stopped::tid).and_then(|tid| process.take(tid));
+    let thread = thread.ok_or_else(|| ended(target))?;
+    let _beside = Beside::thread(target.pid, thread.tid());
+    let thread = Borrowed::new(thread, target.syscall, process.pace)?;
+    Ok(Loan { thread, others: Some(process), _beside })
+}
+
+fn ended(target: &Target) -> ApplyError {
+    ApplyError::Died(format!("process {} has ended", target.pid))
+}
+
+/// Whether a thread was in a system call when it was stopped.
+fn in_call(thread: &Stopped) -> bool {
+    thread.registers().is_ok_and(|r| r.orig_rax.cast_signed() >= 0)
+}
+
+/// Stops one thread and borrows it: one that waits in the kernel when there is one, because it is
+/// in no restartable sequence (rseq(2)) that remote calls would break.
+fn borrow_one(target: &Target) -> Result<Loan, ApplyError> {
+    let mut last = None;
+    let ids = thread_ids(target.pid).map_err(|_| ended(target))?;
+    let tried = ids.len().min(MAX_CANDIDATES);
+    for (index, tid) in ids.into_iter().take(tried).enumerate() {
+        let _beside = Beside::thread(target.pid, tid);
+        let Some(running) = seize(tid)? else { continue };
+        if running.interrupt().is_err() {
+            continue;
+        }
+        let thread: Stopped = match running.wait(Instant::now() + STOP_WITHIN, Pace::Calm) {
+            Ok(thread) => thread,
+            Err(WaitError::Executed(_)) => return Err(WaitError::Executed(tid).into()),
+            Err(e) => {
+                last = Some(e);
+                continue;
+            }
+        };
+        still_there(target.pid, &target.memory, target.image.base)?;
+        if in_call(&thread) || index + 1 == tried {
+            let thread = Borrowed::new(thread, target.syscall, Pace::Calm)?;
+            return Ok(Loan { thread, others: None, _beside });
+        }
+    }
+    Err(match last {
+        Some(WaitError::TimedOut(tid)) => ApplyError::Unsuitable(format!(
+            "process {} has no thread that can be stopped: thread {tid} is in an uninterruptible \
+             system call, or frozen",
+            target.pid
+        )),
+        Some(e) => e.into(),
+        None => ended(target),
+    })
+}

@@ -1,0 +1,20 @@
+//! ptrace(2) and what goes with it: the state of threads in types, remote system calls, running one
+//! thread alone.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`sys`] | the system calls; all unsafe code of the project |
+//! | [`stop`] | what a wait status means |
+//! | [`thread`] | [`thread::Running`] and [`thread::Stopped`] |
+//! | [`process`] | [`process::StoppedProcess`]: every thread at once |
+//! | [`borrow`] | [`borrow::Borrowed`]: remote system calls in a stopped thread |
+//! | [`alone`] | one thread runs to an address while the others stand still |
+//! | [`sched`] | when and where the tool itself runs |
+
+pub mod alone;
+pub mod borrow;
+pub mod process;
+pub mod sched;
+pub mod stop;
+pub mod sys;
+pub mod thread;

@@ -1,0 +1,219 @@
+//! The whole process, stopped: the only state in which a commit may write.
+//!
+//! Takes a pid; gives all its threads, each standing still, until no new one appears. Every thread
+//! is seized and interrupted first and only then waited for: one after the other costs fifty times
+//! as long with many busy threads (PEERS.md). Dropping it lets every thread go on as it was: stopped
+//! processes stay stopped, and signals that were about to be taken are taken.
+
+use super::sched::{Pace, Patience, Urgent};
+use super::thread::{Running, Stopped, WaitError};
+use crate::error::SysError;
+use crate::target::process::Status;
+use nix::errno::Errno;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Passes over the thread list before a process that keeps making threads is left alone.
+const MAX_PASSES: usize = 64;
+/// How long threads are waited for that were made while the others stood still.
+const ADOPT_WITHIN: Duration = Duration::from_millis(50);
+
+/// All threads of a process, standing still.
+#[derive(Debug)]
+pub struct StoppedProcess {
+    /// Process id.
+    pub pid: i32,
+    /// Its threads, by id.
+    pub threads: Vec<Stopped>,
+    /// When the first one was asked to stop.
+    pub since: Instant,
+    /// How to wait for one of them that runs alone.
+    pub pace: Pace,
+    /// All thread ids seen.
+    known: BTreeSet<i32>,
+    /// Ends after the threads go on: fields are dropped in this order.
+    urgent: Option<Urgent>,
+}
+
+/// Why a process could not be stopped whole. All of it runs again.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// A thread waits in the kernel without regard for signals.
+    #[error("thread {0} is in an uninterruptible system call")]
+    Uninterruptible(i32),
+    /// Threads appear faster than they can be stopped.
+    #[error("process {0} makes new threads faster than they can be stopped")]
+    Restless(i32),
+    /// It has ended.
+    #[error("process {0} has ended")]
+    Ended(i32),
+    /// It runs another program.
+    #[error("process {0} has executed another program")]
+    Executed(i32),
+    /// A thread may not be traced.
+    #[error("trace thread {0}: {1}")]
+    Refused(i32, Errno),
+    /// An operation failed.
+    #[error(transparent)]
+    System(#[from] SysError),
+}
+
+/// The ids of all threads of a process.
+///
+/// # Errors
+/// The process has ended.
+pub fn thread_ids(pid: i32) -> Result<Vec<i32>, SysError> {
+    let path = format!("/proc/{pid}/task");
+    let list = std::fs::read_dir(&path).map_err(|e| SysError::io(format!("list {path}"), &e))?;
+    Ok(list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Seizes one thread. `None` when it is ending, which it may do at any time.
+///
+/// # Errors
+/// It lives and may not be traced.
+pub fn seize(tid: i32) -> Result<Option<Running>, StopError> {
+    match Running::seize(tid) {
+        Ok(running) => Ok(Some(running)),
+        Err(Errno::ESRCH) => Ok(None),
+        Err(Errno::EPERM) => match Status::of(tid) {
+            None => Ok(None),
+            Some(status) if status.is_dead() => Ok(None),
+            // Made by a thread that is traced already: it is ours from birth.
+            Some(status) if status.tracer == nix::unistd::gettid().as_raw() => {
+                Ok(Some(Running::born(tid)))
+            }
+            Some(_) => Err(StopError::Refused(tid, Errno::EPERM)),
+        },
+        Err(e) => Err(StopError::Refused(tid, e)),
+    }
+}
+
+impl StoppedProcess {
+    /// Stops all threads, or none.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub fn stop(pid: i32, within: Duration) -> Result<Self, StopError> {
+        let mut known = BTreeSet::new();
+        let mut running = Vec::new();
+        // Seizing disturbs nobody: all of it happens before the first interrupt.
+        for _ in 0..MAX_PASSES {
+            let new = seize_new(pid, &mut known)?;
+            if new.is_empty() {
+                break;
+            }
+            running.extend(new);
+        }
+        let pace = Pace::now();
+        let urgent = pace.priority();
+        let threads = Vec::with_capacity(running.len());
+        let since = Instant::now();
+        let mut process = Self { pid, threads, since, pace, known, urgent };
+        process.stop_until_stable(running, since + within)?;
+        // If the crowd was this process's own threads, there is none any more.
+        process.pace = Pace::now();
+        if process.pace == Pace::Calm {
+            process.urgent = None;
+        }
+        Ok(process)
+    }
+
+    /// Threads that appeared since the process was stopped: made by one that ran alone.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub fn adopt_new(&mut self) -> Result<(), StopError> {
+        self.stop_until_stable(Vec::new(), Instant::now() + ADOPT_WITHIN)
+    }
+
+    fn stop_until_stable(
+        &mut self,
+        mut running: Vec<Running>,
+        until: Instant,
+    ) -> Result<(), StopError> {
+        for _ in 0..MAX_PASSES {
+            for thread in &running {
+                // One that has ended says so when it is waited for.
+                let _ = thread.interrupt();
+            }
+            self.collect(running, until)?;
+            running = seize_new(self.pid, &mut self.known)?;
+            if running.is_empty() {
+                let nobody = self.threads.is_empty();
+                return if nobody { Err(StopError::Ended(self.pid)) } else { Ok(()) };
+            }
+        }
+        Err(StopError::Restless(self.pid))
+    }
+
+    /// Waits for all of `running`.
+    fn collect(&mut self, mut running: Vec<Running>, until: Instant) -> Result<(), StopError> {
+        let mut patience = Patience::at(self.pace);
+        while !running.is_empty() {
+            let mut waiting = Vec::new();
+            for thread in running {
+                let tid = thread.tid();
+                match thread.poll() {
+                    Ok(Ok(stopped)) => self.threads.push(stopped),
+                    Ok(Err(thread)) => waiting.push(thread),
+                    Err(WaitError::Ended(_)) => {}
+                    Err(WaitError::Executed(_)) => return Err(StopError::Executed(self.pid)),
+                    Err(WaitError::TimedOut(_)) => return Err(StopError::Uninterruptible(tid)),
+                    Err(WaitError::System(e)) => return Err(e.into()),
+                }
+            }
+            running = waiting;
+            let late = Instant::now() >= until;
+            if late {
+                // A main thread that has ended before the others stays as a zombie without a word.
+                running.retain(|t| Status::of(t.tid()).is_some_and(|s| !s.is_dead()));
+            }
+            match running.first() {
+                Some(thread) if late => return Err(StopError::Uninterruptible(thread.tid())),
+                Some(_) => patience.pause(),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a signal such as Ctrl-Z's has stopped the process.
+    #[must_use]
+    pub fn in_group_stop(&self) -> bool {
+        self.threads.iter().any(Stopped::in_group_stop)
+    }
+
+    /// Lets all threads go on, untraced; gives how long the first one to stop has stood still.
+    #[must_use = "the pause belongs in the report"]
+    pub fn release(mut self) -> Duration {
+        // Those that go on first must not keep the others waiting.
+        let _urgent = Urgent::begin();
+        for thread in self.threads.drain(..) {
+            thread.detach();
+        }
+        self.since.elapsed()
+    }
+
+    /// Takes one thread out, to run it alone.
+    pub fn take(&mut self, tid: i32) -> Option<Stopped> {
+        let index = self.threads.iter().position(|t| t.tid() == tid)?;
+        Some(self.threads.swap_remove(index))
+    }
+
+    /// Puts a thread back that was taken out.
+    pub fn put(&mut self, thread: Stopped) {
+        self.threads.push(thread);
+    }
+}
+
+/// Threads that were not there at the last look.
+fn seize_new(pid: i32, known: &mut BTreeSet<i32>) -> Result<Vec<Running>, StopError> {
+    let mut new = Vec::new();
+    for tid in thread_ids(pid).map_err(|_| StopError::Ended(pid))? {
+        if known.insert(tid) {
+            new.extend(seize(tid)?);
+        }
+    }
+    Ok(new)
+}

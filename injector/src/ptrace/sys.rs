@@ -1,0 +1,113 @@
+//! The system calls, one function each: the only unsafe code of the project.
+//!
+//! Each takes plain numbers and gives plain numbers or an errno; what may be called when is the
+//! matter of the types above it. nix is not used for these: its wait status has no real-time
+//! signals.
+#![allow(unsafe_code)]
+
+use libc::{c_int, c_long, c_uint, c_void};
+use nix::errno::Errno;
+
+/// Registers of a stopped thread, as `struct user_regs_struct` of sys/user.h.
+pub type Registers = libc::user_regs_struct;
+
+/// A `ptrace` request whose address and data are numbers.
+fn request(request: c_uint, tid: i32, address: usize, data: usize) -> Result<c_long, Errno> {
+    // SAFETY: the callers below only make requests that the kernel takes by value: address and data
+    // are not pointers into this process.
+    let result = unsafe { libc::ptrace(request, tid, address, data) };
+    Errno::result(result)
+}
+
+/// `PTRACE_SEIZE`: the thread runs on, traced.
+pub fn seize(tid: i32, options: c_int) -> Result<(), Errno> {
+    let options = usize::try_from(options).map_err(|_| Errno::EINVAL)?;
+    request(libc::PTRACE_SEIZE, tid, 0, options).map(drop)
+}
+
+/// `PTRACE_INTERRUPT`: the thread stops soon.
+pub fn interrupt(tid: i32) -> Result<(), Errno> {
+    request(libc::PTRACE_INTERRUPT, tid, 0, 0).map(drop)
+}
+
+/// How a stopped thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// `PTRACE_CONT`: until something happens.
+    Freely,
+    /// `PTRACE_SYSCALL`: until it enters or leaves a system call.
+    ToSystemCall,
+    /// `PTRACE_DETACH`: untraced.
+    Untraced,
+}
+
+/// Lets a stopped thread go on, delivering `signal` (0: none).
+pub fn resume(tid: i32, how: Resume, signal: i32) -> Result<(), Errno> {
+    let kind = match how {
+        Resume::Freely => libc::PTRACE_CONT,
+        Resume::ToSystemCall => libc::PTRACE_SYSCALL,
+        Resume::Untraced => libc::PTRACE_DETACH,
+    };
+    request(kind, tid, 0, usize::try_from(signal).map_err(|_| Errno::EINVAL)?).map(drop)
+}
+
+/// `PTRACE_GETREGS`.
+pub fn registers(tid: i32) -> Result<Registers, Errno> {
+    let mut registers = std::mem::MaybeUninit::<Registers>::zeroed();
+    // SAFETY: data points to a whole `user_regs_struct`, which the kernel fills.
+    let result = unsafe {
+        libc::ptrace(libc::PTRACE_GETREGS, tid, 0usize, registers.as_mut_ptr().cast::<c_void>())
+    };
+    Errno::result(result)?;
+    // SAFETY: it was zeroed, and every bit pattern is a valid `user_regs_struct` of integers.
+    Ok(unsafe { registers.assume_init() })
+}
+
+/// `PTRACE_SETREGS`.
+pub fn set_registers(tid: i32, registers: &Registers) -> Result<(), Errno> {
+    let data: *const Registers = registers;
+    // SAFETY: data points to a whole `user_regs_struct`, which the kernel reads.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETREGS, tid, 0usize, data.cast::<c_void>()) };
+    Errno::result(result).map(drop)
+}
+
+/// The `si_code` of the signal that a thread stopped with (`PTRACE_GETSIGINFO`).
+pub fn signal_code(tid: i32) -> Result<c_int, Errno> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: data points to a whole `siginfo_t`, which the kernel fills.
+    let result = unsafe {
+        libc::ptrace(libc::PTRACE_GETSIGINFO, tid, 0usize, info.as_mut_ptr().cast::<c_void>())
+    };
+    Errno::result(result)?;
+    // SAFETY: it was zeroed, and every bit pattern of the fields read is valid.
+    Ok(unsafe { info.assume_init() }.si_code)
+}
+
+/// Writes debug register `number` (0 to 7) of a stopped thread (`PTRACE_POKEUSER`).
+pub fn set_debug_register(tid: i32, number: usize, value: u64) -> Result<(), Errno> {
+    let offset = std::mem::offset_of!(libc::user, u_debugreg) + number.min(7) * 8;
+    let value = usize::try_from(value).map_err(|_| Errno::EINVAL)?;
+    request(libc::PTRACE_POKEUSER, tid, offset, value).map(drop)
+}
+
+/// `waitpid` for one thread without blocking; `None` when nothing has happened to it.
+pub fn poll(tid: i32) -> Result<Option<c_int>, Errno> {
+    let mut status = 0;
+    // SAFETY: status is an int that the kernel may write.
+    let result = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+    Ok((Errno::result(result)? != 0).then_some(status))
+}
+
+/// Sets this thread's scheduling policy and real-time priority.
+pub fn set_scheduler(policy: c_int, priority: c_int) -> Result<(), Errno> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameter is a whole `sched_param`, which the kernel reads.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    Errno::result(result).map(drop)
+}
+
+/// This thread's scheduling policy.
+pub fn scheduler() -> Result<c_int, Errno> {
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::sched_getscheduler(0) })
+}

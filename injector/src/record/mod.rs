@@ -1,0 +1,244 @@
+//! What the process itself holds of its updates.
+//!
+//! Each update puts a record at the start of its span, in a read-only mapping of its own behind a
+//! guard page. A record counts only when its state word says *applied*; the commit writes that word
+//! last. Takes the process's mappings and memory; gives the records of one image, oldest first. A
+//! record that does not parse is none: it is not this tool's.
+//!
+//! ```text
+//! 0   8  magic "DSURECRD"
+//! 8   4  format version
+//! 12  4  state: 0 prepared, 1 committing, 2 applied
+//! 16  8  length of the body
+//! 24  8  length of the journal
+//! 32     body, postcard
+//! ..     journal: old and new bytes of every write of the commit, filled in before the first
+//! ```
+
+pub mod map;
+
+use crate::address::{Bias, ProcAddr};
+use crate::error::SysError;
+use crate::target::maps::Maps;
+use crate::target::memory::ReadMemory;
+use map::AddressMap;
+use serde::{Deserialize, Serialize};
+
+/// First bytes of a record.
+pub const MAGIC: &[u8; 8] = b"DSURECRD";
+/// The one version that this release reads and writes.
+pub const VERSION: u32 = 1;
+/// Where the state word is.
+pub const STATE_AT: u64 = 12;
+/// Bytes before the body.
+pub const HEADER: usize = 32;
+/// No record is larger: what claims to be is not one.
+const MAX_BODY: u64 = 1 << 28;
+
+/// How far an update has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// Mapped and written; nothing can reach it.
+    Prepared = 0,
+    /// The journal is filled in and its writes are under way.
+    Committing = 1,
+    /// The process runs NEW.
+    Applied = 2,
+}
+
+impl State {
+    /// The word in memory.
+    #[must_use]
+    pub fn word(self) -> [u8; 4] {
+        (self as u32).to_le_bytes()
+    }
+
+    fn of(word: u32) -> Option<Self> {
+        [Self::Prepared, Self::Committing, Self::Applied].into_iter().find(|s| *s as u32 == word)
+    }
+}
+
+/// A function of the version that now runs whose pointers hold another address than its code's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Entry as linked in the version that now runs.
+    #[serde(with = "postcard::fixint::le")]
+    pub entry: u64,
+    /// The address that pointers to it hold.
+    #[serde(with = "postcard::fixint::le")]
+    pub identity: u64,
+    /// The `jmp rel32` that leads from there to its code.
+    #[serde(with = "postcard::fixint::le")]
+    pub jump: u64,
+}
+
+/// The content of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Digest of the bundle, hexadecimal.
+    pub bundle: String,
+    /// Build id of the version before.
+    pub old_build_id: String,
+    /// Build id of the version that runs after it.
+    pub new_build_id: String,
+    /// Load bias of the image: which of the process's images it belongs to.
+    pub image_bias: Bias,
+    /// 1 for the first update of the image.
+    pub sequence: u32,
+    /// Seconds since 1970, when it was prepared.
+    #[serde(with = "postcard::fixint::le")]
+    pub when: u64,
+    /// Bias of the shadow image.
+    #[serde(with = "postcard::fixint::le")]
+    pub bias: u64,
+    /// First byte of the span, the guard page.
+    #[serde(with = "postcard::fixint::le")]
+    pub span_start: u64,
+    /// Bytes of the span.
+    #[serde(with = "postcard::fixint::le")]
+    pub span_len: u64,
+    /// Where the linked addresses of the version that now runs are.
+    pub map: AddressMap,
+    /// Its functions whose identity is elsewhere, ascending by entry.
+    pub identities: Vec<Identity>,
+    /// Names of the functions that it replaced.
+    pub functions: Vec<String>,
+}
+
+impl Record {
+    /// The bytes of a record in state *prepared*, with room for a journal.
+    ///
+    /// # Errors
+    /// Never in practice; postcard's own.
+    pub fn encode(&self, journal: usize) -> Result<Vec<u8>, postcard::Error> {
+        let body = postcard::to_stdvec(self)?;
+        let mut out = Vec::with_capacity(HEADER + body.len() + journal);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&State::Prepared.word());
+        out.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        out.extend_from_slice(&(journal as u64).to_le_bytes());
+        out.extend_from_slice(&body);
+        out.resize(out.len() + journal, 0);
+        Ok(out)
+    }
+
+    /// Where the journal starts in the encoded record.
+    ///
+    /// # Errors
+    /// As [`Record::encode`].
+    pub fn journal_offset(&self) -> Result<usize, postcard::Error> {
+        Ok(HEADER + postcard::to_stdvec(self)?.len())
+    }
+}
+
+/// A record as found in a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it starts.
+    pub at: ProcAddr,
+    /// How far its update has come.
+    pub state: State,
+    /// Content.
+    pub record: Record,
+}
+
+/// All records in the process, by image and age. A mapping that is not a record is skipped.
+#[must_use]
+pub fn find_all(memory: &impl ReadMemory, maps: &Maps) -> Vec<Found> {
+    let candidate = |m: &&crate::target::maps::Mapping| {
+        m.readable && !m.writable && !m.executable && m.private && m.inode == 0
+    };
+    let mut found: Vec<Found> = maps
+        .0
+        .iter()
+        .filter(candidate)
+        .filter_map(|m| read(memory, m.start, m.end.since(m.start)).ok().flatten())
+        .collect();
+    found.sort_by_key(|f| (f.record.image_bias.0, f.record.sequence));
+    found
+}
+
+fn read(memory: &impl ReadMemory, at: ProcAddr, room: u64) -> Result<Option<Found>, SysError> {
+    let mut header = [0; HEADER];
+    if room < HEADER as u64 {
+        return Ok(None);
+    }
+    memory.read(at, &mut header)?;
+    let word =
+        |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
+    let len = u64::from(word(16)) | u64::from(word(20)) << 32;
+    let state = State::of(word(12));
+    let fits = len <= MAX_BODY && len <= room - HEADER as u64;
+    let (true, VERSION, Some(state), true) = (&header[..8] == MAGIC, word(8), state, fits) else {
+        return Ok(None);
+    };
+    let Ok(len) = usize::try_from(len) else { return Ok(None) };
+    let body = memory.read_vec(at.offset(HEADER as u64), len)?;
+    let record = postcard::from_bytes::<Record>(&body).ok().filter(|r| r.map.is_sound());
+    Ok(record.map(|record| Found { at, state, record }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::memory::FakeMemory;
+
+    fn record() -> Record {
+        Record {
+            bundle: "ab".into(),
+            old_build_id: "01".into(),
+            new_build_id: "02".into(),
+            image_bias: Bias(0x5000),
+            sequence: 1,
+            when: 7,
+            bias: 0,
+            span_start: 0,
+            span_len: 0,
+            map: AddressMap::of_image(0, 0x1000, Bias(0x5000)),
+            identities: vec![Identity { entry: 1, identity: 2, jump: 3 }],
+            functions: vec!["f".into()],
+        }
+    }
+
+    fn maps() -> Maps {
+        Maps::parse(b"1000-3000 r--p 00000000 00:00 0\n4000-5000 rw-p 00000000 00:00 0\n")
+    }
+
+    #[test]
+    fn round_trip() {
+        let mut bytes = record().encode(16).unwrap();
+        bytes.resize(0x2000, 0);
+        let memory = FakeMemory(vec![(ProcAddr(0x1000), bytes.clone())]);
+        let found = find_all(&memory, &maps());
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].state, &found[0].record), (State::Prepared, &record()));
+        bytes[12..16].copy_from_slice(&State::Applied.word());
+        let memory = FakeMemory(vec![(ProcAddr(0x1000), bytes)]);
+        assert_eq!(find_all(&memory, &maps())[0].state, State::Applied);
+    }
+
+    #[test]
+    fn the_size_does_not_depend_on_addresses() {
+        let mut far = record();
+        far.bias = u64::MAX;
+        far.span_start = 0x7fff_ffff_0000;
+        far.map = AddressMap::of_image(0, 0x1000, Bias(0x7fff_0000_0000));
+        assert_eq!(far.encode(0).unwrap().len(), record().encode(0).unwrap().len());
+    }
+
+    #[test]
+    fn what_is_damaged_is_no_record() {
+        let good = record().encode(0).unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1 << bit;
+                bytes.resize(0x2000, 0);
+                // No panic; whether a flipped bit in a name is noticed does not matter here.
+                let _ = find_all(&FakeMemory(vec![(ProcAddr(0x1000), bytes)]), &maps());
+            }
+        }
+    }
+}

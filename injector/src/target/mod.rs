@@ -1,0 +1,217 @@
+//! The process as it is: what runs in it, what is free in it, where symbols are. Nothing is stopped
+//! and nothing is written.
+//!
+//! Takes a pid and a bundle; gives a [`Target`], or the refusal: no such process, not permitted,
+//! another machine, another build, updated already, an import missing, no address space near enough.
+
+pub mod dynamic;
+pub mod elf;
+pub mod imports;
+pub mod maps;
+pub mod memory;
+pub mod module;
+pub mod process;
+pub mod space;
+
+use crate::address::ProcAddr;
+use crate::error::ApplyError;
+use crate::record::map::AddressMap;
+use crate::record::{self, Found, Identity, State};
+use dsu_patch_format::Bundle;
+use dsu_patch_format::manifest::ImageKind;
+use imports::Scope;
+use maps::Maps;
+use memory::{ProcessMemory, ReadMemory};
+use module::Module;
+use nix::errno::Errno;
+use space::Wanted;
+
+/// What the first phase finds out.
+#[derive(Debug)]
+pub struct Target {
+    /// Process id.
+    pub pid: i32,
+    /// Its memory.
+    pub memory: ProcessMemory,
+    /// All its images.
+    pub modules: Vec<Module>,
+    /// The one to update.
+    pub image: Module,
+    /// Updates of that image that count, oldest first.
+    pub updates: Vec<Found>,
+    /// Where OLD's addresses are.
+    pub map: AddressMap,
+    /// OLD's functions whose identity is elsewhere.
+    pub identities: Vec<Identity>,
+    /// Addresses of the plan's imports.
+    pub imports: Vec<u64>,
+    /// A `syscall` instruction in the process.
+    pub syscall: ProcAddr,
+}
+
+impl Target {
+    /// Looks at the process.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn look(pid: i32, bundle: &Bundle) -> Result<Self, ApplyError> {
+        let status = process::check(pid)?;
+        process::check_machine(pid)?;
+        let memory = ProcessMemory::open(pid).map_err(|e| match e.errno {
+            Errno::EACCES | Errno::EPERM => process::explain_refusal(pid, e.errno.desc()),
+            Errno::ENOENT => ApplyError::NoProcess(format!("process {pid} has ended")),
+            _ => e.into(),
+        })?;
+        refuse_seccomp(pid, status.seccomp)?;
+        let maps = Maps::of(pid)?;
+        let modules = Module::all(&memory, &maps);
+        let records = record::find_all(&memory, &maps);
+        let found = find_image(bundle, pid, &memory, &modules, records)?;
+        let plan = &bundle.plan;
+        let (map, identities) = match found.updates.last() {
+            Some(last) => (last.record.map.clone(), last.record.identities.clone()),
+            None => {
+                let (start, end) = (plan.old_start.0, plan.old_end.0);
+                (AddressMap::of_image(start, end, found.image.bias), Vec::new())
+            }
+        };
+        let executable = executable(&modules, pid);
+        let scope = Scope::new(&memory, &modules, executable);
+        let imports = plan.imports.iter().map(|i| scope.resolve(i)).collect::<Result<_, _>>()?;
+        let syscall = find_syscall(&memory, &maps).ok_or_else(|| {
+            ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
+        })?;
+        let Chosen { image, updates } = found;
+        Ok(Self { pid, memory, image, updates, map, identities, imports, syscall, modules })
+    }
+
+    /// A free place of `size` bytes for the shadow image.
+    ///
+    /// # Errors
+    /// There is none near enough.
+    pub fn place(&self, size: u64, low_2gib: bool) -> Result<ProcAddr, ApplyError> {
+        let maps = Maps::of(self.pid)?;
+        let (start, end) = self.map.extent().unwrap_or((self.image.start, self.image.end));
+        let wanted = Wanted {
+            size,
+            reach_start: start.min(self.image.start),
+            reach_end: end.max(self.image.end),
+            low_2gib,
+        };
+        space::find(&maps, &wanted).ok_or_else(|| {
+            ApplyError::Unsuitable(format!(
+                "no {size} bytes of free address space {} {}",
+                if low_2gib { "below 2 GiB and" } else { "" },
+                format_args!("within 2 GiB of {} in process {}", self.image.name, self.pid)
+            ))
+        })
+    }
+}
+
+/// Checks, once threads of `pid` are stopped, that they are those of the program that was looked at.
+/// The memory that is held open ends with the address space that it was opened on: between two
+/// attempts the program may have ended or executed another one, and its pid may be another's.
+///
+/// # Errors
+/// They are not.
+pub fn still_there(pid: i32, memory: &ProcessMemory, image: ProcAddr) -> Result<(), ApplyError> {
+    let mut magic = [0; 4];
+    match memory.read(image, &mut magic) {
+        Ok(()) if magic == object::elf::ELFMAG => Ok(()),
+        _ => Err(ApplyError::Died(format!(
+            "process {pid} has ended or executed another program meanwhile"
+        ))),
+    }
+}
+
+/// The image that the bundle is for, and its updates.
+struct Chosen {
+    image: Module,
+    updates: Vec<Found>,
+}
+
+/// The program itself, by the device and inode of `/proc/PID/exe`; its path may be gone.
+fn executable(modules: &[Module], pid: i32) -> Option<&Module> {
+    let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let link = link.to_string_lossy();
+    modules.iter().find(|m| *m.name == *link)
+}
+
+fn find_image(
+    bundle: &Bundle,
+    pid: i32,
+    memory: &ProcessMemory,
+    modules: &[Module],
+    records: Vec<Found>,
+) -> Result<Chosen, ApplyError> {
+    let old = &bundle.manifest.old;
+    let new = &bundle.manifest.new;
+    let mut same_name = None;
+    let mut found: Option<Chosen> = None;
+    for module in modules {
+        let Some(loaded) = module.build_id(memory) else { continue };
+        let updates: Vec<Found> = records
+            .iter()
+            .filter(|r| r.record.image_bias == module.bias && r.state == State::Applied)
+            .cloned()
+            .collect();
+        let runs = updates.last().map_or(&loaded, |u| &u.record.new_build_id).clone();
+        if runs == new.build_id {
+            return Err(ApplyError::AlreadyApplied(format!(
+                "process {pid} runs {} already: build {runs} of {}{}",
+                new.file,
+                module.file_name(),
+                if updates.is_empty() { ", since its start" } else { ", by an update" },
+            )));
+        }
+        if runs == old.build_id {
+            if found.is_some() {
+                return Err(ApplyError::Unsuitable(format!(
+                    "process {pid} has loaded {} twice, and one bundle updates one image",
+                    old.file
+                )));
+            }
+            found = Some(Chosen { image: module.clone(), updates });
+        } else if module.file_name() == old.file || old.kind == ImageKind::Executable {
+            let updated = updates.len();
+            same_name.get_or_insert((module.file_name().to_owned(), runs, updated));
+        }
+    }
+    found.ok_or_else(|| {
+        let seen = match same_name {
+            Some((name, runs, 0)) => format!("its {name} is build {runs}"),
+            Some((name, runs, n)) => format!("its {name} is build {runs}, after {n} updates"),
+            None => format!("it maps no file of the name {}", old.file),
+        };
+        ApplyError::WrongBuild(format!(
+            "process {pid} does not run build {} of {}: {seen}; make the bundle from the build that \
+             runs, or name the right process",
+            old.build_id, old.file
+        ))
+    })
+}
+
+/// A filter may kill the process for the system calls that apply makes in it.
+fn refuse_seccomp(pid: i32, mode: u32) -> Result<(), ApplyError> {
+    if mode == 0 {
+        return Ok(());
+    }
+    let kind = if mode == 1 { "strict mode" } else { "a filter" };
+    Err(ApplyError::Unsuitable(format!(
+        "process {pid} runs under seccomp ({kind}), which may kill it for the mmap that an update \
+         needs; this release does not update such processes"
+    )))
+}
+
+/// Finds `syscall; ret` or else `syscall`, in the vDSO first, then in any code.
+fn find_syscall(memory: &impl ReadMemory, maps: &Maps) -> Option<ProcAddr> {
+    const MOST: u64 = 4 << 20;
+    let mut code: Vec<_> = maps.0.iter().filter(|m| m.executable && m.readable).collect();
+    code.sort_by_key(|m| &*m.name != "[vdso]");
+    code.iter().find_map(|mapping| {
+        let len = usize::try_from(mapping.end.since(mapping.start).min(MOST)).ok()?;
+        let bytes = memory.read_vec(mapping.start, len).ok()?;
+        let at = bytes.windows(2).position(|w| w == [0x0f, 0x05])?;
+        Some(mapping.start.offset(at as u64))
+    })
+}

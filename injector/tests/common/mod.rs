@@ -1,0 +1,434 @@
+//! What the tests of the injector share: two builds of a small C program, a bundle made of them by
+//! hand, a running child that answers questions, pictures of its memory.
+//!
+//! The bundles here are made without dsu-build: whole functions of NEW, with their calls and
+//! operands that lead to named symbols fixed up by comparing numbers. That is enough for programs
+//! that were written for it.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use dsu_injector::{ApplyOptions, Outcome, apply};
+use dsu_patch_format::manifest::{BuildInfo, ImageKind, Manifest, ReplacedFunction};
+use dsu_patch_format::plan::{
+    BlindRange, DataWrite, Fixup, FixupKind, Identity, LineRow, MapRun, MapTarget, Plan,
+    Protection, Redirect, RedirectForm, Segment, Target,
+};
+use dsu_patch_format::{Bundle, NewAddr, OldAddr, encode};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Every wait of a test ends after this.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A function or variable of a build.
+#[derive(Debug, Clone)]
+pub struct Symbol {
+    pub address: u64,
+    pub size: u64,
+    pub is_function: bool,
+    pub bytes: Vec<u8>,
+}
+
+/// One build of a program.
+#[derive(Debug, Clone)]
+pub struct Build {
+    pub path: PathBuf,
+    pub build_id: String,
+    pub extent: (u64, u64),
+    pub symbols: BTreeMap<String, Symbol>,
+}
+
+/// Compiles `tests/programs/NAME.c` with `-DVERSION=version` and these flags.
+pub fn build(name: &str, version: u32, flags: &[&str]) -> Build {
+    // Once in a test program: a running child's file must not be replaced under it.
+    static BUILT: Mutex<BTreeMap<String, Build>> = Mutex::new(BTreeMap::new());
+    let key = format!("{name} {version} {flags:?}");
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(key).or_insert_with(|| compile(name, version, flags)).clone()
+}
+
+fn compile(name: &str, version: u32, flags: &[&str]) -> Build {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
+    let tag: String =
+        flags.iter().flat_map(|f| f.chars()).filter(|c| c.is_alphanumeric()).collect();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{version}-{tag}"));
+    std::fs::create_dir_all(&dir).unwrap();
+    // Two test programs may run side by side: build aside, then rename.
+    let unique = format!("{name}.{}", std::process::id());
+    let (aside, path) = (dir.join(unique), dir.join(name));
+    let done = Command::new("gcc")
+        .args(["-O2", "-g", "-pthread", "-Wl,--build-id", "-fno-ipa-ra", "-fcf-protection=none"])
+        .arg(format!("-DVERSION={version}"))
+        .args(flags)
+        .arg(&source)
+        .arg("-o")
+        .arg(&aside)
+        .status()
+        .expect("gcc is installed");
+    assert!(done.success(), "gcc failed on {}", source.display());
+    std::fs::rename(&aside, &path).unwrap();
+    read_build(&path)
+}
+
+fn read_build(path: &Path) -> Build {
+    let data = std::fs::read(path).unwrap();
+    let file = object::File::parse(&*data).unwrap();
+    let build_id = file.build_id().unwrap().expect("a build id");
+    let start = file.segments().map(|s| s.address()).min().unwrap();
+    let end = file.segments().map(|s| s.address() + s.size()).max().unwrap();
+    let mut symbols = BTreeMap::new();
+    for symbol in file.symbols().filter(|s| s.is_definition()) {
+        let kind = symbol.kind();
+        if !matches!(kind, object::SymbolKind::Text | object::SymbolKind::Data)
+            || symbol.size() == 0
+        {
+            continue;
+        }
+        let section = symbol.section_index().and_then(|i| file.section_by_index(i).ok());
+        let bytes = section.and_then(|s| s.data_range(symbol.address(), symbol.size()).ok()?);
+        symbols.insert(
+            symbol.name().unwrap().to_owned(),
+            Symbol {
+                address: symbol.address(),
+                size: symbol.size(),
+                is_function: kind == object::SymbolKind::Text,
+                bytes: bytes.unwrap_or_default().to_vec(),
+            },
+        );
+    }
+    Build {
+        path: path.to_owned(),
+        build_id: build_id.iter().map(|b| format!("{b:02x}")).collect(),
+        extent: (start, end),
+        symbols,
+    }
+}
+
+impl Build {
+    pub fn symbol(&self, name: &str) -> &Symbol {
+        self.symbols.get(name).unwrap_or_else(|| panic!("no symbol {name}"))
+    }
+
+    fn info(&self) -> BuildInfo {
+        BuildInfo {
+            build_id: self.build_id.clone(),
+            file: self.path.file_name().unwrap().to_str().unwrap().to_owned(),
+            kind: ImageKind::Executable,
+        }
+    }
+}
+
+/// A bundle that replaces the functions `replaced` of OLD by NEW's, carrying NEW's `added` along.
+pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bundle {
+    let mut carried: Vec<&str> = replaced.iter().chain(added).copied().collect();
+    carried.sort_by_key(|name| new.symbol(name).address);
+    let mut plan = Plan {
+        old_start: OldAddr(old.extent.0),
+        old_end: OldAddr(old.extent.1),
+        files: vec!["program.c".into()],
+        ..Plan::default()
+    };
+    for name in &carried {
+        let symbol = new.symbol(name);
+        let protection = if symbol.is_function { Protection::Text } else { Protection::Data };
+        plan.segments.push(Segment {
+            start: NewAddr(symbol.address),
+            bytes: symbol.bytes.clone(),
+            zeroes: symbol.size - symbol.bytes.len() as u64,
+            protection,
+        });
+        plan.fixups.extend(fixups(old, new, symbol, &carried));
+    }
+    let mut by_old: Vec<&str> = replaced.to_vec();
+    by_old.sort_by_key(|name| old.symbol(name).address);
+    let mut functions = Vec::new();
+    for (index, name) in by_old.iter().enumerate() {
+        let (from, to) = (old.symbol(name), new.symbol(name));
+        let expect = from.bytes[..from.bytes.len().min(16)].to_vec();
+        plan.redirects.push(Redirect {
+            entry: OldAddr(from.address),
+            at: OldAddr(from.address),
+            form: RedirectForm::Near,
+            to: NewAddr(to.address),
+            mask: vec![0; expect.len()],
+            expect,
+        });
+        plan.blind.push(BlindRange {
+            start: OldAddr(from.address),
+            end: OldAddr(from.address + from.size),
+            free: vec![OldAddr(from.address)],
+            function: u32::try_from(index).unwrap(),
+        });
+        let line = u32::try_from(index).unwrap() + 1;
+        plan.lines.push(LineRow { start: OldAddr(from.address), file: 0, line });
+        plan.identities.push(Identity { new: NewAddr(to.address), old: OldAddr(from.address) });
+        functions.push(ReplacedFunction {
+            name: (*name).to_owned(),
+            old: OldAddr(from.address),
+            old_size: from.size,
+            new: Some(NewAddr(to.address)),
+            new_size: to.size,
+            file: "program.c".into(),
+            line,
+            why: vec!["the test says so".into()],
+        });
+    }
+    plan.identities.sort_by_key(|i| i.new);
+    plan.map = map(old, new, &carried);
+    Bundle {
+        manifest: Manifest {
+            tool: "test".into(),
+            options: Vec::new(),
+            old: old.info(),
+            new: new.info(),
+            replaced: functions,
+            added: Vec::new(),
+            line_only: Vec::new(),
+            data: Vec::new(),
+            warnings: Vec::new(),
+        },
+        plan,
+    }
+}
+
+/// Fields of `symbol` that end 4 bytes before an address with a name, relative to their own end.
+fn fixups(old: &Build, new: &Build, symbol: &Symbol, carried: &[&str]) -> Vec<Fixup> {
+    let mut found: Vec<Fixup> = Vec::new();
+    if !symbol.is_function {
+        return found;
+    }
+    let mut at = 0;
+    while at + 4 <= symbol.bytes.len() {
+        let field = i32::from_le_bytes(symbol.bytes[at..at + 4].try_into().unwrap());
+        let place = symbol.address + at as u64;
+        let target = (place + 4).wrapping_add_signed(i64::from(field));
+        let named = new.symbols.iter().find(|(name, s)| {
+            s.address == target && s.address != symbol.address && old.symbols.contains_key(*name)
+        });
+        match named {
+            Some((name, _)) if !carried.contains(&name.as_str()) => {
+                let to = old.symbol(name);
+                let address = OldAddr(to.address);
+                found.push(Fixup {
+                    at: NewAddr(place),
+                    kind: FixupKind::Rel32,
+                    addend: -4,
+                    target: if to.is_function {
+                        Target::OldCode(address)
+                    } else {
+                        Target::Old(address)
+                    },
+                });
+                at += 4;
+            }
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+/// Kept symbols where OLD has them, carried ones in the shadow image.
+fn map(old: &Build, new: &Build, carried: &[&str]) -> Vec<MapRun> {
+    let mut symbols: Vec<_> = new.symbols.iter().collect();
+    symbols.sort_by_key(|(_, s)| s.address);
+    let mut runs: Vec<MapRun> = Vec::new();
+    for (name, symbol) in symbols {
+        let to = match old.symbols.get(name) {
+            _ if carried.contains(&name.as_str()) => MapTarget::Shadow,
+            Some(kept) if kept.size == symbol.size => MapTarget::Old(OldAddr(kept.address)),
+            _ => continue,
+        };
+        let free = runs.last().is_none_or(|r| r.start.0 + r.len <= symbol.address);
+        if free {
+            runs.push(MapRun { start: NewAddr(symbol.address), len: symbol.size, to });
+        }
+    }
+    runs
+}
+
+/// Adds a write of `bytes` to the variable `name`.
+pub fn write_data(bundle: &mut Bundle, old: &Build, name: &str, bytes: &[u8]) {
+    bundle.plan.writes.push(DataWrite {
+        at: OldAddr(old.symbol(name).address),
+        bytes: bytes.to_vec(),
+        pointers: Vec::new(),
+    });
+}
+
+/// A bundle in a file that is removed in the end.
+pub struct BundleFile(pub tempfile::NamedTempFile);
+
+impl BundleFile {
+    pub fn new(bundle: &Bundle) -> Self {
+        Self::of_bytes(&encode(bundle).expect("a valid bundle"))
+    }
+
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        Self(file)
+    }
+
+    pub fn options(&self, pid: i32) -> ApplyOptions {
+        let mut options = ApplyOptions::new(self.0.path(), pid);
+        options.timeout = Duration::from_secs(2);
+        options
+    }
+
+    pub fn apply(&self, pid: i32) -> Outcome {
+        apply(&self.options(pid))
+    }
+}
+
+/// A running program that answers one line to each line that it is told.
+pub struct Program {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    pub pid: i32,
+}
+
+impl Program {
+    pub fn start(path: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(path)
+            .args(arguments)
+            // The kernel writes the processor's number into each thread's rseq area whenever the
+            // thread moves: not a change of ours.
+            .env("GLIBC_TUNABLES", "glibc.pthread.rseq=0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let pid = i32::try_from(child.id()).unwrap();
+        let program = Self { input: child.stdin.take().unwrap(), child, lines, pid };
+        assert_eq!(program.line(), "ready");
+        program
+    }
+
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the program answers")
+    }
+
+    pub fn tell(&mut self, what: &str) {
+        writeln!(self.input, "{what}").unwrap();
+    }
+
+    pub fn ask(&mut self, question: &str) -> String {
+        self.tell(question);
+        self.line()
+    }
+
+    pub fn number(&mut self, question: &str) -> i64 {
+        let answer = self.ask(question);
+        answer.parse().unwrap_or_else(|_| panic!("{answer} is no number"))
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills it and leaves the zombie.
+    pub fn kill_only(&mut self) {
+        let _ = self.child.kill();
+        let dead = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+            status.map_or(true, |s| s.contains(") Z "))
+        };
+        for _ in 0..2000 {
+            if dead() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it does not die");
+    }
+
+    /// Waits until its main thread sleeps in the kernel, as it does between questions.
+    pub fn settle(&self) {
+        for _ in 0..2000 {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+            if stat.contains(") S ") || stat.contains(") T ") {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// Everything that must be the same after a failed update: mappings, memory, registers that
+    /// can be seen, signal state, tracer.
+    pub fn picture(&self) -> Picture {
+        self.settle();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let keep = ["TracerPid", "Sig", "Shd", "Threads", "State", "Seccomp"];
+        let status = status.lines().filter(|l| keep.iter().any(|k| l.starts_with(k)));
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap();
+        let syscall = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid)).unwrap();
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid)).unwrap();
+        let mut content = BTreeMap::new();
+        for line in maps.lines() {
+            let (range, rest) = line.split_once(' ').unwrap();
+            if rest.starts_with("rw-p") || rest.starts_with("r-xp") {
+                let (start, end) = range.split_once('-').unwrap();
+                let start = u64::from_str_radix(start, 16).unwrap();
+                let end = u64::from_str_radix(end, 16).unwrap();
+                let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+                use std::os::unix::fs::FileExt;
+                if memory.read_exact_at(&mut bytes, start).is_ok() {
+                    content.insert(start, bytes);
+                }
+            }
+        }
+        Picture { maps, status: status.map(str::to_owned).collect(), syscall, content }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// See [`Program::picture`].
+#[derive(PartialEq, Eq)]
+pub struct Picture {
+    maps: String,
+    status: Vec<String>,
+    syscall: String,
+    content: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Picture {
+    /// Fails with what differs.
+    pub fn assert_same(&self, after: &Self, when: &str) {
+        assert_eq!(self.maps, after.maps, "{when}: mappings");
+        assert_eq!(self.status, after.status, "{when}: status");
+        assert_eq!(self.syscall, after.syscall, "{when}: system call");
+        for (start, before) in &self.content {
+            let now = after.content.get(start).unwrap_or_else(|| panic!("{when}: {start:#x} gone"));
+            let differs = before.iter().zip(now).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{when}: memory from {start:#x} on");
+        }
+    }
+}
+
+/// Fails with the whole outcome unless it is this exit code.
+#[track_caller]
+pub fn expect(outcome: &Outcome, exit: dsu_injector::ExitCode) {
+    assert_eq!(outcome.exit(), exit, "{}", outcome.text(true));
+}
