@@ -1,0 +1,119 @@
+//! Takes other people's servers up their ladders of fixes, in running processes, under load.
+//!
+//! See the crate's documentation for what it needs and what it shows.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use dsu_tests::corpus::{Ladder, Recipe, ladder::Builder, needs};
+use dsu_tests::report::Report;
+use dsu_tests::scenario::{self, Program};
+use dsu_tests::{climb, repeat, workspace};
+
+/// Live updates of real programs: fetched, built, updated while they run.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only these programs (redis7, nginx122, memcached, ...).
+    #[arg(long, value_delimiter = ',', value_name = "KEY")]
+    only: Vec<String>,
+    /// Repetitions at random moments of the load, for redis7, nginx122 and memcached.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    repeat: usize,
+    /// Also libcrypto and libssl (minutes of building).
+    #[arg(long)]
+    openssl: bool,
+    /// Only fetch and build.
+    #[arg(long)]
+    build_only: bool,
+    /// Update nothing: start each build by itself, and ask whether the oracles flip where they should.
+    #[arg(long)]
+    oracles_only: bool,
+}
+
+fn main() -> ExitCode {
+    let start = Instant::now();
+    let mut report = Report::default();
+    match run(&Arguments::parse(), &mut report) {
+        Ok(()) => {}
+        Err(error) => report.failure("suite", "set-up", &error),
+    }
+    if report.finish(start.elapsed()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let programs = chosen(arguments)?;
+    let recipes: Vec<Recipe> = programs.iter().map(|p| *p.recipe()).collect();
+    needs::install(&recipes)?;
+    let ladders = build_in_background(recipes);
+    let updates = !arguments.build_only && !arguments.oracles_only;
+    let tools = if updates { Some(workspace::tools()?) } else { None };
+    let bundles = tempfile::TempDir::new()?;
+    let mut early: HashMap<&str, Result<Ladder>> = HashMap::new();
+    for program in programs {
+        let key = program.recipe().key;
+        while !early.contains_key(key) {
+            let (built, ladder) = ladders.recv().context("the builder ended early")?;
+            early.insert(built, ladder);
+        }
+        let ladder = match early.remove(key).context("just received")? {
+            Ok(ladder) => ladder,
+            Err(error) => {
+                report.failure(key, "fetch and build", &error);
+                continue;
+            }
+        };
+        println!("{key}: {} steps of {}", ladder.steps.len() - 1, ladder.version);
+        if ladder.version != program.recipe().version && !ladder.version.contains(" and ") {
+            println!(
+                "{key}: not had: {}; had {} instead",
+                program.recipe().version,
+                ladder.version
+            );
+        }
+        if arguments.oracles_only {
+            climb::oracles_alone(program, &ladder, report);
+        }
+        let Some(tools) = &tools else { continue };
+        let applied = climb::climb(program, &ladder, tools, bundles.path(), report);
+        if program.repeated() && arguments.repeat > 0 {
+            repeat::repeat(program, &ladder, &applied, arguments.repeat, tools, report);
+        }
+    }
+    Ok(())
+}
+
+fn chosen(arguments: &Arguments) -> Result<Vec<&'static dyn Program>> {
+    let all = scenario::all();
+    for key in &arguments.only {
+        let known: Vec<&str> = all.iter().map(|p| p.recipe().key).collect();
+        ensure!(known.contains(&key.as_str()), "no program {key}; there are {}", known.join(", "));
+    }
+    let wanted = |key: &str| match arguments.only.as_slice() {
+        [] => key != "openssl3" || arguments.openssl,
+        only => only.iter().any(|k| k == key),
+    };
+    Ok(all.into_iter().filter(|p| wanted(p.recipe().key)).collect())
+}
+
+/// Builds the ladders on a thread, in order, while those that are ready are climbed.
+fn build_in_background(recipes: Vec<Recipe>) -> Receiver<(&'static str, Result<Ladder>)> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut builder = Builder::new(&workspace::corpus_dir());
+        for recipe in recipes {
+            let ladder = match &mut builder {
+                Ok(builder) => builder.ladder(&recipe),
+                Err(error) => Err(anyhow::anyhow!("{error:#}")),
+            };
+            if sender.send((recipe.key, ladder)).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,145 @@
+//! The programs of the corpus, with the flags of each build.
+//!
+//! Every build is what a distribution would ship, position independent with debug information; OLD and NEW of
+//! a step are built in the same directory.
+
+use super::recipe::{Grouping, Recipe};
+
+/// redis 7.0 with the security fixes of its Debian package.
+pub const REDIS: Recipe = Recipe {
+    key: "redis7",
+    package: "redis",
+    version: "5:7.0.15-1~deb12u10",
+    first_patch: "0001-Apply-security-fixes-for-CVEs-1113",
+    grouping: Grouping::Each,
+    configure: "true",
+    reconfigure: None,
+    // Fixes of the bundled Lua reach the server only when the libraries are made again and it is
+    // linked again: its own Makefile does neither.
+    make: "F=\"MALLOC=libc OPTIMIZATION=-O2\"; \
+           if [ -f src/.make-settings ]; then \
+             make -C deps -j2 $F CFLAGS='-fPIE -g@CC@' LDFLAGS='-pie@LD@' hiredis linenoise lua hdr_histogram; \
+             rm -f src/redis-server; \
+           fi; \
+           make -j2 $F CFLAGS='-fPIE -g@CC@' LDFLAGS='-pie@LD@'",
+    keep: &["src/redis-server", "src/redis-benchmark", "src/redis-cli"],
+    clean: "make distclean",
+    needs: &["tcl"],
+};
+
+/// nginx 1.22 with its Debian fixes.
+pub const NGINX: Recipe = Recipe {
+    key: "nginx122",
+    package: "nginx",
+    version: "1.22.1-9+deb12u9",
+    first_patch: "CVE-2025-23419",
+    grouping: Grouping::Each,
+    configure: "./configure --with-debug --with-http_v2_module --with-http_ssl_module \
+                --with-http_mp4_module --with-http_dav_module --with-mail --with-mail_ssl_module \
+                --with-stream --with-stream_ssl_module --with-http_realip_module \
+                --with-cc-opt='-O2 -g -fPIE@CC@' --with-ld-opt='-pie@LD@'",
+    // The list of modules is made by configure.
+    reconfigure: Some("auto/"),
+    make: "make -j2",
+    keep: &["objs/nginx"],
+    clean: "make clean",
+    needs: &["libpcre2-dev", "libpcre3-dev", "libssl-dev", "zlib1g-dev"],
+};
+
+/// memcached's one security update.
+pub const MEMCACHED: Recipe = Recipe {
+    key: "memcached",
+    package: "memcached",
+    version: "1.6.18-1+deb12u1",
+    first_patch: "0008-CVE-2026-47783-CVE-2026-47784",
+    grouping: Grouping::All("deb12u1"),
+    configure: "./configure --enable-sasl --enable-proxy CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
+    reconfigure: None,
+    make: "make -j2",
+    keep: &["memcached"],
+    clean: "make clean",
+    needs: &["libevent-dev", "libsasl2-dev"],
+};
+
+/// tinyproxy: the smallest real server.
+pub const TINYPROXY: Recipe = Recipe {
+    key: "tinyproxy",
+    package: "tinyproxy",
+    version: "1.10.0-5+deb11u1",
+    first_patch: "CVE-2023-49606",
+    grouping: Grouping::Each,
+    configure: "CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@' ./configure",
+    reconfigure: None,
+    make: "make -j2",
+    keep: &["src/tinyproxy"],
+    // Its manual pages could not be made again.
+    clean: "make -C src clean",
+    needs: &[],
+};
+
+/// vsftpd: a process for each session.
+pub const VSFTPD: Recipe = Recipe {
+    key: "vsftpd",
+    package: "vsftpd",
+    version: "3.0.5-0.2",
+    first_patch: "0004-link-local",
+    grouping: Grouping::Each,
+    configure: "true",
+    reconfigure: None,
+    // Its Makefile knows no headers: a changed one must not leave objects of two layouts.
+    make: "case \"$(quilt files || true)\" in *.h*) make clean;; esac; \
+           make -j2 CFLAGS='-O2 -g -fPIE@CC@' LINK='-pie@LD@' \
+           LIBS='-lwrap -lpam -lcrypt -lcap -lssl -lcrypto'",
+    keep: &["vsftpd"],
+    clean: "make clean",
+    needs: &["libwrap0-dev", "libpam0g-dev", "libcap-dev", "libcrypt-dev", "libssl-dev"],
+};
+
+/// pgbouncer: its first step changes data alone.
+pub const PGBOUNCER: Recipe = Recipe {
+    key: "pgbouncer",
+    package: "pgbouncer",
+    version: "1.18.0-1+deb12u1",
+    first_patch: "CVE-2025-2291",
+    grouping: Grouping::Each,
+    configure: "./configure --without-cares --without-openssl CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
+    reconfigure: None,
+    make: "make -j2",
+    keep: &["pgbouncer"],
+    clean: "make clean",
+    needs: &["libevent-dev", "pkg-config"],
+};
+
+/// dnsmasq: nearly everything is inlined into `main`, which is always on the stack.
+pub const DNSMASQ: Recipe = Recipe {
+    key: "dnsmasq285",
+    package: "dnsmasq",
+    version: "2.85-1+deb11u2",
+    first_patch: "CVE-2022-0934",
+    grouping: Grouping::Each,
+    configure: "true",
+    reconfigure: None,
+    make: "make -j2 CFLAGS='-O2 -g -fPIE@CC@' LDFLAGS='-pie@LD@' COPTS='-DHAVE_DNSSEC'",
+    keep: &["src/dnsmasq"],
+    clean: "make clean",
+    needs: &["nettle-dev", "libgmp-dev", "pkg-config"],
+};
+
+/// libssl and libcrypto, two upstream releases.
+pub const OPENSSL: Recipe = Recipe {
+    key: "openssl3",
+    package: "openssl",
+    version: "3.0.20-1~deb12u2",
+    first_patch: "",
+    grouping: Grouping::Tarballs(&["3.0.20", "3.0.22"]),
+    configure: "CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@' ./config shared no-tests",
+    reconfigure: None,
+    make: "make -j2 build_generated && make -j2 libcrypto.so libssl.so apps/openssl",
+    keep: &["libcrypto.so.3", "libssl.so.3", "apps/openssl"],
+    clean: "make clean",
+    needs: &["perl"],
+};
+
+/// Every recipe, in the order in which the suites build them.
+pub const ALL: &[Recipe] =
+    &[MEMCACHED, TINYPROXY, NGINX, REDIS, VSFTPD, PGBOUNCER, DNSMASQ, OPENSSL];

@@ -1,0 +1,34 @@
+//! End-to-end tests of `dsu-build` and `dsu-apply` on other people's programs.
+//!
+//! ```text
+//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--openssl]
+//! cargo run --release -p dsu-tests --bin comparison    -- [--only KEY,..] [--mutations N]
+//! ```
+//!
+//! Both fetch Debian source packages by name, build them plainly, and keep everything under
+//! `target/corpus`, so that a second run neither fetches nor builds. Nothing of it is committed.
+//! As root they install by apt what the builds need; else they say what is missing and how to get it.
+//! Each ends with a table and a line `N passed, N failed`, and exits 1 when anything failed. What
+//! could not be had (a version that the mirror has deleted) is listed by name and never counted as passed.
+//!
+//! ```text
+//! corpus/    recipe -> sources (private apt directory) -> quilt ladder -> target/corpus/KEY/steps/NN-PATCH/
+//! climb      one running process up a ladder: dsu-build k -> k+1, dsu-apply, oracles, under load
+//! scenario/  how each program is started, loaded and questioned
+//! repeat     the same updates at random moments of the load, a fresh process each time
+//! comparison/  the same source twice, shuffled, and mutated one byte at a time
+//! tool, entries, process, load   the two programs under test; entry redirects; /proc; client threads
+//! ```
+
+pub mod clients;
+pub mod climb;
+pub mod comparison;
+pub mod corpus;
+pub mod entries;
+pub mod load;
+pub mod process;
+pub mod repeat;
+pub mod report;
+pub mod scenario;
+pub mod tool;
+pub mod workspace;
