@@ -1,0 +1,38 @@
+// A table of commands in .data gets another entry, and the user says that NEW's takes its place:
+// all its users are replaced.
+//# build: gcc -O2
+//# build: gcc -O0
+//# build: clang -O2
+//# changed: find
+//# build-args: --data commands=new
+//# data: commands moved
+//# kept: answer
+//# before: set => 2
+//# before: del => -1
+//# after: set => 2
+//# after: del => 3
+#include "sample.h"
+
+struct command {
+    const char *name;
+    int code;
+};
+
+struct command commands[] = {
+    {"get", 1},
+    {"set", 2},
+#ifdef NEW
+    {"del", 3},
+#endif
+};
+
+NOINLINE int find(const char *name) {
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].code;
+    return -1;
+}
+
+void answer(const char *question) {
+    printf("%d\n", find(question));
+}
