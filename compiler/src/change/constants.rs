@@ -49,29 +49,24 @@ pub(super) fn same(
     same_taken(ctx.pair, a, b, 0)
 }
 
-/// Compares two constants whose addresses are taken.
+/// Compares two constants whose addresses are taken. An anchor in either build ends both.
 pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<(), String> {
-    let (end_a, end_b) = (extent(pair.old, a), extent(pair.new, b));
+    let len = (extent(pair.old, a) - a).min(extent(pair.new, b) - b);
+    let (old, new) = (a..a + len, b..b + len);
     if let (Some(x), Some(y)) = (text_at(pair.old, a), text_at(pair.new, b)) {
-        let (rest_a, rest_b) = (a + x.len() as u64 + 1, b + y.len() as u64 + 1);
-        let nothing_behind = zeroes(pair.old, rest_a..end_a) && zeroes(pair.new, rest_b..end_b);
+        let behind = (x.len() as u64 + 1).min(len);
+        let nothing_behind = zeroes(pair.old, old.start + behind..old.end)
+            && zeroes(pair.new, new.start + behind..new.end);
         // A text whose tail another text shares is followed by anything.
         let text = is_text(&x) && is_text(&y);
         if text && (nothing_behind || x != y) {
             return if x == y { Ok(()) } else { Err(text_changed(&x, &y)) };
         }
     }
-    if target::same_content(pair, a..end_a, b..end_b, depth)
-        || same_offsets(pair, a..end_a, b..end_b)
-    {
+    if target::same_content(pair, old.clone(), new.clone(), depth) || same_offsets(pair, old, new) {
         return Ok(());
     }
-    // Alignment behind the last constant differs with what follows it.
-    let (x, y) = (trim(pair.old, a..end_a), trim(pair.new, b..end_b));
-    if target::same_content(pair, a..x, b..y, depth) || same_offsets(pair, a..x, b..y) {
-        return Ok(());
-    }
-    Err(constant_changed(pair, a, b, end_a - a))
+    Err(constant_changed(pair, a, b, len))
 }
 
 /// Where a constant ends at the latest.
@@ -100,16 +95,6 @@ fn zeroes(image: &Image, range: Range<u64>) -> bool {
             .content(range.start, range.end - range.start)
             .is_some_and(|b| b.iter().all(|b| *b == 0))
             && pointers(image, &range).is_empty()
-}
-
-/// The end without trailing zero bytes, kept to whole words.
-fn trim(image: &Image, range: Range<u64>) -> u64 {
-    let Some(bytes) = image.content(range.start, range.end.saturating_sub(range.start)) else {
-        return range.end;
-    };
-    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i as u64 + 1);
-    let last_pointer = pointers(image, &range).last().map_or(0, |(at, _)| at + 8);
-    range.start + used.max(last_pointer).next_multiple_of(8).min(range.end - range.start)
 }
 
 /// Places of pointers in a range, from its start, with what stands there: dynamic relocations, and
@@ -174,9 +159,9 @@ fn same_tables(
         return Err(format!("entry {entry} of a table of jump targets changed"));
     }
     let size = x.len() as u64 * 4;
-    let (rest_a, rest_b) = (a + size..extent(ctx.pair.old, a), b + size..extent(ctx.pair.new, b));
-    let padding = zeroes(ctx.pair.old, rest_a.clone()) && zeroes(ctx.pair.new, rest_b.clone());
-    if padding || target::same_content(ctx.pair, rest_a, rest_b, 0) {
+    let rest = (extent(ctx.pair.old, a) - a).min(extent(ctx.pair.new, b) - b).saturating_sub(size);
+    let (rest_a, rest_b) = (a + size..a + size + rest, b + size..b + size + rest);
+    if target::same_content(ctx.pair, rest_a, rest_b, 0) {
         Ok(())
     } else {
         Err("what follows a table of jump targets changed".to_owned())
