@@ -199,7 +199,7 @@ fn pointer_targets(
 /// that begins there: a table of numbers never passes for one of distances.
 pub(super) fn same_offsets(pair: Pair<'_>, a: Range<u64>, b: Range<u64>) -> bool {
     let len = a.end.saturating_sub(a.start);
-    if len < 8 || len % 4 != 0 || len != b.end.saturating_sub(b.start) {
+    if len < 8 || !len.is_multiple_of(4) || len != b.end.saturating_sub(b.start) {
         return false;
     }
     let (Some(x), Some(y)) = (pair.old.content(a.start, len), pair.new.content(b.start, len))

@@ -2,10 +2,7 @@
 //! tells them from plain numbers, absolute ones.
 
 use crate::image::{Image, Part};
-use iced_x86::{
-    ConstantOffsets, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic,
-    OpAccess, OpKind, Register,
-};
+use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use object::elf;
 
 /// How an operand holds its address.
@@ -38,8 +35,6 @@ pub struct Reference {
     pub taken: bool,
     /// Bytes accessed there; 0 when `taken` or a branch.
     pub access: u64,
-    /// The access writes.
-    pub written: bool,
     /// A call (as against a jump).
     pub call: bool,
     /// Held by an immediate, not by a displacement.
@@ -80,13 +75,12 @@ pub fn references(
             symbol: None,
             taken: false,
             access: 0,
-            written: false,
             call: instruction.is_call_near(),
             immediate: false,
         });
     } else if instruction.is_ip_rel_memory_operand() {
         let taken = instruction.mnemonic() == Mnemonic::Lea;
-        let (access, written) = if taken { (0, false) } else { accessed(instruction) };
+        let access = if taken { 0 } else { instruction.memory_size().size() as u64 };
         out.push(Reference {
             field: Field::Relative32,
             at: instruction.ip() + offsets.displacement_offset() as u64,
@@ -94,7 +88,6 @@ pub fn references(
             symbol: None,
             taken,
             access,
-            written,
             call: false,
             immediate: false,
         });
@@ -107,22 +100,6 @@ pub fn references(
 
 fn is_near_branch(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::NearBranch64)
-}
-
-fn accessed(instruction: &Instruction) -> (u64, bool) {
-    let size = instruction.memory_size().size() as u64;
-    let mut factory = InstructionInfoFactory::new();
-    let written = factory.info(instruction).used_memory().iter().any(|m| {
-        m.base() == Register::RIP
-            && matches!(
-                m.access(),
-                OpAccess::Write
-                    | OpAccess::CondWrite
-                    | OpAccess::ReadWrite
-                    | OpAccess::ReadCondWrite
-            )
-    });
-    (size, written)
 }
 
 /// Absolute operands, and the symbols behind relative ones.
@@ -162,7 +139,6 @@ fn from_relocations(
             taken: immediate || instruction.mnemonic() == Mnemonic::Lea,
             // An absolute displacement beside an index register has no bound of its own.
             access: 0,
-            written: false,
             call: false,
             immediate,
         });
@@ -171,28 +147,21 @@ fn from_relocations(
 
 fn immediate_value(instruction: &Instruction) -> u64 {
     (0..instruction.op_count())
-        .find(|i| instruction.op_kind(*i).is_immediate())
+        .find(|i| is_immediate(instruction.op_kind(*i)))
         .map_or(0, |i| instruction.immediate(i))
 }
 
-/// Whether an operand kind is an immediate.
-trait Immediate {
-    fn is_immediate(self) -> bool;
-}
-
-impl Immediate for OpKind {
-    fn is_immediate(self) -> bool {
-        matches!(
-            self,
-            Self::Immediate8
-                | Self::Immediate8_2nd
-                | Self::Immediate16
-                | Self::Immediate32
-                | Self::Immediate64
-                | Self::Immediate8to16
-                | Self::Immediate8to32
-                | Self::Immediate8to64
-                | Self::Immediate32to64
-        )
-    }
+fn is_immediate(kind: OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::Immediate8
+            | OpKind::Immediate8_2nd
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64
+    )
 }

@@ -6,7 +6,7 @@
 use super::shadow::Placed;
 use super::slots::{self, Slots};
 use super::{Emitted, Inputs};
-use crate::image::{FunctionId, ObjectId};
+use crate::image::ObjectId;
 use dsu_patch_format::plan::{Identity, MapRun, MapTarget};
 use dsu_patch_format::{NewAddr, OldAddr};
 
@@ -89,7 +89,7 @@ fn shadow(inputs: Inputs<'_>, placed: &Placed, runs: &mut Vec<MapRun>) {
         let function = new.function(*id);
         runs.extend(function.parts().map(|p| run(p.start, p.end - p.start, MapTarget::Shadow)));
         if let Some(last) = runs.iter_mut().rev().find(|r| r.start.0 == function.address) {
-            last.len = last.len.max(placed.room(function));
+            last.len = last.len.max(super::shadow::room(function));
         }
     }
     for id in &placed.objects {
@@ -97,7 +97,6 @@ fn shadow(inputs: Inputs<'_>, placed: &Placed, runs: &mut Vec<MapRun>) {
         runs.push(run(object.address, object.size, MapTarget::Shadow));
     }
     runs.extend(placed.slots.iter().map(|at| run(*at, 8, MapTarget::Shadow)));
-    let _: Option<FunctionId> = None;
 }
 
 fn merge(mut runs: Vec<MapRun>) -> Vec<MapRun> {

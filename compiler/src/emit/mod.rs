@@ -132,7 +132,8 @@ fn added(inputs: Inputs<'_>, placed: &shadow::Placed, out: &mut Emitted) {
         let object = pair.new.object(*id);
         let known = pair.matching.old_object(*id).is_some_and(|o| data.moved.contains_key(&o));
         let constant = object.storage == crate::image::Storage::Constant;
-        if !known && !(constant && crate::matching::names::is_numbered(object.name())) {
+        let of_the_compiler = constant && crate::matching::names::is_numbered(object.name());
+        if !known && !of_the_compiler {
             out.data.push(DataChange {
                 name: object.name().to_owned(),
                 old_size: 0,

@@ -50,7 +50,6 @@ pub(super) fn write(inputs: Inputs<'_>, out: &mut Emitted) {
 
 /// Replaced functions without room for a jump, which nothing but direct calls can reach: replacing
 /// their callers serves as well.
-#[must_use]
 pub fn roomless<'a>(
     image: &'a Image,
     replaced: impl Iterator<Item = FunctionId> + 'a,

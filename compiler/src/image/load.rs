@@ -184,9 +184,9 @@ fn static_pie(file: &File<'_>) -> bool {
         return false;
     };
     use object::read::elf::Dyn;
-    dynamic.iter().any(|d| {
-        d.d_tag(endian) == elf::DT_FLAGS_1 && d.d_val(endian) & u64::from(elf::DF_1_PIE.0) != 0
-    })
+    dynamic
+        .iter()
+        .any(|d| d.d_tag(endian) == elf::DT_FLAGS_1 && d.d_val(endian) & elf::DF_1_PIE.0 != 0)
 }
 
 fn sections(file: &File<'_>, bytes: &[u8]) -> Result<Vec<Section>, LoadError> {

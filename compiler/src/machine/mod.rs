@@ -120,8 +120,8 @@ impl<'a> Contracts<'a> {
 
 /// Whether gcc compiled a unit with `-fipa-ra`: on at every level but `-O0`.
 fn allocates(unit: &crate::debug::Unit) -> bool {
-    let words = || unit.producer.split_whitespace();
-    let level = words().filter(|w| w.starts_with("-O")).next_back();
+    let words = || unit.producer.split(' ');
+    let level = words().rfind(|w| w.starts_with("-O"));
     unit.is_gcc && level.is_some_and(|l| l != "-O0") && !words().any(|w| w == "-fno-ipa-ra")
 }
 

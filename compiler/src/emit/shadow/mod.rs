@@ -4,6 +4,8 @@
 //! what OLD has too is referred to where it is. All carried parts keep their distances as linked,
 //! so references between them need nothing (DESIGN section 4).
 
+mod values;
+
 use super::pieces::{Pieces, protection};
 use super::slots::Slots;
 use super::{Emitted, Inputs};
@@ -11,9 +13,7 @@ use crate::change::{
     describe, is_only_compared, is_readable_text, jump_table, offset_table, pointers,
 };
 use crate::code::{Body, Field, Reference, Step, decode};
-use crate::image::{
-    DynamicRelocation, Function, FunctionId, Image, Meaning, ObjectId, Storage, SymbolName, Thing,
-};
+use crate::image::{DynamicRelocation, Function, FunctionId, Image, ObjectId, Storage, Thing};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
 use dsu_patch_format::plan::{
@@ -39,12 +39,9 @@ pub(super) struct Placed {
     pub slots: BTreeSet<u64>,
 }
 
-impl Placed {
-    /// Bytes that a carried function has for itself: padding that a redirect may need included.
-    #[allow(clippy::unused_self)]
-    pub(super) fn room(&self, function: &Function) -> u64 {
-        function.size.max(ROOM.min(function.room))
-    }
+/// Bytes that a carried function has for itself: padding that a redirect may need included.
+pub(super) fn room(function: &Function) -> u64 {
+    function.size.max(ROOM.min(function.room))
 }
 
 /// Carries everything needed; writes segments, fix-ups, imports, data writes.
@@ -154,7 +151,7 @@ impl<'a> Shadow<'a> {
         for part in function.parts() {
             self.pieces.add(part.start, part.end, Protection::Text);
         }
-        let room = self.placed.room(function);
+        let room = room(function);
         self.pieces.add(function.address, function.address + room, Protection::Text);
         let carrying = Carrying { id, function, body: &body };
         for step in &body.steps {
@@ -332,101 +329,6 @@ impl<'a> Shadow<'a> {
         self.refuse("short-jump", ctx.function.name(), text, "build with -ffunction-sections");
     }
 
-    /// A function's address as a value: its identity, or where the shadow image has it.
-    fn function_value(&mut self, id: FunctionId) -> Target {
-        let pair = self.inputs.pair;
-        match pair.matching.old_of(id) {
-            Some(old) => Target::OldIdentity(OldAddr(pair.old.function(old).address)),
-            None => {
-                self.queue.push(Item::Function(id));
-                Target::New(NewAddr(pair.new.function(id).address))
-            }
-        }
-    }
-
-    /// What an address of NEW is as a value in the process.
-    fn value(&mut self, user: &str, address: u64) -> Option<Target> {
-        let pair = self.inputs.pair;
-        match pair.new.resolve(address) {
-            Thing::Code { function, offset: 0 } => Some(self.function_value(function)),
-            Thing::Code { function, offset } => Some(match pair.matching.old_of(function) {
-                Some(old) if !self.inputs.is_replaced(function) => {
-                    Target::OldCode(OldAddr(pair.old.function(old).address.wrapping_add(offset)))
-                }
-                _ => {
-                    self.queue.push(Item::Function(function));
-                    Target::New(NewAddr(address))
-                }
-            }),
-            Thing::Object { object, .. } => Some(self.object_value(address, object)),
-            Thing::Constant(at) => {
-                let end = self.constant_end(at, None);
-                self.queue.push(Item::Constant(at, end));
-                Some(Target::New(NewAddr(address)))
-            }
-            Thing::Slot(slot) => match self.slots.find(pair, &slot) {
-                Some(old) => Some(Target::Old(OldAddr(old))),
-                None => {
-                    self.queue.push(Item::Slot(address));
-                    Some(Target::New(NewAddr(address)))
-                }
-            },
-            Thing::Mark(name) => {
-                let old = pair.old.objects.iter().find(|o| o.names.contains(&name));
-                let section = pair.old.sections.iter().find(|s| s.name == name);
-                match old.map(|o| o.address).or(section.map(|s| s.address)) {
-                    Some(old) => Some(Target::Old(OldAddr(old))),
-                    None => {
-                        self.unknown(user, address);
-                        None
-                    }
-                }
-            }
-            Thing::Outside(number) => {
-                // As far from OLD's headers as from NEW's; plain numbers need no fix-up at all.
-                let offset = number.wrapping_sub(pair.new.extent.start);
-                let header = pair.new.extent.contains(&number).then_some(offset)?;
-                Some(Target::Old(OldAddr(pair.old.extent.start.wrapping_add(header))))
-            }
-            Thing::Unknown => match pair.new.object_ending_at(address) {
-                Some(object) => Some(self.object_value(address, object)),
-                None => {
-                    self.unknown(user, address);
-                    None
-                }
-            },
-        }
-    }
-
-    fn unknown(&mut self, user: &str, address: u64) {
-        let text =
-            format!("{} refers to {address:#x} in NEW, which no symbol names", readable(user));
-        let way = "build with symbols of statics (no strip -x, no --discard-all), or link with \
-                   --emit-relocs";
-        self.refuse("unnamed", user, text, way);
-    }
-
-    fn object_value(&mut self, address: u64, object: ObjectId) -> Target {
-        let Inputs { pair, data, .. } = self.inputs;
-        let new = pair.new.object(object);
-        let kept = pair.matching.old_object(object).filter(|o| !data.moved.contains_key(o));
-        let Some(old) = kept else {
-            if new.copied {
-                let name = new.name().to_owned();
-                let text = format!(
-                    "NEW takes {name} from a library by a copy relocation, which OLD does not have"
-                );
-                let way = "build NEW with -fPIE -mno-direct-extern-access, or restart for this \
-                           update";
-                self.refuse("copy-relocation", &name, text, way);
-            }
-            self.queue.push(Item::Object(object));
-            return Target::New(NewAddr(address));
-        };
-        let offset = address.wrapping_sub(new.address);
-        Target::Old(OldAddr(pair.old.object(old).address.wrapping_add(offset)))
-    }
-
     fn object_operand(&mut self, r: &Reference, object: ObjectId) {
         let target = self.object_value(r.target, object);
         self.fix_value(r, target);
@@ -554,47 +456,6 @@ impl<'a> Shadow<'a> {
             let fixup = Fixup { at: NewAddr(at), kind: FixupKind::Abs64, addend, target };
             self.fixups.insert(at, fixup);
         }
-    }
-
-    /// What the dynamic linker would put at a place of NEW.
-    fn pointer(&mut self, user: &str, relocation: &DynamicRelocation) -> Option<(Target, i64)> {
-        match &relocation.meaning {
-            Meaning::Address(address) => Some((self.value(user, *address)?, 0)),
-            Meaning::Symbol(symbol, addend) => match symbol.defined {
-                Some(address) => Some((self.value(user, address)?, *addend)),
-                None => Some((self.import(symbol), *addend)),
-            },
-            Meaning::Resolver(address) => {
-                let text = format!(
-                    "NEW selects {} at start-up by a resolver, which OLD does not do",
-                    describe(self.new_image(), *address)
-                );
-                self.refuse("ifunc", user, text, "restart for this update");
-                None
-            }
-            Meaning::Copy(_) | Meaning::Number(_) => None,
-            Meaning::ThreadLocal(_, symbol, _) => {
-                let name = symbol.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
-                let text =
-                    format!("NEW refers to the thread-local variable {name} as OLD does not");
-                let way = "threads that run have no room for it; restart for this update";
-                self.refuse("thread-local", &name, text, way);
-                None
-            }
-        }
-    }
-
-    fn import(&mut self, symbol: &SymbolName) -> Target {
-        let import = Import {
-            name: symbol.name.clone(),
-            version: symbol.version.clone(),
-            weak: symbol.weak,
-        };
-        let index = self.imports.iter().position(|i| *i == import).unwrap_or_else(|| {
-            self.imports.push(import);
-            self.imports.len() - 1
-        });
-        Target::Import(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
     /// A kept function's place in the shadow image holds a jump to it.
