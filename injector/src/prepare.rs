@@ -12,7 +12,7 @@ use crate::error::{ApplyError, SysError};
 use crate::options::{ApplyOptions, FailPoint};
 use crate::ptrace::borrow::Borrowed;
 use crate::ptrace::process::{StoppedProcess, seize, thread_ids};
-use crate::ptrace::sched::{Beside, Pace};
+use crate::ptrace::sched::{Beside, Pace, Relaxed};
 use crate::ptrace::thread::{Stopped, WaitError};
 use crate::record::Record;
 use crate::target::{Target, still_there};
@@ -292,6 +292,8 @@ fn refused(call: &str, len: u64, pid: i32, errno: Errno) -> ApplyError {
 /// A thread for remote calls, and what goes with it.
 struct Loan {
     thread: Borrowed,
+    /// Ends before the others go on: fields are dropped in this order.
+    relaxed: Option<Relaxed>,
     /// The others, where they had to be stopped.
     others: Option<StoppedProcess>,
     _beside: Beside,
@@ -310,6 +312,7 @@ impl Loan {
     /// thread alone was stopped.
     fn end(self) -> Result<Duration, ApplyError> {
         let thread = self.thread.give_back()?;
+        drop(self.relaxed);
         Ok(match self.others {
             None => {
                 thread.detach();
@@ -336,8 +339,9 @@ fn borrow(target: &Target) -> Result<Loan, ApplyError> {
     let thread = tid.map(Stopped::tid).and_then(|tid| process.take(tid));
     let thread = thread.ok_or_else(|| ended(target))?;
     let _beside = Beside::thread(target.pid, thread.tid());
+    let relaxed = process.relaxed();
     let thread = Borrowed::new(thread, target.syscall, process.pace)?;
-    Ok(Loan { thread, others: Some(process), _beside })
+    Ok(Loan { thread, relaxed, others: Some(process), _beside })
 }
 
 fn ended(target: &Target) -> ApplyError {
@@ -372,7 +376,7 @@ fn borrow_one(target: &Target) -> Result<Loan, ApplyError> {
         still_there(target.pid, &target.memory, target.image.base)?;
         if in_call(&thread) || index + 1 == tried {
             let thread = Borrowed::new(thread, target.syscall, Pace::Calm)?;
-            return Ok(Loan { thread, others: None, _beside });
+            return Ok(Loan { thread, relaxed: None, others: None, _beside });
         }
     }
     Err(match last {

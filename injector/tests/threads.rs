@@ -70,7 +70,7 @@ fn back_and_forth(threads: usize, rounds: usize) {
         let outcome = apply(&options);
         expect(&outcome, ExitCode::Updated);
         longest = longest.max(outcome.pause).max(outcome.longest_other_pause);
-        if round % 10 == 0 {
+        if round % 25 == 0 {
             print!("{round:>3}: {}", outcome.text(false));
             let seen = if round % 2 == 0 { "222 222" } else { "111 111" };
             assert_eq!(program.ask("v"), seen, "round {round}");

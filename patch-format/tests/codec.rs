@@ -6,7 +6,7 @@ mod support;
 
 use dsu_patch_format::codec::{MAGIC, VERSION};
 use dsu_patch_format::validate::validate;
-use dsu_patch_format::{Bundle, DecodeError, decode, encode};
+use dsu_patch_format::{Bundle, DecodeError, NewAddr, OldAddr, decode, encode};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::{bundles, example};
@@ -164,6 +164,19 @@ fn lengths_are_not_believed() {
     let mut plan = vec![0, 1, 0];
     plan.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
     assert!(matches!(decode(&assemble(&manifest, &plan)), Err(DecodeError::Plan(_))));
+}
+
+/// Found by the two tests above with extreme numbers: sums that overflowed before they were refused.
+#[test]
+fn numbers_at_the_end_of_the_address_space_are_refused() {
+    let mut bundle = example();
+    bundle.plan.segments[1].start = NewAddr(0);
+    bundle.plan.fixups.clear();
+    assert!(validate(&bundle).is_err(), "a segment below the first");
+
+    let mut bundle = example();
+    bundle.plan.redirects[1].at = OldAddr(u64::MAX);
+    assert!(validate(&bundle).is_err(), "a short jump at the last address");
 }
 
 fn comes_through_only_if_valid(bytes: &[u8]) {

@@ -161,7 +161,7 @@ fn same_tables(
     let size = x.len() as u64 * 4;
     let rest = (extent(ctx.pair.old, a) - a).min(extent(ctx.pair.new, b) - b).saturating_sub(size);
     let (rest_a, rest_b) = (a + size..a + size + rest, b + size..b + size + rest);
-    if target::same_content(ctx.pair, rest_a, rest_b, 0) {
+    if rest == 0 || target::same_content(ctx.pair, rest_a, rest_b, 0) {
         Ok(())
     } else {
         Err("what follows a table of jump targets changed".to_owned())

@@ -136,6 +136,8 @@ impl Checkpoint<'_> {
         for thread in &process.threads {
             blind.extend(judge.verdict(thread, &maps)?);
         }
+        let relaxed = if blind.is_empty() { None } else { process.relaxed() };
+        eprintln!("judged: {} blind at {:?} pace {:?}", blind.len(), process.since.elapsed(), process.pace);
         let mut moved = Vec::new();
         let until = Instant::now() + alone_in_all(process.threads.len());
         let mut first = true;
@@ -150,12 +152,16 @@ impl Checkpoint<'_> {
                     continue;
                 }
                 let Some(stopped) = process.take(thread.tid) else { continue };
+                let t0 = Instant::now();
                 let stopped = match alone::run(stopped, &thread.goals, ALONE, process.pace) {
                     Ok(stopped) => stopped,
                     Err(WaitError::Ended(_)) => continue,
                     Err(e) => return Err(e.into()),
                 };
-                still.extend(judge.verdict(&stopped, &maps)?);
+                let t1 = Instant::now();
+                let v = judge.verdict(&stopped, &maps)?;
+                eprintln!("  ran {:?} judged {:?} goals {} {:?} -> {:?}", t1 - t0, t1.elapsed(), thread.goals.len(), thread.waiting, v.as_ref().map(|v| (v.points.len(), v.goals.len(), v.note.clone())));
+                still.extend(v);
                 moved.push(thread.tid);
                 process.put(stopped);
             }
@@ -165,6 +171,7 @@ impl Checkpoint<'_> {
                 break;
             }
         }
+        drop(relaxed);
         if blind.is_empty() && !moved.is_empty() {
             // Those that ran may have mapped and unmapped stacks, and made threads: the verdict that
             // counts is one on mappings and threads that no longer change.

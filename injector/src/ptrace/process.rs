@@ -5,7 +5,7 @@
 //! as long with many busy threads (PEERS.md). Dropping it lets every thread go on as it was: stopped
 //! processes stay stopped, and signals that were about to be taken are taken.
 
-use super::sched::{Pace, Patience, Urgent};
+use super::sched::{Pace, Patience, Relaxed, Urgent};
 use super::thread::{Running, Stopped, WaitError};
 use crate::error::SysError;
 use crate::target::process::Status;
@@ -32,7 +32,7 @@ pub struct StoppedProcess {
     /// All thread ids seen.
     known: BTreeSet<i32>,
     /// Ends after the threads go on: fields are dropped in this order.
-    urgent: Option<Urgent>,
+    _urgent: Option<Urgent>,
 }
 
 /// Why a process could not be stopped whole. All of it runs again.
@@ -109,13 +109,10 @@ impl StoppedProcess {
         let urgent = pace.priority();
         let threads = Vec::with_capacity(running.len());
         let since = Instant::now();
-        let mut process = Self { pid, threads, since, pace, known, urgent };
+        let mut process = Self { pid, threads, since, pace, known, _urgent: urgent };
         process.stop_until_stable(running, since + within)?;
         // If the crowd was this process's own threads, there is none any more.
         process.pace = Pace::now();
-        if process.pace == Pace::Calm {
-            process.urgent = None;
-        }
         Ok(process)
     }
 
@@ -193,6 +190,12 @@ impl StoppedProcess {
             thread.detach();
         }
         self.since.elapsed()
+    }
+
+    /// For running one of its threads alone: the tool's priority in which [`Self::pace`] is right.
+    #[must_use]
+    pub fn relaxed(&self) -> Option<Relaxed> {
+        (self.pace == Pace::Calm).then(Relaxed::begin)
     }
 
     /// Takes one thread out, to run it alone.

@@ -19,13 +19,9 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// The right one at this moment: `/proc/loadavg` counts what runs or wants to (proc(5)). An urgent
-    /// tool never gives way: nobody of lower priority would get its processor.
+    /// The right one at this moment: `/proc/loadavg` counts what runs or wants to (proc(5)).
     #[must_use]
     pub fn now() -> Self {
-        if sys::scheduler() == Ok(libc::SCHED_FIFO) {
-            return Self::Crowded;
-        }
         let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let running = text.split(' ').nth(3).and_then(|f| f.split('/').next()?.parse().ok());
         // Once: it costs more than all else here, and the tool moves to one processor at times.
@@ -91,6 +87,32 @@ impl Drop for Urgent {
         if let Some(policy) = self.before {
             // Lowering one's own priority is always allowed.
             let _ = sys::set_scheduler(policy, 0);
+        }
+    }
+}
+
+/// The end of an urgency for a while: an urgent tool that gives way gives way to nobody, and one that
+/// sleeps for ten microseconds sleeps for seventy.
+#[derive(Debug)]
+pub struct Relaxed {
+    urgent: bool,
+}
+
+impl Relaxed {
+    /// Begins.
+    #[must_use]
+    pub fn begin() -> Self {
+        let urgent = sys::scheduler() == Ok(libc::SCHED_FIFO)
+            && sys::set_scheduler(libc::SCHED_OTHER, 0).is_ok();
+        Self { urgent }
+    }
+}
+
+impl Drop for Relaxed {
+    fn drop(&mut self) {
+        if self.urgent {
+            // It was allowed before; if not any more, the tool is only slower.
+            let _ = sys::set_scheduler(libc::SCHED_FIFO, 1);
         }
     }
 }

@@ -1,7 +1,7 @@
 // A library with two versions of one symbol, of which the older changes.
 //# build: gcc -O2 -Wl,--version-script=clock.map
 //# target: libclock.so
-//# changed: tick_1
+//# changed: tick@CLOCK_1
 //# kept: tick_2
 //# before: x => 11 2
 //# after: x => 111 2

@@ -34,10 +34,12 @@ pub const NGINX: Recipe = Recipe {
     version: "1.22.1-9+deb12u9",
     first_patch: "CVE-2025-23419",
     grouping: Grouping::Each,
+    // It prints the arguments of its configure: extra flags enter behind that.
     configure: "./configure --with-debug --with-http_v2_module --with-http_ssl_module \
                 --with-http_mp4_module --with-http_dav_module --with-mail --with-mail_ssl_module \
                 --with-stream --with-stream_ssl_module --with-http_realip_module \
-                --with-cc-opt='-O2 -g -fPIE@CC@' --with-ld-opt='-pie@LD@'",
+                --with-cc-opt='-O2 -g -fPIE' --with-ld-opt=-pie && \
+                sed -i 's|-fPIE|-fPIE@CC@|; s|-pie|-pie@LD@|' objs/Makefile",
     // The list of modules is made by configure.
     reconfigure: Some("auto/"),
     make: "make -j2",
