@@ -57,6 +57,22 @@ enum End {
     Stays { text: String },
 }
 
+impl End {
+    /// This file's end, then the next file's.
+    fn and(self, next: End) -> End {
+        match (self, next) {
+            (
+                End::Goes { text, pause_us, applied },
+                End::Goes { text: more, pause_us: other, applied: last },
+            ) => {
+                let text = if text.is_empty() { more } else { format!("{text}; {more}") };
+                End::Goes { text, pause_us: pause_us.max(other), applied: last.or(applied) }
+            }
+            (_, stays) => stays,
+        }
+    }
+}
+
 /// Takes `program` up its ladder. Gives the bundles that were applied.
 pub fn climb(
     program: &dyn Program,
@@ -167,46 +183,82 @@ fn take(
     bundles: &Path,
 ) -> Result<End> {
     let key = program.recipe().key;
-    let bundle = bundles.join(format!("{key}-{:02}.dsu", step.number));
-    let (old, new) = (program.image(&climber.running).to_path_buf(), program.image(step));
-    if let Some((patch, words)) = program.refused_without_flags()
-        && step.patch.starts_with(patch)
-    {
-        let said = tool::build(tools, &old, new, &bundle, &[])?;
-        refused_naming(&said, words, true).context("without its --accept-layout flags")?;
+    let firsts = program.images(&climber.first);
+    let olds = program.images(&climber.running);
+    let mut total = End::Goes { text: String::new(), pause_us: None, applied: None };
+    for (index, new) in program.images(step).into_iter().enumerate() {
+        let bundle = bundles.join(format!("{key}-{:02}-{index}.dsu", step.number));
+        let image = Image { first: &firsts[index], old: &olds[index], new: &new, bundle: &bundle };
+        let end = one_image(program, climber, step, tools, &image)?;
+        total = total.and(end);
+        if matches!(total, End::Stays { .. }) {
+            break;
+        }
     }
-    let built = tool::build(tools, &old, new, &bundle, &program.flags(&step.patch))?;
-    let expect = program.expect(&step.patch);
-    let end = match built.exit {
-        WRITTEN => apply(climber, &built, step, tools, program, &bundle)?,
-        NOTHING => End::Goes { text: "nothing to do".into(), pause_us: None, applied: None },
-        REFUSED => End::Stays { text: format!("dsu-build refuses: {}", reasons(&built)) },
-        _ => bail!("{}: {}", built.command, built.summary()),
-    };
-    agrees(expect, &built, &end)?;
-    let kept = built.line_only();
-    let least = program.line_only(&step.patch);
-    ensure!(
-        kept >= least,
-        "only {kept} functions kept that differ by line number alone, not {least}"
-    );
     climber.load.progress(OPERATIONS_AFTER)?;
     climber.server.alive()?;
-    let number = match end {
+    let number = match &mut total {
+        End::Goes { applied: Some(applied), .. } => {
+            applied.old = climber.running.clone();
+            climber.running = step.clone();
+            step.number
+        }
         End::Goes { .. } => step.number,
         // The process runs what it ran before, and must serve as before.
         End::Stays { .. } => step.number - 1,
     };
     let asked = climber.server.check(Version { ladder, number })?;
     climber.load.check()?;
+    Ok(match total {
+        End::Goes { text, pause_us, applied } => {
+            End::Goes { text: format!("{text}; {asked}"), pause_us, applied }
+        }
+        stays => stays,
+    })
+}
+
+/// One file that is updated: as the process was started from it, as it runs, as it is to be.
+struct Image<'a> {
+    first: &'a Path,
+    old: &'a Path,
+    new: &'a Path,
+    bundle: &'a Path,
+}
+
+/// The bundle of one file, built and applied.
+fn one_image(
+    program: &dyn Program,
+    climber: &mut Climber,
+    step: &Step,
+    tools: &Tools,
+    image: &Image<'_>,
+) -> Result<End> {
+    if let Some((patch, subjects)) = program.refused_without_flags()
+        && step.patch.starts_with(patch)
+    {
+        let said = tool::build(tools, image.old, image.new, image.bundle, &[])?;
+        refused_naming(&said, subjects, true).context("without its --accept-layout flags")?;
+    }
+    let flags = program.flags(&step.patch);
+    let built = tool::build(tools, image.old, image.new, image.bundle, &flags)?;
+    let kept = built.line_only();
+    let lines =
+        if kept > 0 { format!(" ({kept} differ by line number alone)") } else { String::new() };
+    let end = match built.exit {
+        WRITTEN => apply(climber, &built, step, tools, image)?,
+        NOTHING => End::Goes { text: "nothing to do".into(), pause_us: None, applied: None },
+        REFUSED => End::Stays { text: format!("dsu-build refuses: {}", reasons(&built)) },
+        _ => bail!("{}: {}", built.command, built.summary()),
+    };
+    agrees(program.expect(&step.patch), &built, &end)?;
+    let least = program.line_only(&step.patch);
+    ensure!(
+        kept >= least,
+        "only {kept} functions kept that differ by line number alone, not {least}"
+    );
     Ok(match end {
         End::Goes { text, pause_us, applied } => {
-            let lines = if kept > 0 {
-                format!(" ({kept} differ by line number alone)")
-            } else {
-                String::new()
-            };
-            End::Goes { text: format!("{text}{lines}; {asked}"), pause_us, applied }
+            End::Goes { text: text + &lines, pause_us, applied }
         }
         stays => stays,
     })
@@ -218,14 +270,13 @@ fn apply(
     built: &Said,
     step: &Step,
     tools: &Tools,
-    program: &dyn Program,
-    bundle: &Path,
+    image: &Image<'_>,
 ) -> Result<End> {
-    let old = climber.running.clone();
-    let (mut pause, mut text) = (0, String::new());
+    let (mut pause, mut took) = (0, 0);
     let targets = climber.server.targets();
     for pid in &targets {
-        let said = tool::apply(tools, bundle, *pid, &[])?;
+        let said = tool::apply(tools, image.bundle, *pid, &[])?;
+        took = took.max(said.took.as_millis());
         match said.exit {
             UPDATED => pause = pause.max(said.pause_us().unwrap_or(0)),
             BLOCKED => {
@@ -237,19 +288,19 @@ fn apply(
     }
     let (mut checked, mut skipped) = (0, 0);
     for pid in &targets {
-        let (first, old) = (program.image(&climber.first), program.image(&old));
-        let counts = entries::check(*pid, first, old, &built.changed())?;
+        let counts = entries::check(*pid, image.first, image.old, &built.changed())?;
         checked += counts.checked;
         skipped += counts.skipped;
     }
-    text +=
-        &format!("applied to {} process(es), {} functions", targets.len(), built.changed().len());
+    let count = built.changed().len();
+    let mut text = format!("applied to {} process(es), {count} functions", targets.len());
     text += &format!(", {checked} entries lead to NEW");
     if skipped > 0 {
         text += &format!(" ({skipped} not checked: no unique name in the first build)");
     }
-    climber.running = step.clone();
-    let applied = Applied { old, new: step.clone(), bundle: bundle.to_path_buf() };
+    text += &format!(", {} ms to build, {took} ms to apply", built.took.as_millis());
+    let (old, new) = (climber.running.clone(), step.clone());
+    let applied = Applied { old, new, bundle: image.bundle.to_path_buf() };
     Ok(End::Goes { text, pause_us: Some(pause), applied: Some(applied) })
 }
 

@@ -8,6 +8,10 @@ const NUMBERED: [&str; 6] = ["isra", "constprop", "part", "lto_priv", "llvm", "l
 /// `f.constprop.3` is `f.constprop`, `f.lto_priv.0` is `f`, `x.1234` is `x`.
 #[must_use]
 pub fn canonical(name: &str) -> String {
+    // Versions of symbols have numbers that mean something.
+    if let Some((plain, version)) = name.split_once('@') {
+        return format!("{}@{version}", canonical(plain));
+    }
     let name = without_rust_hash(name);
     let mut out = String::with_capacity(name.len());
     let mut parts = name.split('.').enumerate().peekable();

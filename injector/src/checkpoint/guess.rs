@@ -7,7 +7,7 @@
 
 use super::blind::BlindRanges;
 use crate::address::ProcAddr;
-use crate::ptrace::alone::Goal;
+use crate::ptrace::onward::Goal;
 use crate::target::maps::Maps;
 use crate::target::memory::ReadMemory;
 

@@ -10,7 +10,7 @@ use super::scan;
 use super::unwind::{self, Frame, Unwinder};
 use crate::address::ProcAddr;
 use crate::error::SysError;
-use crate::ptrace::alone::{Goal, MAX_GOALS};
+use crate::ptrace::onward::{Goal, MAX_GOALS};
 use crate::ptrace::stop::Event;
 use crate::ptrace::sys::Registers;
 use crate::ptrace::thread::Stopped;

@@ -1,7 +1,7 @@
 //! The checkpoint: all threads stopped, none of them at a blind point.
 //!
-//! Takes the process and the blind ranges; stops all threads, judges each, lets the blind ones go
-//! alone for a bounded time, and repeats until the deadline. Between attempts the process runs freely
+//! Takes the process and the blind ranges; stops all threads, judges each, lets the blind ones run on
+//! for a bounded time, and repeats until the deadline. Between attempts the process runs freely
 //! and untraced. Gives the stopped process, or the frames that were in the way in the last attempt.
 //!
 //! | module | holds |
@@ -20,7 +20,7 @@ pub mod unwind;
 
 use crate::address::ProcAddr;
 use crate::error::ApplyError;
-use crate::ptrace::alone;
+use crate::ptrace::onward::{self, Runner};
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::thread::WaitError;
 use crate::target::maps::Maps;
@@ -28,19 +28,18 @@ use crate::target::memory::ProcessMemory;
 use crate::target::still_there;
 use blind::BlindRanges;
 use judge::{BlindThread, Judge};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use unwind::Unwinder;
 
 /// How long all threads are waited for in one attempt.
 const STOP_WITHIN: Duration = Duration::from_millis(200);
-/// How long one thread may run alone.
-const ALONE: Duration = Duration::from_millis(1);
-/// How long threads may run alone in one attempt, all together: this much ...
-const ALONE_BASE: Duration = Duration::from_millis(4);
-/// ... and this much for each thread ...
-const ALONE_EACH: Duration = Duration::from_micros(200);
-/// ... but no more than this.
-const ALONE_MOST: Duration = Duration::from_millis(50);
+/// How long blind threads may run on at once: this much ...
+const ONWARD: Duration = Duration::from_millis(1);
+/// ... and this much for each of them.
+const ONWARD_EACH: Duration = Duration::from_micros(50);
+/// How long they may in one attempt, which is a few times that, at most.
+const ONWARD_MOST: Duration = Duration::from_millis(30);
 /// Pauses between attempts start here, double, and end here.
 const BACKOFF: Duration = Duration::from_micros(500);
 const BACKOFF_MOST: Duration = Duration::from_millis(50);
@@ -120,7 +119,7 @@ impl Checkpoint<'_> {
         Ok(Err(in_the_way))
     }
 
-    /// Judges all threads and lets blind ones run alone, as long as that brings some of them out.
+    /// Judges all threads and lets blind ones run on, as long as that brings some of them out.
     fn clear_the_way(&mut self, process: &mut StoppedProcess) -> Result<InTheWay, ApplyError> {
         if self.blind.is_empty() {
             return Ok(Vec::new());
@@ -137,32 +136,23 @@ impl Checkpoint<'_> {
             blind.extend(judge.verdict(thread, &maps)?);
         }
         let relaxed = if blind.is_empty() { None } else { process.relaxed() };
-        eprintln!("judged: {} blind at {:?} pace {:?}", blind.len(), process.since.elapsed(), process.pace);
-        let mut moved = Vec::new();
-        let until = Instant::now() + alone_in_all(process.threads.len());
+        let mut moved = BTreeSet::new();
+        let until = Instant::now() + onward_in_all(process.threads.len());
         let mut first = true;
         while !blind.is_empty() && !process.in_group_stop() && Instant::now() < until {
             let before = blind.len();
-            let mut still = Vec::new();
-            for thread in blind {
-                // One that waits may wait for what another blind thread holds: only worth a try
-                // once others have come out.
-                if (first && thread.waiting) || Instant::now() >= until {
-                    still.push(thread);
-                    continue;
-                }
-                let Some(stopped) = process.take(thread.tid) else { continue };
-                let t0 = Instant::now();
-                let stopped = match alone::run(stopped, &thread.goals, ALONE, process.pace) {
-                    Ok(stopped) => stopped,
-                    Err(WaitError::Ended(_)) => continue,
-                    Err(e) => return Err(e.into()),
-                };
-                let t1 = Instant::now();
-                let v = judge.verdict(&stopped, &maps)?;
-                eprintln!("  ran {:?} judged {:?} goals {} {:?} -> {:?}", t1 - t0, t1.elapsed(), thread.goals.len(), thread.waiting, v.as_ref().map(|v| (v.points.len(), v.goals.len(), v.note.clone())));
-                still.extend(v);
-                moved.push(thread.tid);
+            // One that waits may wait for what another blind thread holds: only worth a try once
+            // others have come out.
+            let (mut still, go): (Vec<_>, Vec<_>) =
+                blind.into_iter().partition(|thread| first && thread.waiting);
+            moved.extend(go.iter().map(|thread| thread.tid));
+            let runners = go.into_iter().filter_map(|thread| {
+                Some(Runner { thread: process.take(thread.tid)?, goals: thread.goals })
+            });
+            let runners: Vec<_> = runners.collect();
+            let bound = ONWARD + ONWARD_EACH * u32::try_from(runners.len()).unwrap_or(u32::MAX);
+            for stopped in onward::run(runners, bound, process.pace)? {
+                still.extend(judge.verdict(&stopped, &maps)?);
                 process.put(stopped);
             }
             blind = still;
@@ -188,10 +178,10 @@ impl Checkpoint<'_> {
     }
 }
 
-/// How long threads may run alone in one attempt, all together.
-fn alone_in_all(threads: usize) -> Duration {
-    let each = ALONE_EACH * u32::try_from(threads).unwrap_or(u32::MAX);
-    (ALONE_BASE + each).min(ALONE_MOST)
+/// How long threads may run on in one attempt, all together.
+fn onward_in_all(threads: usize) -> Duration {
+    let each = ONWARD_EACH * u32::try_from(threads).unwrap_or(u32::MAX);
+    (ONWARD * 4 + each * 4).min(ONWARD_MOST)
 }
 
 fn unstoppable(tid: i32) -> BlindThread {

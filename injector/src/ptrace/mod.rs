@@ -1,5 +1,5 @@
-//! ptrace(2) and what goes with it: the state of threads in types, remote system calls, running one
-//! thread alone.
+//! ptrace(2) and what goes with it: the state of threads in types, remote system calls, letting
+//! some threads run on.
 //!
 //! | module | holds |
 //! |---|---|
@@ -8,11 +8,11 @@
 //! | [`thread`] | [`thread::Running`] and [`thread::Stopped`] |
 //! | [`process`] | [`process::StoppedProcess`]: every thread at once |
 //! | [`borrow`] | [`borrow::Borrowed`]: remote system calls in a stopped thread |
-//! | [`alone`] | one thread runs to an address while the others stand still |
+//! | [`onward`] | some threads run on to an address while the others stand still |
 //! | [`sched`] | when and where the tool itself runs |
 
-pub mod alone;
 pub mod borrow;
+pub mod onward;
 pub mod process;
 pub mod sched;
 pub mod stop;

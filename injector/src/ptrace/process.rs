@@ -27,7 +27,7 @@ pub struct StoppedProcess {
     pub threads: Vec<Stopped>,
     /// When the first one was asked to stop.
     pub since: Instant,
-    /// How to wait for one of them that runs alone.
+    /// How to wait for those of them that run on.
     pub pace: Pace,
     /// All thread ids seen.
     known: BTreeSet<i32>,
@@ -116,7 +116,7 @@ impl StoppedProcess {
         Ok(process)
     }
 
-    /// Threads that appeared since the process was stopped: made by one that ran alone.
+    /// Threads that appeared since the process was stopped: made by one that ran on.
     ///
     /// # Errors
     /// [`StopError`].
@@ -192,13 +192,13 @@ impl StoppedProcess {
         self.since.elapsed()
     }
 
-    /// For running one of its threads alone: the tool's priority in which [`Self::pace`] is right.
+    /// For letting some of its threads run on: the priority of the tool that goes with [`Self::pace`].
     #[must_use]
     pub fn relaxed(&self) -> Option<Relaxed> {
         (self.pace == Pace::Calm).then(Relaxed::begin)
     }
 
-    /// Takes one thread out, to run it alone.
+    /// Takes one thread out, to let it run on.
     pub fn take(&mut self, tid: i32) -> Option<Stopped> {
         let index = self.threads.iter().position(|t| t.tid() == tid)?;
         Some(self.threads.swap_remove(index))

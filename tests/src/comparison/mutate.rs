@@ -77,7 +77,7 @@ fn agrees(image: &Image, site: &Site, said: &Said) -> Result<()> {
                 names(image, wanted),
                 names(image, &changed)
             );
-            ensure!(data.is_empty(), "reported data: {data:?}");
+            strange_data(image, &changed, &data)?;
         }
         Expected::FunctionAndCallers(function) => {
             let wanted = BTreeSet::from([*function]);
@@ -88,7 +88,7 @@ fn agrees(image: &Image, site: &Site, said: &Said) -> Result<()> {
                 names(image, &changed)
             );
             unexplained(image, &changed, *function)?;
-            ensure!(data.is_empty(), "reported data: {data:?}");
+            strange_data(image, &changed, &data)?;
         }
         Expected::Object(name, users) => {
             let others = data.iter().filter(|d| plain(d) != plain(name)).collect::<Vec<_>>();
@@ -119,6 +119,20 @@ fn unexplained(image: &Image, changed: &BTreeSet<u64>, function: u64) -> Result<
         });
         ensure!(refers, "reported {}, which refers to nothing that changed", caller.name);
     }
+    Ok(())
+}
+
+/// Data reported beside functions must point into one of them: tables of a computed `goto`.
+fn strange_data(image: &Image, changed: &BTreeSet<u64>, data: &[String]) -> Result<()> {
+    let changed: Vec<_> = image.functions.iter().filter(|f| changed.contains(&f.address)).collect();
+    let inside = |to: u64| changed.iter().any(|f| to > f.address && to < f.address + f.size);
+    let labels = |name: &String| {
+        let same = image.objects.iter().filter(|o| plain(&o.name) == plain(name));
+        let mut ranges = same.map(|o| o.address..o.address + o.size);
+        ranges.any(|r| image.pointers.iter().any(|p| r.contains(&p.place) && inside(p.target)))
+    };
+    let strange: Vec<_> = data.iter().filter(|name| !labels(name)).collect();
+    ensure!(strange.is_empty(), "reported data: {strange:?}");
     Ok(())
 }
 

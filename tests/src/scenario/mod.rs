@@ -10,7 +10,7 @@ mod runtest;
 pub mod tinyproxy;
 pub mod vsftpd;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
@@ -109,9 +109,9 @@ pub trait Program: Sync {
         Vec::new()
     }
 
-    /// The library that is updated, when it is not the program itself.
-    fn image<'a>(&self, step: &'a Step) -> &'a Path {
-        &step.program
+    /// What is updated, one bundle each, in this order: the program itself, or libraries that it has loaded.
+    fn images(&self, step: &Step) -> Vec<PathBuf> {
+        vec![step.program.clone()]
     }
 
     /// Starts the build of `step` in a new process.

@@ -5,7 +5,7 @@
 //! Both libraries are updated, one after the other, by two bundles.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +16,7 @@ use crate::corpus::{Ladder, Recipe, Step, programs};
 use crate::load;
 use crate::process::{Guard, free_port, wait_for_port};
 
-/// The program: libcrypto in a running server. [`Libssl`] is its sibling.
+/// The libraries.
 #[derive(Debug)]
 pub struct Openssl;
 
@@ -29,6 +29,10 @@ impl Program for Openssl {
 
     fn expect(&self, patch: &str) -> Expect {
         listed(STEPS, patch)
+    }
+
+    fn images(&self, step: &Step) -> Vec<PathBuf> {
+        ["libcrypto.so.3", "libssl.so.3"].iter().map(|name| step.dir.join(name)).collect()
     }
 
     fn start(&self, _ladder: &Ladder, step: &Step, _fill: Fill) -> Result<Box<dyn Server>> {

@@ -1,0 +1,241 @@
+//! Some threads run on for a bounded time, each to an address, while all others stand still.
+//!
+//! Takes stopped threads, for each up to four addresses and the stack pointer that it must have there
+//! at least (a recursion passes the same address in deeper frames first); gives the threads, stopped
+//! again, wherever they are. The stop is a hardware breakpoint in the thread's own debug registers
+//! (SDM volume 3, 18.2): nothing is written into the text. They run together: each one alone would hold
+//! the others for its own time, and may need what one of them holds.
+//!
+//! The trap is a forced SIGTRAP: a thread that blocks it, or a process that ignores or catches it,
+//! could lose that setting to the kernel's force (`force_sig_info_to_task`). Such threads are let run
+//! for a moment and are interrupted where they are. The same is done where the processor's debug
+//! registers are not to be had, and where no address is known.
+//!
+//! A trap may be under way when the thread is interrupted for another reason: the interrupt stop
+//! comes first then, and the signal after it. It is fetched before the thread is given back, or else
+//! it would kill the process.
+
+use super::sched::{Pace, Patience};
+use super::stop::Event;
+use super::sys::Resume;
+use super::thread::{Running, Stopped, WaitError};
+use crate::address::ProcAddr;
+use crate::error::SysError;
+use crate::target::process::Status;
+use std::time::{Duration, Instant};
+
+/// `TRAP_HWBKPT` of siginfo.h: the `si_code` of a debug register's trap.
+const TRAP_HWBKPT: i32 = 4;
+/// The processor has four address registers (SDM volume 3, 18.2).
+pub const MAX_GOALS: usize = 4;
+/// The control register, whose bits 0, 2, 4 and 6 enable the four for this thread, with all else zero
+/// for execution (SDM volume 3, 18.2.4).
+const CONTROL: usize = 7;
+/// SIGTRAP's bit in the masks of `/proc/PID/status`.
+const TRAP_BIT: u64 = 1 << (libc::SIGTRAP - 1);
+/// A thread with a breakpoint set must be stopped again, whatever it does: a vfork holds it for as
+/// long as its child takes to execute.
+const MUST_STOP: Duration = Duration::from_secs(30);
+/// A thread without a goal runs for this long.
+const SAMPLE: Duration = Duration::from_micros(30);
+/// Threads that have not come after this time, and then again after each such time, are looked at:
+/// those asleep in the kernel will not come.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+
+/// Where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Goal {
+    /// Stop before the instruction here ...
+    pub at: ProcAddr,
+    /// ... when the stack pointer is at least this.
+    pub min_rsp: u64,
+}
+
+/// One thread that is to run on.
+#[derive(Debug)]
+pub struct Runner {
+    /// The thread.
+    pub thread: Stopped,
+    /// Where to; the first four count.
+    pub goals: Vec<Goal>,
+}
+
+/// One that runs.
+struct Active {
+    running: Running,
+    goals: Vec<Goal>,
+    until: Instant,
+}
+
+/// One that has stopped again.
+struct Arrived {
+    thread: Stopped,
+    /// Its debug registers are set.
+    armed: bool,
+    /// A trap of its may still be pending.
+    unsure: bool,
+}
+
+/// Lets all of them run on within `bound`. Those that have ended are left out.
+///
+/// # Errors
+/// The process has executed another program.
+pub fn run(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Stopped>, WaitError> {
+    let start = Instant::now();
+    let mut active = Vec::new();
+    let mut arrived = Vec::new();
+    let mut executed = None;
+    for Runner { thread, goals } in runners {
+        let goals = arm(&thread, goals);
+        let until = start + if goals.is_empty() { SAMPLE } else { bound };
+        // One that cannot be resumed was killed.
+        let running = thread.resume(Resume::Freely);
+        active.extend(running.ok().map(|running| Active { running, goals, until }));
+    }
+    let mut patience = Patience::at(pace);
+    let mut look = start + LOOK_EVERY;
+    while !active.is_empty() && executed.is_none() {
+        let mut still = Vec::new();
+        for one in active {
+            match one.poll() {
+                Ok(Step::Runs(one)) => still.push(one),
+                Ok(Step::Stands(one)) => arrived.push(one),
+                Err(WaitError::Executed(tid)) => executed = Some(tid),
+                // It has ended, by itself or with the whole process.
+                Err(_) => {}
+            }
+        }
+        active = still;
+        let now = Instant::now();
+        let looking = now >= look;
+        if looking {
+            look = now + LOOK_EVERY;
+        }
+        let (over, rest) = active
+            .into_iter()
+            .partition(|one| now >= one.until || looking && is_asleep(one.running.tid()));
+        active = rest;
+        arrived.extend(interrupt(over, pace));
+        if !active.is_empty() {
+            patience.pause();
+        }
+    }
+    match executed {
+        // Its other threads are gone, and so are debug registers.
+        Some(tid) => Err(WaitError::Executed(tid)),
+        None => Ok(arrived.into_iter().filter_map(|one| disarm(one, pace).ok()).collect()),
+    }
+}
+
+enum Step {
+    Runs(Active),
+    Stands(Arrived),
+}
+
+impl Active {
+    /// What has become of it, without waiting.
+    fn poll(self) -> Result<Step, WaitError> {
+        let Self { running, goals, until } = self;
+        let stopped = match running.poll()? {
+            Ok(stopped) => stopped,
+            Err(running) => return Ok(Step::Runs(Self { running, goals, until })),
+        };
+        let armed = !goals.is_empty();
+        let stopped = match stopped.event() {
+            // A group stop ends the run; other signals are delivered and their handlers run.
+            Event::GroupStop(_) => {
+                return Ok(Step::Stands(Arrived { thread: stopped, armed, unsure: armed }));
+            }
+            Event::Signal(libc::SIGTRAP) if is_trap(&stopped) => {
+                let thread = stopped.without_signal();
+                let registers = thread.registers()?;
+                let here = |g: &Goal| registers.rip == g.at.0 && registers.rsp >= g.min_rsp;
+                if goals.iter().any(here) {
+                    return Ok(Step::Stands(Arrived { thread, armed, unsure: false }));
+                }
+                // The kernel sets the resume flag, so that it does not trap here again at once.
+                thread
+            }
+            _ => stopped,
+        };
+        Ok(Step::Runs(Self { running: stopped.resume(Resume::Freely)?, goals, until }))
+    }
+}
+
+/// Stops those that have not come; the first interrupt goes out before the first wait.
+fn interrupt(over: Vec<Active>, pace: Pace) -> Vec<Arrived> {
+    for one in &over {
+        // One that has ended says so when it is waited for.
+        let _ = one.running.interrupt();
+    }
+    let until = Instant::now() + MUST_STOP;
+    let stop = |one: Active| {
+        let armed = !one.goals.is_empty();
+        let thread = one.running.wait(until, pace).ok()?;
+        Some(Arrived { thread: without_trap(thread), armed, unsure: armed })
+    };
+    over.into_iter().filter_map(stop).collect()
+}
+
+/// Sets breakpoints at the goals; gives those that are set: all, or none.
+fn arm(thread: &Stopped, mut goals: Vec<Goal>) -> Vec<Goal> {
+    goals.truncate(MAX_GOALS);
+    if goals.is_empty() || !may_trap(thread.tid()) {
+        return Vec::new();
+    }
+    if set(thread, &goals).is_err() {
+        // Half set is not set. An error here means that the thread was killed.
+        let _ = clear(thread);
+        return Vec::new();
+    }
+    goals
+}
+
+/// Takes the breakpoints away, and a trap that is on its way: the thread goes on only to stop again
+/// with it, before any instruction of its own.
+fn disarm(one: Arrived, pace: Pace) -> Result<Stopped, WaitError> {
+    let Arrived { thread, armed, unsure } = one;
+    if armed {
+        clear(&thread)?;
+    }
+    let pending = unsure && Status::of(thread.tid()).is_some_and(|s| s.pending & TRAP_BIT != 0);
+    if !pending {
+        return Ok(thread);
+    }
+    let running = thread.resume(Resume::Freely)?;
+    Ok(without_trap(running.wait(Instant::now() + MUST_STOP, pace)?))
+}
+
+fn set(thread: &Stopped, goals: &[Goal]) -> Result<(), SysError> {
+    let mut enabled = 0;
+    for (number, goal) in goals.iter().enumerate() {
+        thread.set_debug_register(number, goal.at.0)?;
+        enabled |= 1 << (2 * number);
+    }
+    thread.set_debug_register(CONTROL, enabled)
+}
+
+fn clear(thread: &Stopped) -> Result<(), SysError> {
+    thread.set_debug_register(CONTROL, 0)?;
+    (0..MAX_GOALS).try_for_each(|number| thread.set_debug_register(number, 0))
+}
+
+/// Whether a thread's SIGTRAP can be used without changing what the process sees of it.
+fn may_trap(tid: i32) -> bool {
+    Status::of(tid).is_some_and(|s| (s.ignored | s.blocked | s.caught) & TRAP_BIT == 0)
+}
+
+fn is_asleep(tid: i32) -> bool {
+    Status::of(tid).is_some_and(|s| matches!(s.state, 'S' | 'D'))
+}
+
+/// Whether it is about to take a trap of a debug register.
+fn is_trap(stopped: &Stopped) -> bool {
+    stopped.event() == Event::Signal(libc::SIGTRAP)
+        && stopped.signal_code().is_ok_and(|code| code == TRAP_HWBKPT)
+}
+
+/// Forgets the signal of a trap; keeps any other.
+fn without_trap(stopped: Stopped) -> Stopped {
+    if is_trap(&stopped) { stopped.without_signal() } else { stopped }
+}
