@@ -214,7 +214,8 @@ fn load(options: &Options) -> Result<(Image, Image), BuildError> {
         || read("OLD", &options.old, options.debug_old.as_deref()),
         || read("NEW", &options.new, options.debug_new.as_deref()),
     );
-    let (old, new) = (old?, new?);
+    let (old, mut new) = (old?, new?);
+    matching::units::align(&old, &mut new);
     if old.kind != new.kind || old.fixed != new.fixed {
         return Err(BuildError::Mismatch(
             "OLD and NEW are different kinds of file (executable, PIE, library): build both alike"

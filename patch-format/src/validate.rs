@@ -70,7 +70,8 @@ fn segments(plan: &Plan) -> Check {
         let end = start
             .checked_add(segment.bytes.len() as u64)
             .and_then(|e| e.checked_add(segment.zeroes));
-        let end = end.filter(|e| *e > start && e - first <= MAX_SPAN);
+        let end =
+            end.filter(|e| *e > start && e.checked_sub(first).is_some_and(|span| span <= MAX_SPAN));
         require(end.is_some(), "a segment has a size within bounds", segment.start)?;
         let end = end.unwrap_or_default();
         if let Some((before, protection)) = previous {
@@ -115,7 +116,7 @@ fn check_redirect(plan: &Plan, redirect: &Redirect) -> Check {
     let size = match redirect.form {
         RedirectForm::Near => NEAR_JUMP,
         RedirectForm::Short { cave } => {
-            let reach = cave.0.wrapping_sub(at.0 + SHORT_JUMP).cast_signed();
+            let reach = cave.since(at.offset(SHORT_JUMP)).cast_signed();
             let reachable = i8::try_from(reach).is_ok();
             require(reachable, "a cave is within reach of a short jump", cave)?;
             require(in_old(plan, cave, NEAR_JUMP), "a cave lies in OLD's image", cave)?;

@@ -2,7 +2,10 @@
 // as a local of a function as well.
 //# build: gcc -O2
 //# build: gcc -O2 absolute-paths
+//# build: gcc -O2 out-of-tree
 //# build: clang -O2 absolute-paths
+//# build: gcc -O2 renamed-sources
+//# build: clang -O2 renamed-sources
 //# build: gcc -O2 -flto
 //# changed: add
 //# kept: answer

@@ -24,47 +24,25 @@ pub struct Version {
 const SEPARATE_DEBUG: &str = "separate-debug";
 /// Another: names the sources by absolute paths, as CMake does; OLD's and NEW's then differ.
 const ABSOLUTE_PATHS: &str = "absolute-paths";
+/// The same, and compiles in a directory beside the sources, as CMake and autotools do.
+const OUT_OF_TREE: &str = "out-of-tree";
+/// The last: the file is called `NAME-1.c` in OLD and `NAME-2.c` in NEW.
+const RENAMED_SOURCES: &str = "renamed-sources";
 
 /// Compiles `version` of a case into `dir`.
 ///
 /// # Errors
 /// What the compiler says.
 pub fn compile(case: &Case, build: &str, version: u32, dir: &Path) -> Result<Version> {
-    std::fs::create_dir_all(dir)?;
-    let mut build_words = build.split_whitespace();
-    let compiler = build_words.next().context("an empty //# build: line")?;
-    let ours = [SEPARATE_DEBUG, ABSOLUTE_PATHS];
-    let flags: Vec<&str> = build_words.filter(|w| !ours.contains(w)).collect();
-    let sources = lay_out(case, version, dir)?;
-    let (libraries, mut sources): (Vec<String>, Vec<String>) =
+    let sources = lay_out(case, build, version, dir)?;
+    let (libraries, sources): (Vec<String>, Vec<String>) =
         sources.into_iter().partition(|s| s.starts_with("lib") && s.ends_with(".c"));
-    if has(build, ABSOLUTE_PATHS) {
-        sources.iter_mut().for_each(|s| *s = dir.join(&s).display().to_string());
-    }
-    let mut common = vec!["-g".to_owned(), "-Wl,--build-id".to_owned(), include_flag()];
-    common.push(format!("-DVERSION={version}"));
-    common.extend((version >= 2).then(|| "-DNEW".to_owned()));
-    common.extend(flags.iter().map(|f| (*f).to_owned()));
-
+    let compiling = Compiling::new(build, version, dir)?;
     let mut images = Vec::new();
     for source in &libraries {
-        let image = source.replace(".c", ".so");
-        let mut command = Command::new(compiler);
-        command.args(&common).args(["-fPIC", "-shared", source, "-o", &image]);
-        run(command, dir)?;
-        images.push(image);
+        images.push(compiling.library(source)?);
     }
-    let mut command = Command::new(compiler);
-    if !flags.contains(&"-no-pie") {
-        command.args(["-fPIE", "-pie"]);
-    }
-    command.args(&common).args(&sources).args(["-o", &case.name]);
-    command.args(["-L.", "-Wl,-rpath,$ORIGIN"]);
-    command.args(images.iter().filter(|i| !i.contains("plugin")));
-    let common = common_objects(dir)?;
-    command.args([common.join("consent.o"), common.join("libserve.a")]);
-    command.args(["-pthread", "-ldl", "-lm"]);
-    run(command, dir)?;
+    compiling.program(&sources, &images, &case.name)?;
     images.push(case.name.clone());
     if has(build, SEPARATE_DEBUG) {
         images.iter().try_for_each(|image| separate_debug(image, dir))?;
@@ -75,18 +53,85 @@ pub fn compile(case: &Case, build: &str, version: u32, dir: &Path) -> Result<Ver
     Ok(Version { program, target })
 }
 
+/// A build line, read for one version.
+struct Compiling<'a> {
+    compiler: &'a str,
+    flags: Vec<String>,
+    dir: &'a Path,
+    /// Where the compiler runs.
+    cwd: PathBuf,
+    absolute: bool,
+}
+
+impl<'a> Compiling<'a> {
+    fn new(build: &'a str, version: u32, dir: &'a Path) -> Result<Self> {
+        let mut words = build.split_whitespace();
+        let compiler = words.next().context("an empty //# build: line")?;
+        let cwd = if has(build, OUT_OF_TREE) { dir.join("build") } else { dir.to_path_buf() };
+        std::fs::create_dir_all(&cwd)?;
+        let ours = [SEPARATE_DEBUG, ABSOLUTE_PATHS, OUT_OF_TREE, RENAMED_SOURCES];
+        let mut flags = vec!["-g".to_owned(), "-Wl,--build-id".to_owned()];
+        flags.push(concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include").to_owned());
+        flags.push(format!("-DVERSION={version}"));
+        flags.extend((version >= 2).then(|| "-DNEW".to_owned()));
+        flags.extend(words.filter(|w| !ours.contains(w)).map(str::to_owned));
+        let absolute = has(build, ABSOLUTE_PATHS) || has(build, OUT_OF_TREE);
+        Ok(Self { compiler, flags, dir, cwd, absolute })
+    }
+
+    /// Makes `libX.so` of `libX.c`.
+    fn library(&self, source: &str) -> Result<String> {
+        let image = source.replace(".c", ".so");
+        let mut command = self.command(&[source.to_owned()]);
+        command.args(["-fPIC", "-shared", "-o"]).arg(self.dir.join(&image));
+        run(command, &self.cwd)?;
+        Ok(image)
+    }
+
+    fn program(&self, sources: &[String], libraries: &[String], name: &str) -> Result<()> {
+        let mut command = self.command(sources);
+        if !self.flags.iter().any(|f| f == "-no-pie") {
+            command.args(["-fPIE", "-pie"]);
+        }
+        command
+            .arg("-o")
+            .arg(self.dir.join(name))
+            .arg("-Wl,-rpath,$ORIGIN")
+            .arg("-L")
+            .arg(self.dir);
+        // By name, so that the program asks for the library itself and not for its path.
+        let linked = libraries.iter().filter(|l| !l.contains("plugin"));
+        command.args(linked.map(|library| format!("-l:{library}")));
+        let common = common_objects(self.dir)?;
+        command.args([common.join("consent.o"), common.join("libserve.a")]);
+        command.args(["-pthread", "-ldl", "-lm"]);
+        run(command, &self.cwd)
+    }
+
+    fn command(&self, sources: &[String]) -> Command {
+        let mut command = Command::new(self.compiler);
+        command.args(&self.flags);
+        for source in sources {
+            command.arg(if self.absolute { self.dir.join(source) } else { PathBuf::from(source) });
+        }
+        command
+    }
+}
+
 fn has(build: &str, word: &str) -> bool {
     build.split_whitespace().any(|w| w == word)
 }
 
 /// Copies the sources of a version; `old.c` and `new.c` both become `main.c`.
-fn lay_out(case: &Case, version: u32, dir: &Path) -> Result<Vec<String>> {
+fn lay_out(case: &Case, build: &str, version: u32, dir: &Path) -> Result<Vec<String>> {
+    std::fs::create_dir_all(dir)?;
     let mut sources = Vec::new();
     for file in &case.files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = match (name.as_str(), version) {
             ("old.c", 1) | ("new.c", 2) => "main.c".to_owned(),
             ("old.c" | "new.c", _) => continue,
+            _ if has(build, RENAMED_SOURCES) => name.replace('.', &format!("-{version}.")),
             _ => name,
         };
         std::fs::copy(file, dir.join(&name))?;
@@ -95,10 +140,6 @@ fn lay_out(case: &Case, version: u32, dir: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(sources)
-}
-
-fn include_flag() -> String {
-    concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include").to_owned()
 }
 
 /// Where `consent.o` is, which every program is linked with, and `libserve.a`, the question loop of

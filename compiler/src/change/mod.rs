@@ -5,6 +5,7 @@
 //! and each address in it stands for the same thing. Never the other way round: what cannot be
 //! resolved is a difference.
 
+mod biased;
 mod closure;
 mod compare;
 mod constants;
@@ -12,6 +13,7 @@ mod fingerprint;
 mod lines;
 mod target;
 
+pub use biased::{is_indexed, next_object};
 pub use closure::{Closure, close};
 pub use compare::{Comparison, Verdict, compare_function};
 pub(crate) use compare::{

@@ -149,6 +149,15 @@ impl Image {
         covering.or_else(mark).map(ObjectId)
     }
 
+    /// The first object with a size that starts behind an address.
+    #[must_use]
+    pub fn first_object_behind(&self, address: u64) -> Option<(ObjectId, &Object)> {
+        let plain = &self.objects[..self.plain_objects];
+        let after = plain.partition_point(|o| o.address <= address);
+        let (i, object) = plain.iter().enumerate().skip(after).find(|(_, o)| o.size > 0)?;
+        Some((ObjectId(i), object))
+    }
+
     /// The object that ends exactly at an address.
     #[must_use]
     pub fn object_ending_at(&self, address: u64) -> Option<ObjectId> {

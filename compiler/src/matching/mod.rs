@@ -8,6 +8,7 @@
 mod functions;
 pub mod names;
 mod objects;
+pub mod units;
 
 use crate::image::{FunctionId, Image, ObjectId};
 use std::collections::{HashMap, HashSet};

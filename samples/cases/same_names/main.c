@@ -3,6 +3,7 @@
 //# build: gcc -O0
 //# build: gcc -O2 -flto
 //# build: gcc -O2 absolute-paths
+//# build: gcc -O2 out-of-tree
 //# build: clang -O2 absolute-paths
 //# build: clang -O2
 //# changed[!-flto]: step

@@ -12,7 +12,9 @@ use super::{Emitted, Inputs};
 use crate::change::{
     describe, is_only_compared, is_readable_text, jump_table, offset_table, pointers,
 };
+use crate::change::{is_indexed, next_object};
 use crate::code::{Body, Field, Reference, Step, decode};
+use crate::image::SectionKind;
 use crate::image::{DynamicRelocation, Function, FunctionId, Image, ObjectId, Storage, Thing};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
@@ -268,6 +270,9 @@ impl<'a> Shadow<'a> {
         {
             return self.object_operand(r, owner);
         }
+        if r.taken && self.biased(ctx, step, r) {
+            return;
+        }
         match self.new_image().resolve(r.target) {
             Thing::Code { function, offset } if is_branch(r) => {
                 self.branch(ctx, r, function, offset);
@@ -297,6 +302,45 @@ impl<'a> Shadow<'a> {
                 }
             }
         }
+    }
+
+    /// An address that may be meant for the object behind it: `table[c - '0']`. Taken care of here
+    /// when OLD has the two at another distance. Constants are carried whole, so that either is
+    /// right; variables are refused.
+    fn biased(&mut self, ctx: &Carrying<'_>, step: &Step, r: &Reference) -> bool {
+        let image = self.new_image();
+        let Some((next, distance)) = next_object(image, r.target) else { return false };
+        let Some(section) = image.section_at(r.target) else { return false };
+        if section.kind == SectionKind::Text
+            || jump_table(image, ctx.body, r.target).is_some()
+            || !is_indexed(ctx.body, step)
+        {
+            return false;
+        }
+        if section.kind == SectionKind::ReadOnly {
+            self.queue.push(Item::Constant(section.address, section.end()));
+            self.carried(r);
+            return true;
+        }
+        let Thing::Object { object, .. } = image.resolve(r.target) else { return false };
+        let here = self.object_value(r.target, object);
+        let there = self.object_value(image.object(next).address, next);
+        let consistent = match (here, there) {
+            (Target::Old(a), Target::Old(b)) => b.since(a) == distance,
+            (Target::New(_), Target::New(_)) => true,
+            _ => false,
+        };
+        if !consistent {
+            let (one, two) = (image.object(object).name(), image.object(next).name());
+            let text = format!(
+                "{} indexes from an address inside of {one}, {distance} bytes before {two}; OLD has \
+                 the two at another distance, and the code does not show which one is meant",
+                readable(ctx.function.name())
+            );
+            let way = "add new variables behind the others (or in a file of their own)";
+            self.refuse("ambiguous", ctx.function.name(), text, way);
+        }
+        !consistent
     }
 
     fn fix_value(&mut self, r: &Reference, target: Target) {
