@@ -47,6 +47,7 @@ pub fn apply(options: &ApplyOptions) -> Outcome {
     // On a crowded machine every step would wait for its turn behind the target's own threads.
     let _urgent = Pace::now().priority();
     outcome.result = transaction(options, &mut outcome);
+    ptrace::thread::let_go_of_the_rest();
     outcome
 }
 

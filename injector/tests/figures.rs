@@ -48,11 +48,3 @@ fn pause_and_wall_time() {
         );
     }
 }
-
-#[test]
-#[ignore = "keeps a bundle for experiments by hand"]
-fn keep_a_bundle() {
-    let [old, new] = [1, 2].map(|version| build("threads", version, &[]));
-    let bundle = bundle(&old, &new, &["inner", "middle", "outer"], &[]);
-    std::fs::write("/tmp/kept.bundle", dsu_patch_format::encode(&bundle).unwrap()).unwrap();
-}

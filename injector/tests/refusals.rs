@@ -141,6 +141,7 @@ fn a_traced_process() {
     expect(&outcome, ExitCode::NotPermitted);
     assert!(outcome.text(false).contains("is traced by process"), "{}", outcome.text(false));
     drop(tracer);
+    dsu_injector::ptrace::thread::let_go_of_the_rest();
     expect(&file.apply(program.pid), ExitCode::Updated);
 }
 
@@ -211,6 +212,7 @@ fn meanwhile(what: impl FnOnce(&mut Program) + Send + 'static) -> dsu_injector::
     let [old, new, _] = versions();
     let mut program = Program::start(&old.path, &[]);
     assert_eq!(program.ask("i"), "inside");
+    program.settle();
     let file = BundleFile::new(&bundle(&old, &new, &["inside"], &[]));
     let mut options = file.options(program.pid);
     options.timeout = Duration::from_secs(10);

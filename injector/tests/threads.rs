@@ -7,7 +7,11 @@ mod common;
 
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::{ExitCode, Outcome, apply};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// The heavy ones one after the other: what they measure is how one update fares.
+static ALONE: Mutex<()> = Mutex::new(());
 
 const SPIN: [&str; 3] = ["inner", "middle", "outer"];
 
@@ -17,6 +21,7 @@ fn versions() -> [Build; 2] {
 
 /// Starts the program, updates it, and gives what it says of versions before and after.
 fn update(threads: usize, busy: usize, how: &str, replaced: &[&str], timeout_ms: u64) -> Run {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let [old, new] = versions();
     let (threads, busy) = (threads.to_string(), busy.to_string());
     let mut program = Program::start(&old.path, &[&threads, &busy, how]);
@@ -58,6 +63,7 @@ fn hot_threads() {
 
 /// Back and forth in one process, each update on top of the ones before.
 fn back_and_forth(threads: usize, rounds: usize) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let builds = versions();
     let (all, hot) = ((threads + 1).to_string(), threads.to_string());
     let mut program = Program::start(&builds[0].path, &[&all, &hot, "hot"]);

@@ -188,7 +188,8 @@ fn take(
     let mut total = End::Goes { text: String::new(), pause_us: None, applied: None };
     for (index, new) in program.images(step).into_iter().enumerate() {
         let bundle = bundles.join(format!("{key}-{:02}-{index}.dsu", step.number));
-        let image = Image { first: &firsts[index], old: &olds[index], new: &new, bundle: &bundle };
+        let image =
+            Image { index, first: &firsts[index], old: &olds[index], new: &new, bundle: &bundle };
         let end = one_image(program, climber, step, tools, &image)?;
         total = total.and(end);
         if matches!(total, End::Stays { .. }) {
@@ -219,6 +220,7 @@ fn take(
 
 /// One file that is updated: as the process was started from it, as it runs, as it is to be.
 struct Image<'a> {
+    index: usize,
     first: &'a Path,
     old: &'a Path,
     new: &'a Path,
@@ -233,13 +235,12 @@ fn one_image(
     tools: &Tools,
     image: &Image<'_>,
 ) -> Result<End> {
-    if let Some((patch, subjects)) = program.refused_without_flags()
-        && step.patch.starts_with(patch)
-    {
+    let accepted = program.accepted(&step.patch, image.index);
+    if !accepted.is_empty() {
         let said = tool::build(tools, image.old, image.new, image.bundle, &[])?;
-        refused_naming(&said, subjects, true).context("without its --accept-layout flags")?;
+        refused_naming(&said, accepted, true).context("without its --accept-layout flags")?;
     }
-    let flags = program.flags(&step.patch);
+    let flags: Vec<&str> = accepted.iter().flat_map(|layout| ["--accept-layout", layout]).collect();
     let built = tool::build(tools, image.old, image.new, image.bundle, &flags)?;
     let kept = built.line_only();
     let lines =

@@ -1,12 +1,12 @@
 //! End-to-end tests of `dsu-build` and `dsu-apply` on other people's programs.
 //!
 //! ```text
-//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--openssl]
+//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--mutations N] [--openssl]
 //! cargo run --release -p dsu-tests --bin comparison    -- [--only KEY,..] [--mutations N]
 //! ```
 //!
-//! Both fetch Debian source packages by name, build them plainly, and keep everything under
-//! `target/corpus`, so that a second run neither fetches nor builds. Nothing of it is committed.
+//! The first ends with the second, which is there to run that part alone. Both fetch Debian source
+//! packages by name, build them plainly, and keep everything under `target/corpus`, so that a second run neither fetches nor builds. Nothing of it is committed.
 //! As root they install by apt what the builds need; else they say what is missing and how to get it.
 //! Each ends with a table and a line `N passed, N failed`, and exits 1 when anything failed. What
 //! could not be had (a version that the mirror has deleted) is listed by name and never counted as passed.

@@ -54,9 +54,14 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        let running = self.ended().is_none();
+        if running {
+            // A stopped parent starts nobody while its children are collected.
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGSTOP);
+        }
         // Collect before killing: orphans are given to another parent.
         let family = descendants(self.pid());
-        if self.ended().is_none() {
+        if running {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

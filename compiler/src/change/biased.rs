@@ -2,8 +2,9 @@
 //! less 48, which is inside of whatever lies before it.
 //!
 //! An address that is not the start of an object and is used with an index may therefore belong to
-//! the next object as well as to the one it points into. Where both are as far apart in the other
-//! build nothing needs to be decided; elsewhere the users of this module take care.
+//! the next object as well as to the one it points into. The comparison takes it for what it points
+//! into, which calls some functions changed that are not, never the reverse. Where a function is
+//! carried, both readings must lead to the right place: see [`crate::emit`].
 
 use crate::code::{Body, Step};
 use crate::image::{Image, ObjectId};

@@ -1,7 +1,7 @@
 //! Whether two addresses, one in each build, stand for the same thing.
 
 use super::compare::Comparing;
-use super::{Pair, biased, constants};
+use super::{Pair, constants};
 use crate::code::{Body, Field, Reference, Step};
 use crate::image::{DynamicRelocation, Image, Meaning, ObjectId, Storage, Thing};
 use crate::matching::names;
@@ -31,8 +31,7 @@ pub(super) fn same_reference(
     same.or_else(|reason| {
         let ends = p.taken && ends_same_object(ctx, p.target, q.target);
         let only_compared = || is_only_compared(ctx.old, s) && is_only_compared(ctx.new, t);
-        let same = ends && only_compared() || same_biased(ctx, s, t, p, q);
-        if same { Ok(()) } else { Err(reason) }
+        if ends && only_compared() { Ok(()) } else { Err(reason) }
     })
 }
 
@@ -66,18 +65,6 @@ fn same_address(
     } else {
         fail()
     }
-}
-
-/// Two addresses before the same object, as far from it, used with an index.
-fn same_biased(ctx: &Comparing<'_>, s: &Step, t: &Step, p: &Reference, q: &Reference) -> bool {
-    let old = biased::next_object(ctx.pair.old, p.target);
-    let new = biased::next_object(ctx.pair.new, q.target);
-    let (Some((a, i)), Some((b, j))) = (old, new) else { return false };
-    p.taken
-        && i == j
-        && same_object(ctx.pair, a, b, 0)
-        && biased::is_indexed(ctx.old, s)
-        && biased::is_indexed(ctx.new, t)
 }
 
 /// The compiler's own start-up code refers to marks of the linker (`__TMC_END__`), where by chance

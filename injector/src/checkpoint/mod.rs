@@ -137,7 +137,8 @@ impl Checkpoint<'_> {
         }
         let relaxed = if blind.is_empty() { None } else { process.relaxed() };
         let mut moved = BTreeSet::new();
-        let until = Instant::now() + onward_in_all(process.threads.len());
+        let bound = onward_bound(process.threads.len());
+        let until = Instant::now() + (bound * 4).min(ONWARD_MOST);
         let mut first = true;
         while !blind.is_empty() && !process.in_group_stop() && Instant::now() < until {
             let before = blind.len();
@@ -150,7 +151,7 @@ impl Checkpoint<'_> {
                 Some(Runner { thread: process.take(thread.tid)?, goals: thread.goals })
             });
             let runners: Vec<_> = runners.collect();
-            let bound = ONWARD + ONWARD_EACH * u32::try_from(runners.len()).unwrap_or(u32::MAX);
+            let bound = onward_bound(runners.len());
             for stopped in onward::run(runners, bound, process.pace)? {
                 still.extend(judge.verdict(&stopped, &maps)?);
                 process.put(stopped);
@@ -178,10 +179,9 @@ impl Checkpoint<'_> {
     }
 }
 
-/// How long threads may run on in one attempt, all together.
-fn onward_in_all(threads: usize) -> Duration {
-    let each = ONWARD_EACH * u32::try_from(threads).unwrap_or(u32::MAX);
-    (ONWARD * 4 + each * 4).min(ONWARD_MOST)
+/// How long so many threads may run on at once.
+fn onward_bound(threads: usize) -> Duration {
+    ONWARD + ONWARD_EACH * u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
 fn unstoppable(tid: i32) -> BlindThread {

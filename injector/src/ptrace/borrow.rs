@@ -11,7 +11,8 @@
 //! deadline: the calls injected here never touch the restart block.
 //!
 //! A signal that comes in between is delivered before the next try: it is neither lost nor does it
-//! see the borrowed registers.
+//! see the borrowed registers. Where signals come faster than the thread gets a processor, they are
+//! blocked until the thread is given back.
 
 use super::sched::Pace;
 use super::stop::Event;
@@ -24,8 +25,10 @@ use std::time::{Duration, Instant};
 
 /// How long one step of a remote call may take.
 const STEP: Duration = Duration::from_millis(500);
-/// Signals delivered between two tries of one call before it is given up.
-const MAX_TRIES: usize = 200;
+/// Tries of one call before it is given up.
+const MAX_TRIES: usize = 20;
+/// Tries that signals have interrupted before they are blocked.
+const PATIENT_TRIES: usize = 3;
 
 /// A stopped thread whose registers are saved.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Borrowed {
     /// The thread has left the stop in which its registers can be put back for good.
     away: bool,
     pace: Pace,
+    /// The signals that it blocks by itself, when all are blocked for now.
+    mask: Option<u64>,
 }
 
 impl Borrowed {
@@ -46,7 +51,7 @@ impl Borrowed {
     pub fn new(thread: Stopped, instruction: ProcAddr, pace: Pace) -> Result<Self, WaitError> {
         let thread = settle(thread, pace)?;
         let saved = thread.registers()?;
-        Ok(Self { thread: Some(thread), instruction, saved, away: false, pace })
+        Ok(Self { thread: Some(thread), instruction, saved, away: false, pace, mask: None })
     }
 
     /// Runs one system call in the thread.
@@ -58,7 +63,10 @@ impl Borrowed {
         number: i64,
         arguments: [u64; 6],
     ) -> Result<Result<u64, Errno>, WaitError> {
-        for _ in 0..MAX_TRIES {
+        for attempt in 0..MAX_TRIES {
+            if attempt >= PATIENT_TRIES {
+                self.block_signals()?;
+            }
             match self.enter(number, arguments)? {
                 Some(()) => {}
                 None => continue,
@@ -75,6 +83,15 @@ impl Borrowed {
         }
         let what = format!("run a system call in thread {}", self.saved_tid());
         Err(SysError::new(what, Errno::EAGAIN).into())
+    }
+
+    fn block_signals(&mut self) -> Result<(), SysError> {
+        if let (None, Some(thread)) = (self.mask, &self.thread) {
+            self.mask = Some(thread.signal_mask()?);
+            // SIGKILL and SIGSTOP cannot be blocked; the kernel leaves them out.
+            thread.set_signal_mask(u64::MAX)?;
+        }
+        Ok(())
     }
 
     fn saved_tid(&self) -> i32 {
@@ -132,12 +149,20 @@ impl Borrowed {
         Ok(())
     }
 
+    fn unblock_signals(&mut self) -> Result<(), SysError> {
+        if let (Some(mask), Some(thread)) = (self.mask.take(), &self.thread) {
+            thread.set_signal_mask(mask)?;
+        }
+        Ok(())
+    }
+
     /// Ends the loan; the thread is stopped as it was before.
     ///
     /// # Errors
     /// [`WaitError`].
     pub fn give_back(mut self) -> Result<Stopped, WaitError> {
         self.give_back_registers()?;
+        self.unblock_signals()?;
         self.thread.take().ok_or(WaitError::Ended(0))
     }
 }
@@ -146,6 +171,7 @@ impl Drop for Borrowed {
     fn drop(&mut self) {
         // Only reached when something failed: the thread has ended, or goes on with its registers.
         let _ = self.give_back_registers();
+        let _ = self.unblock_signals();
     }
 }
 

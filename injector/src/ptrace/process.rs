@@ -79,9 +79,9 @@ pub fn seize(tid: i32) -> Result<Option<Running>, StopError> {
         Err(Errno::EPERM) => match Status::of(tid) {
             None => Ok(None),
             Some(status) if status.is_dead() => Ok(None),
-            // Made by a thread that is traced already: it is ours from birth.
+            // Made by a thread that is traced already, or left over from an earlier attempt.
             Some(status) if status.tracer == nix::unistd::gettid().as_raw() => {
-                Ok(Some(Running::born(tid)))
+                Ok(Some(Running::traced(tid)))
             }
             Some(_) => Err(StopError::Refused(tid, Errno::EPERM)),
         },

@@ -83,6 +83,28 @@ pub fn signal_code(tid: i32) -> Result<c_int, Errno> {
     Ok(unsafe { info.assume_init() }.si_code)
 }
 
+/// Bytes of the kernel's signal set.
+const SIGNAL_SET: usize = 8;
+
+/// The signals that a stopped thread blocks (`PTRACE_GETSIGMASK`).
+pub fn signal_mask(tid: i32) -> Result<u64, Errno> {
+    let mut mask = 0u64;
+    let data: *mut u64 = &raw mut mask;
+    // SAFETY: data points to the 8 bytes whose number is given, which the kernel fills.
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_GETSIGMASK, tid, SIGNAL_SET, data.cast::<c_void>()) };
+    Errno::result(result).map(|_| mask)
+}
+
+/// Sets the signals that a stopped thread blocks (`PTRACE_SETSIGMASK`).
+pub fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
+    let data: *const u64 = &raw const mask;
+    // SAFETY: data points to the 8 bytes whose number is given, which the kernel reads.
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tid, SIGNAL_SET, data.cast::<c_void>()) };
+    Errno::result(result).map(drop)
+}
+
 /// Writes debug register `number` (0 to 7) of a stopped thread (`PTRACE_POKEUSER`).
 pub fn set_debug_register(tid: i32, number: usize, value: u64) -> Result<(), Errno> {
     let offset = std::mem::offset_of!(libc::user, u_debugreg) + number.min(7) * 8;

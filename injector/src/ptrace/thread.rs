@@ -1,20 +1,27 @@
 //! One thread, its state in its type: [`Running`] (seized) or [`Stopped`].
 //!
 //! Transitions consume; dropping a stopped thread lets it go, untraced, with the signal it was about
-//! to take; dropping a running one stops it first, because only a stopped thread can be detached.
+//! to take. Only a stopped thread can be detached: one that is dropped while it runs is asked to stop and
+//! detached later, by [`let_go_of_the_rest`].
 
 use super::sched::{Pace, Patience};
 use super::stop::Event;
 use super::sys::{self, Registers, Resume};
 use crate::error::SysError;
 use nix::errno::Errno;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// New threads are traced from their first instruction; system call stops can be told from traps.
 const OPTIONS: i32 =
     libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;
-/// How long a thread is waited for when nobody is interested any more.
-const LAST_WAIT: Duration = Duration::from_millis(20);
+/// How long threads are waited for that were given up while they ran.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// Threads that this one traces, has asked to stop, and has given up.
+    static LEFT: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Why a thread did not stop.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +65,11 @@ impl Running {
         Ok(Self { tid, armed: true })
     }
 
-    /// A thread that is traced from its birth, because its maker is.
+    /// A thread that this one traces already: from its birth, because its maker is traced, or because
+    /// it was given up before it had stopped.
     #[must_use]
-    pub fn born(tid: i32) -> Self {
+    pub fn traced(tid: i32) -> Self {
+        LEFT.with_borrow_mut(|left| left.retain(|t| *t != tid));
         Self { tid, armed: true }
     }
 
@@ -123,47 +132,33 @@ impl Running {
             patience.pause();
         }
     }
-
-    /// Waits as [`Running::wait`], but hands the thread back when the time is up.
-    ///
-    /// # Errors
-    /// [`WaitError`], never a time-out.
-    pub fn wait_until(
-        mut self,
-        until: Instant,
-        pace: Pace,
-    ) -> Result<Result<Stopped, Self>, WaitError> {
-        let mut patience = Patience::at(pace);
-        loop {
-            match self.poll()? {
-                Ok(stopped) => return Ok(Ok(stopped)),
-                Err(running) => self = running,
-            }
-            if Instant::now() >= until {
-                return Ok(Err(self));
-            }
-            patience.pause();
-        }
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.armed || sys::interrupt(self.tid).is_err() {
-            return;
+        if self.armed && sys::interrupt(self.tid).is_ok() {
+            // Not waited for here: threads that stand still may depend on this being quick.
+            LEFT.with_borrow_mut(|left| left.push(self.tid));
         }
-        let until = Instant::now() + LAST_WAIT;
+    }
+}
+
+/// Detaches the threads that were given up while they ran, once each has stopped; to be called when
+/// nothing stands still any more. What does not stop in time goes free when this process ends.
+pub fn let_go_of_the_rest() {
+    let until = Instant::now() + LAST_WAIT;
+    for tid in LEFT.take() {
         let mut patience = Patience::at(Pace::Crowded);
-        while Instant::now() < until {
-            match sys::poll(self.tid) {
-                Ok(None) => patience.pause(),
-                Ok(Some(status)) if Event::of(status) != Event::Ended => {
-                    // Nothing can be done about an error: the thread is gone, or goes free when
-                    // this process ends.
-                    let _ = sys::resume(self.tid, Resume::Untraced, Event::of(status).pending());
-                    return;
+        // Nothing can be done about errors: the thread has ended.
+        while let Ok(status) = sys::poll(tid) {
+            match status.map(Event::of) {
+                Some(Event::Ended) => break,
+                Some(event) => {
+                    let _ = sys::resume(tid, Resume::Untraced, event.pending());
+                    break;
                 }
-                _ => return,
+                None if Instant::now() >= until => break,
+                None => patience.pause(),
             }
         }
     }
@@ -211,6 +206,23 @@ impl Stopped {
     /// The thread was killed.
     pub fn signal_code(&self) -> Result<i32, SysError> {
         sys::signal_code(self.tid).map_err(|e| failed("read the signal of", self.tid, e))
+    }
+
+    /// The signals that it blocks.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn signal_mask(&self) -> Result<u64, SysError> {
+        sys::signal_mask(self.tid).map_err(|e| failed("read the signal mask of", self.tid, e))
+    }
+
+    /// Sets the signals that it blocks.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn set_signal_mask(&self, mask: u64) -> Result<(), SysError> {
+        sys::set_signal_mask(self.tid, mask)
+            .map_err(|e| failed("set the signal mask of", self.tid, e))
     }
 
     /// Sets one of its debug registers.

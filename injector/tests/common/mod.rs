@@ -375,7 +375,8 @@ impl Program {
     pub fn picture(&self) -> Picture {
         self.settle();
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let keep = ["TracerPid", "Sig", "Shd", "Threads", "State", "Seccomp"];
+        let keep =
+            ["TracerPid", "SigPnd", "SigBlk", "SigIgn", "SigCgt", "ShdPnd", "Threads", "State"];
         let status = status.lines().filter(|l| keep.iter().any(|k| l.starts_with(k)));
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap();
         let syscall = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid)).unwrap();

@@ -23,6 +23,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t shared = PTHREAD_MUTEX_INITIALIZER;
 static volatile long under_lock;
 static volatile long handled;
+static long before[1024];
 
 KEEP long inner(struct state *s, long n) {
   for (long i = 0; i < n; i++) s->value = s->value * 6364136223846793005L + VERSION;
@@ -140,16 +141,17 @@ int main(int argc, char **argv) {
     if (pthread_create(&t, &attr, f, &states[i])) return 1;
   }
   for (int i = 1; i <= busy && i < threads; i++)
-    while (states[i].rounds == 0) sched_yield();
+    while (states[i].rounds == 0) usleep(1000);
   puts("ready");
   char line[100];
   while (fgets(line, sizeof line, stdin)) {
     long low = 1000000, high = 0, rounds = 0;
     switch (line[0]) {
       case 'v':
+        // Two rounds after this moment, no thread can have seen what was before it.
+        for (int i = 1; i <= busy && i < threads; i++) before[i] = states[i].rounds;
         for (int i = 1; i <= busy && i < threads; i++) {
-          long r = states[i].rounds;
-          while (states[i].rounds < r + 2) sched_yield();
+          while (states[i].rounds < before[i] + 2) usleep(1000);
           long v = states[i].seen;
           if (v < low) low = v;
           if (v > high) high = v;

@@ -10,10 +10,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use dsu_tests::corpus::programs::OPENSSL;
 use dsu_tests::corpus::{Ladder, Recipe, ladder::Builder, needs};
 use dsu_tests::report::Report;
 use dsu_tests::scenario::{self, Program};
-use dsu_tests::{climb, repeat, workspace};
+use dsu_tests::workspace::Tools;
+use dsu_tests::{climb, comparison, repeat, workspace};
 
 /// Live updates of real programs: fetched, built, updated while they run.
 #[derive(Debug, Parser)]
@@ -24,6 +26,9 @@ struct Arguments {
     /// Repetitions at random moments of the load, for redis7, nginx122 and memcached.
     #[arg(long, default_value_t = 20, value_name = "N")]
     repeat: usize,
+    /// Mutations for the comparison suite, over all programs together; 0 leaves that suite out.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    mutations: usize,
     /// Also libcrypto and libssl (minutes of building).
     #[arg(long)]
     openssl: bool,
@@ -53,6 +58,7 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let updates = !arguments.build_only && !arguments.oracles_only;
     let tools = if updates { Some(workspace::tools()?) } else { None };
     let bundles = tempfile::TempDir::new()?;
+    let mut kept: Vec<Ladder> = Vec::new();
     let mut early: HashMap<&str, Result<Ladder>> = HashMap::new();
     for program in programs {
         let key = program.recipe().key;
@@ -79,12 +85,27 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             climb::oracles_alone(program, &ladder, report);
         }
         let Some(tools) = &tools else { continue };
+        kept.push(ladder.clone());
         let applied = climb::climb(program, &ladder, tools, bundles.path(), report);
         if program.repeated() && arguments.repeat > 0 {
             repeat::repeat(program, &ladder, &applied, arguments.repeat, tools, report);
         }
     }
+    if let Some(tools) = &tools
+        && arguments.mutations > 0
+    {
+        compare(tools, &kept, arguments.mutations, report);
+    }
     Ok(())
+}
+
+/// The comparison suite over the executables.
+fn compare(tools: &Tools, ladders: &[Ladder], mutations: usize, report: &mut Report) {
+    let programs: Vec<_> = ladders.iter().filter(|l| l.recipe.key != OPENSSL.key).collect();
+    for (index, ladder) in programs.iter().enumerate() {
+        let count = comparison::share(mutations, programs.len(), index);
+        comparison::run(tools, ladder, count, 1, report);
+    }
 }
 
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static dyn Program>> {

@@ -14,3 +14,81 @@ pub mod image;
 pub mod mutate;
 pub mod sites;
 pub mod variants;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::corpus::Ladder;
+use crate::report::Report;
+use crate::workspace::Tools;
+
+/// How many of `total` mutations the program at `index` of `programs` gets.
+pub fn share(total: usize, programs: usize, index: usize) -> usize {
+    total / programs + usize::from(index < total % programs)
+}
+
+/// All of it for one program.
+pub fn run(tools: &Tools, ladder: &Ladder, mutations: usize, seed: u64, report: &mut Report) {
+    let key = ladder.recipe.key;
+    let mut compare = || -> Result<()> {
+        let dir = tempfile::TempDir::new()?;
+        let last = &ladder.steps.last().context("a ladder has steps")?.program;
+        twins(tools, ladder, last, dir.path(), report);
+        mutations_of(tools, key, last, dir.path(), (mutations, seed), report)
+    };
+    if let Err(error) = compare() {
+        report.failure(key, "comparison", &error);
+    }
+}
+
+/// The builds that must not differ.
+fn twins(tools: &Tools, ladder: &Ladder, last: &Path, dir: &Path, report: &mut Report) {
+    let (key, bundle) = (ladder.recipe.key, dir.join("bundle"));
+    match variants::build(ladder) {
+        Ok(variants) => {
+            let again = variants::same(tools, last, &variants.again, &bundle);
+            report.outcome(key, "the same source built again", again);
+            let shuffled = variants::same(tools, last, &variants.shuffled, &bundle);
+            report.outcome(key, "functions shuffled", shuffled);
+        }
+        Err(error) => report.failure(key, "variants", &error),
+    }
+}
+
+/// The copies that must differ in one thing.
+fn mutations_of(
+    tools: &Tools,
+    key: &str,
+    last: &Path,
+    dir: &Path,
+    (count, seed): (usize, u64),
+    report: &mut Report,
+) -> Result<()> {
+    let image = image::Image::read(last)?;
+    let sites = mutate::choose(&image, count, seed);
+    let (start, mut found) = (Instant::now(), 0);
+    for (number, site) in sites.iter().enumerate() {
+        match mutate::check(tools, last, &image, site, dir, number) {
+            Ok(()) => found += 1,
+            Err(error) => report.failure(key, &format!("mutation {number}"), &error),
+        }
+    }
+    if found == sites.len() && found == count {
+        let (kinds, lacking) = (mutate::counts(&sites), mutate::lacking(&sites));
+        let lacking =
+            if lacking.is_empty() { String::new() } else { format!("; none of {lacking:?}") };
+        let took = start.elapsed().as_secs();
+        let text =
+            format!("{found} of {count} found, nothing else ({kinds}{lacking}), in {took} s");
+        report.outcome(key, "mutations", Ok(text));
+    } else if sites.len() < count {
+        report.failure(
+            key,
+            "mutations",
+            &anyhow::anyhow!("only {} sites, not {count}", sites.len()),
+        );
+    }
+    Ok(())
+}

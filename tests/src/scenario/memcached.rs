@@ -55,12 +55,8 @@ impl Program for Memcached {
         listed(STEPS, patch)
     }
 
-    fn flags(&self, _patch: &str) -> Vec<&'static str> {
-        LAYOUTS.iter().flat_map(|layout| ["--accept-layout", layout]).collect()
-    }
-
-    fn refused_without_flags(&self) -> Option<(&'static str, &'static [&'static str])> {
-        Some(("deb12u1", LAYOUTS))
+    fn accepted(&self, _patch: &str, _image: usize) -> &'static [&'static str] {
+        LAYOUTS
     }
 
     fn start(&self, _ladder: &Ladder, step: &Step, fill: Fill) -> Result<Box<dyn Server>> {

@@ -104,9 +104,10 @@ pub trait Program: Sync {
         0
     }
 
-    /// Extra flags for dsu-build at this step.
-    fn flags(&self, _patch: &str) -> Vec<&'static str> {
-        Vec::new()
+    /// Types whose changed layout the user accepts for this image, as none of their objects lives across
+    /// the update. Without being accepted, each must be refused by name.
+    fn accepted(&self, _patch: &str, _image: usize) -> &'static [&'static str] {
+        &[]
     }
 
     /// What is updated, one bundle each, in this order: the program itself, or libraries that it has loaded.
@@ -125,11 +126,6 @@ pub trait Program: Sync {
         _updates: Option<&Updates<'_>>,
     ) -> Vec<(String, Result<String>)> {
         Vec::new()
-    }
-
-    /// Refusals that are due without `flags`: (patch, all subjects).
-    fn refused_without_flags(&self) -> Option<(&'static str, &'static [&'static str])> {
-        None
     }
 
     /// The package's own tests, against the updated server. Each is a named case.
