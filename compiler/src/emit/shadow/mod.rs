@@ -330,7 +330,7 @@ impl<'a> Shadow<'a> {
             (Target::New(_), Target::New(_)) => true,
             _ => false,
         };
-        if !consistent {
+        if !consistent && !self.old_shows(ctx, (object, r.target), (next, distance)) {
             let (one, two) = (image.object(object).name(), image.object(next).name());
             let text = format!(
                 "{} indexes from an address inside of {one}, {distance} bytes before {two}; OLD has \
@@ -339,8 +339,34 @@ impl<'a> Shadow<'a> {
             );
             let way = "add new variables behind the others (or in a file of their own)";
             self.refuse("ambiguous", ctx.function.name(), text, way);
+            return true;
         }
-        !consistent
+        false
+    }
+
+    /// Whether OLD's body shows which object is meant: it takes the address inside of the one, and
+    /// not the one before the other. OLD has the two at another distance, so it cannot show both.
+    fn old_shows(
+        &self,
+        ctx: &Carrying<'_>,
+        (here, address): (ObjectId, u64),
+        (there, distance): (ObjectId, u64),
+    ) -> bool {
+        let pair = self.inputs.pair;
+        let old = |id: ObjectId| pair.matching.old_object(id).map(|o| pair.old.object(o).address);
+        let (Some(function), Some(one)) = (pair.matching.old_of(ctx.id), old(here)) else {
+            return false;
+        };
+        let inside = one + (address - pair.new.object(here).address);
+        let before = old(there).map(|two| two.wrapping_sub(distance));
+        let (mut shows, mut denies) = (false, false);
+        for part in pair.old.function(function).parts() {
+            crate::code::for_each_reference(pair.old, part, |r| {
+                shows |= r.taken && r.target == inside;
+                denies |= r.taken && Some(r.target) == before;
+            });
+        }
+        shows && !denies
     }
 
     fn fix_value(&mut self, r: &Reference, target: Target) {
