@@ -49,6 +49,12 @@ __attribute__((constructor)) static void start(void) {
         abort();
     pthread_create(&thread, NULL, wait_there, NULL);
     pthread_create(&thread, NULL, wait_here, NULL);
+    /* once it has counted a byte, it is inside for good */
+    if (write(never[1], "x", 1) != 1)
+        abort();
+    while (*(volatile int *)&calls == 0)
+        usleep(100);
+    calls = 0;
 }
 
 void answer(const char *question) {
