@@ -41,8 +41,9 @@ pub struct Applied {
 
 /// A process on the ladder.
 struct Climber {
-    server: Box<dyn Server>,
+    // Dropped before the server, or its clients would wait for answers that never come.
     load: Load,
+    server: Box<dyn Server>,
     /// The build that the process was started from.
     first: Step,
     /// The build that the process now runs.

@@ -1,6 +1,7 @@
 //! DNS questions for one address over UDP.
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,9 +17,14 @@ pub struct Dns {
 impl Dns {
     /// A socket for the server at a port of 127.0.0.1.
     pub fn connect(port: u16) -> Result<Dns> {
+        Dns::with_limit(port, REPLY_LIMIT)
+    }
+
+    /// The same, with another limit for each answer.
+    pub fn with_limit(port: u16, limit: Duration) -> Result<Dns> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(("127.0.0.1", port))?;
-        socket.set_read_timeout(Some(REPLY_LIMIT))?;
+        socket.set_read_timeout(Some(limit))?;
         Ok(Dns { socket, next: 1 })
     }
 

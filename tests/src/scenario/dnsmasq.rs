@@ -86,9 +86,11 @@ impl Running {
     }
 }
 
-/// Asked over TCP, where a port that is not yet open is seen at once.
+/// Asked over UDP: for a TCP connection dnsmasq forks, and the child would pass for the helper. A port
+/// that is not yet open refuses at once; a question that comes before its start-up is done is lost.
 fn answers(port: u16) -> bool {
-    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    let limit = Duration::from_millis(200);
+    Dns::with_limit(port, limit).is_ok_and(|mut dns| ask(&mut dns, 0).is_ok())
 }
 
 impl Server for Running {
