@@ -48,6 +48,7 @@ use emit::{Emitted, Inputs};
 use image::{Image, LoadError};
 use matching::Matching;
 use refusal::Refusal;
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 /// What to build from, and how.
@@ -148,8 +149,12 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     progress("comparing data and types");
     let mut data = data::plan(pair, &options.choices);
     progress("closing over references");
-    let contracts = machine::Contracts::new(pair);
+    // Reads all code of both builds: only when something is replaced.
+    let contracts = LazyCell::new(|| machine::Contracts::new(pair));
     let closure = change::close(pair, &comparisons, &data.moved, |replaced| {
+        if replaced.is_empty() {
+            return Vec::new();
+        }
         let mut more = contracts.broken(replaced);
         for id in emit::roomless(&old, replaced.keys().copied()) {
             let name = old.function(id).name();

@@ -8,7 +8,7 @@
 
 use crate::code::{Body, Step};
 use crate::image::{Image, ObjectId};
-use iced_x86::{InstructionInfoFactory, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use std::collections::BTreeSet;
 
 /// Farther than this no compiler biases: a character times the largest scale, and much more.
@@ -37,54 +37,17 @@ pub fn is_indexed(body: &Body, step: &Step) -> bool {
     if lea.mnemonic() != Mnemonic::Lea || lea.op_kind(0) != OpKind::Register {
         return false;
     }
-    let mut holders = BTreeSet::from([lea.op_register(0).full_register() as u32]);
+    let mut holders = BTreeSet::from([lea.op_register(0).full_register()]);
     let mut factory = InstructionInfoFactory::new();
     loop {
         let mut copies = BTreeSet::new();
         for later in &body.steps {
-            let i = &later.instruction;
-            let holds =
-                |r: Register| r != Register::None && holders.contains(&(r.full_register() as u32));
-            for memory in factory.info(i).used_memory() {
-                let both = memory.base() != Register::None && memory.index() != Register::None;
-                if both && (holds(memory.base()) || holds(memory.index())) {
-                    return true;
+            match use_of(&later.instruction, &holders, &mut factory) {
+                Use::Added => return true,
+                Use::Copied(register) => {
+                    copies.insert(register);
                 }
-            }
-            let sources = (0..i.op_count())
-                .filter(|o| i.op_kind(*o) == OpKind::Register && holds(i.op_register(*o)))
-                .count();
-            match i.mnemonic() {
-                Mnemonic::Lea
-                    if i.memory_base() != Register::None
-                        && i.memory_index() != Register::None
-                        && (holds(i.memory_base()) || holds(i.memory_index())) =>
-                {
-                    return true;
-                }
-                Mnemonic::Add | Mnemonic::Sub
-                    if sources > 0
-                        && (0..i.op_count()).all(|o| {
-                            i.op_kind(o) == OpKind::Register || i.op_kind(o) == OpKind::Memory
-                        }) =>
-                {
-                    return true;
-                }
-                Mnemonic::Mov if i.op_count() == 2 && holds_operand(i, 1, &holders) => {
-                    match i.op_kind(0) {
-                        OpKind::Register => {
-                            copies.insert(i.op_register(0).full_register() as u32);
-                        }
-                        // Spilled: what is done with it after a reload is not followed.
-                        OpKind::Memory
-                            if matches!(i.memory_base(), Register::RSP | Register::RBP) =>
-                        {
-                            return true;
-                        }
-                        _ => {}
-                    }
-                }
-                _ => {}
+                Use::Other => {}
             }
         }
         let before = holders.len();
@@ -95,7 +58,46 @@ pub fn is_indexed(body: &Body, step: &Step) -> bool {
     }
 }
 
-fn holds_operand(i: &iced_x86::Instruction, operand: u32, holders: &BTreeSet<u32>) -> bool {
-    i.op_kind(operand) == OpKind::Register
-        && holders.contains(&(i.op_register(operand).full_register() as u32))
+/// What an instruction does with an address in a register.
+enum Use {
+    /// Adds an index to it, or puts it away where what is done with it is not followed.
+    Added,
+    /// Another register holds it as well.
+    Copied(Register),
+    /// Nothing of both.
+    Other,
+}
+
+fn use_of(
+    i: &Instruction,
+    holders: &BTreeSet<Register>,
+    factory: &mut InstructionInfoFactory,
+) -> Use {
+    let holds = |r: Register| r != Register::None && holders.contains(&r.full_register());
+    let indexed = |base: Register, index: Register| {
+        base != Register::None && index != Register::None && (holds(base) || holds(index))
+    };
+    let held =
+        |operand: u32| i.op_kind(operand) == OpKind::Register && holds(i.op_register(operand));
+    let plain = |operand: u32| matches!(i.op_kind(operand), OpKind::Register | OpKind::Memory);
+    // An address that is only computed (`lea`) is no access, so the instruction's own operand counts.
+    if indexed(i.memory_base(), i.memory_index())
+        || factory.info(i).used_memory().iter().any(|m| indexed(m.base(), m.index()))
+    {
+        return Use::Added;
+    }
+    let mut operands = 0..i.op_count();
+    match i.mnemonic() {
+        Mnemonic::Add | Mnemonic::Sub if operands.clone().any(held) && operands.all(plain) => {
+            Use::Added
+        }
+        Mnemonic::Mov if i.op_count() == 2 && held(1) => match i.op_kind(0) {
+            OpKind::Register => Use::Copied(i.op_register(0).full_register()),
+            OpKind::Memory if matches!(i.memory_base(), Register::RSP | Register::RBP) => {
+                Use::Added
+            }
+            _ => Use::Other,
+        },
+        _ => Use::Other,
+    }
 }

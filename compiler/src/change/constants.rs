@@ -114,8 +114,7 @@ pub fn pointers(image: &Image, range: &Range<u64>) -> Vec<(u64, DynamicRelocatio
         {
             continue;
         }
-        let value = image.content(relocation.at, 8).and_then(|b| <[u8; 8]>::try_from(&*b).ok());
-        let meaning = Meaning::Address(value.map_or(0, u64::from_le_bytes));
+        let meaning = Meaning::Address(image.word(relocation.at).unwrap_or(0));
         out.push((at, DynamicRelocation { kind: elf::R_X86_64_RELATIVE, meaning }));
     }
     out.sort_by_key(|(at, _)| *at);

@@ -100,7 +100,7 @@ fn replaced(inputs: Inputs<'_>) -> Vec<ReplacedFunction> {
         .map(|(id, why)| {
             let old = pair.old.function(id);
             let new = pair.matching.new_of(id).map(|n| pair.new.function(n));
-            let declared = old.debug.and_then(|d| pair.old.debug.functions.get(d));
+            let declared = pair.old.declared(old);
             let file = declared.and_then(|d| d.decl_file);
             ReplacedFunction {
                 name: old.name().to_owned(),

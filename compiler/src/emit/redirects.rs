@@ -203,10 +203,10 @@ fn address_taken(image: &Image, id: FunctionId) -> bool {
     use crate::image::Meaning;
     let address = image.function(id).address;
     let in_data = image.relocations.values().any(|r| r.meaning == Meaning::Address(address));
-    let emitted = image.static_relocations.iter().any(|r| {
-        r.kind == object::elf::R_X86_64_64
-            && image.content(r.at, 8).is_some_and(|b| b[..] == address.to_le_bytes())
-    });
+    let emitted = image
+        .static_relocations
+        .iter()
+        .any(|r| r.kind == object::elf::R_X86_64_64 && image.word(r.at) == Some(address));
     in_data
         || emitted
         || image.functions.iter().any(|f| {

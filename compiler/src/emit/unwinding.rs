@@ -19,11 +19,9 @@ pub(super) fn check(inputs: Inputs<'_>, placed: &Placed, out: &mut Emitted) {
         .iter()
         .map(|id| image.function(*id))
         .filter(|function| {
-            let unit = function
-                .debug
-                .and_then(|d| image.debug.functions.get(d))
-                .and_then(|f| image.debug.units.get(f.unit.0 as usize));
-            unit.is_some_and(|u| matches!(u.language, Language::Cpp | Language::Rust))
+            image
+                .unit_of(function)
+                .is_some_and(|u| matches!(u.language, Language::Cpp | Language::Rust))
         })
         .map(crate::image::Function::name)
         .collect();

@@ -29,10 +29,9 @@ pub(super) fn collect(image: &Image) -> Vec<u64> {
     }
     for relocation in &image.static_relocations {
         if relocation.kind == object::elf::R_X86_64_64
-            && let Some(value) = image.content(relocation.at, 8)
-            && let Ok(value) = <[u8; 8]>::try_from(value.as_ref())
+            && let Some(value) = image.word(relocation.at)
         {
-            anchors.push(u64::from_le_bytes(value));
+            anchors.push(value);
         }
     }
     anchors.extend(image.objects.iter().flat_map(|o| [o.address, o.range().end]));

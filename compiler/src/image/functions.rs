@@ -191,6 +191,18 @@ impl Image {
         range.contains(&address).then_some(*owner)
     }
 
+    /// What the compiler said of a function.
+    #[must_use]
+    pub fn declared(&self, function: &Function) -> Option<&crate::debug::Function> {
+        self.debug.functions.get(function.debug?)
+    }
+
+    /// The translation unit of a function, as the compiler said it.
+    #[must_use]
+    pub fn unit_of(&self, function: &Function) -> Option<&crate::debug::Unit> {
+        self.debug.unit(self.declared(function)?.unit)
+    }
+
     /// A function by index.
     #[must_use]
     pub fn function(&self, id: FunctionId) -> &Function {

@@ -77,6 +77,13 @@ pub struct Tls {
 }
 
 impl Image {
+    /// The 8-byte number at an address as linked.
+    #[must_use]
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let bytes = self.content(address, 8)?;
+        <[u8; 8]>::try_from(bytes.as_ref()).ok().map(u64::from_le_bytes)
+    }
+
     /// Content as linked at `[address, address + len)`, zeroes where the file has none (`.bss`).
     /// `None` outside of one section.
     #[must_use]

@@ -65,8 +65,7 @@ impl Image {
         if let Thing::Mark(name) = self.mark(address) {
             return Thing::Mark(name);
         }
-        let value = self.content(address, 8).and_then(|b| <[u8; 8]>::try_from(b.as_ref()).ok());
-        let Some(value) = value.map(u64::from_le_bytes) else { return Thing::Unknown };
+        let Some(value) = self.word(address) else { return Thing::Unknown };
         let meaning = match self.section_at(value) {
             Some(_) if self.fixed => Meaning::Address(value),
             _ => Meaning::Number(value),

@@ -116,16 +116,11 @@ fn own(image: &Image, id: FunctionId) -> (Registers, Vec<FunctionId>) {
                 }
             }
             // A jump table stays inside; an indirect tail call leads anywhere.
-            FlowControl::IndirectBranch if !has_table(image, &body) => set = Registers::ALL,
+            FlowControl::IndirectBranch if super::table_targets(image, &body).is_empty() => {
+                set = Registers::ALL;
+            }
             _ => {}
         }
     }
     (set, callees)
-}
-
-fn has_table(image: &Image, body: &crate::code::Body) -> bool {
-    body.steps
-        .iter()
-        .flat_map(|s| &s.references)
-        .any(|r| r.taken && crate::change::jump_table(image, body, r.target).is_some())
 }

@@ -1,8 +1,10 @@
 //! Whether a caller still reads a caller-saved register after a call.
 
 use super::clobbers::{Clobbers, Registers};
+use super::table_targets;
 use crate::code::{Body, decode};
-use crate::image::{FunctionId, Image, Thing};
+use crate::debug::Parameters;
+use crate::image::{Function, FunctionId, Image, Thing};
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
 
 /// rdi, rsi, rdx, rcx, r8, r9 (psABI 3.2.3).
@@ -98,14 +100,13 @@ fn defined_before(
 
 /// The registers that a function's own arguments come in.
 fn incoming(image: &Image, id: FunctionId) -> Registers {
-    let function = image.function(id);
-    let clone = function.name().contains('.');
-    let known = function
-        .debug
-        .filter(|_| !clone)
-        .and_then(|d| image.debug.functions.get(d))
-        .and_then(|d| d.parameters);
-    passed(known)
+    passed(prototype(image, image.function(id)))
+}
+
+/// A function's prototype; a clone's is not that of its source.
+fn prototype(image: &Image, function: &Function) -> Option<Parameters> {
+    let declared = image.declared(function).filter(|_| !function.name().contains('.'))?;
+    declared.parameters
 }
 
 /// For each instruction, those that may come right before it.
@@ -132,12 +133,6 @@ fn predecessors(image: &Image, body: &Body) -> Vec<Vec<usize>> {
     }
     before.truncate(body.steps.len());
     before
-}
-
-/// Where the function's jump tables lead.
-fn table_targets(image: &Image, body: &Body) -> Vec<usize> {
-    let taken = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
-    taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten().collect()
 }
 
 /// Follows every path from an instruction; what is read before it is written is live.
@@ -216,17 +211,11 @@ fn arguments(image: &Image, step: &crate::code::Step) -> Registers {
     let known = step.references.first().and_then(|r| match image.resolve(r.target) {
         Thing::Code { function, offset: 0 } => {
             let function = image.function(function);
-            let clone = function.name().contains('.');
-            let own = function
-                .debug
-                .filter(|_| !clone)
-                .and_then(|d| image.debug.functions.get(d))
-                .and_then(|d| d.parameters);
             let import = || {
                 let name = &function.import.as_ref()?.name;
                 image.debug.declarations.get(name).copied()
             };
-            own.or_else(import)
+            prototype(image, function).or_else(import)
         }
         _ => None,
     });
@@ -234,7 +223,7 @@ fn arguments(image: &Image, step: &crate::code::Step) -> Registers {
 }
 
 /// The registers of a prototype; all that there are when it is not known.
-fn passed(known: Option<crate::debug::Parameters>) -> Registers {
+fn passed(known: Option<Parameters>) -> Registers {
     let (integer, sse, variadic) = known.map_or((6, 8, true), |p| (p.integer, p.sse, p.variadic));
     let mut set = Registers::default();
     // Optional arguments may be in any of them.

@@ -10,6 +10,7 @@ mod clobbers;
 mod liveness;
 
 use crate::change::Pair;
+use crate::code::Body;
 use crate::image::{FunctionId, Image, Thing};
 use clobbers::{Clobbers, Registers};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,10 +103,7 @@ impl<'a> Contracts<'a> {
     /// link-time optimization; other compilers do not do it. Assembler may do anything.
     fn may_rely(&self, caller: FunctionId, callee: FunctionId) -> bool {
         let image = self.pair.old;
-        let unit = |f: FunctionId| {
-            let debug = image.function(f).debug?;
-            image.debug.units.get(image.debug.functions.get(debug)?.unit.0 as usize)
-        };
+        let unit = |f: FunctionId| image.unit_of(image.function(f));
         match (unit(caller), unit(callee)) {
             (Some(a), Some(b)) => {
                 use crate::debug::Language::Assembler;
@@ -123,6 +121,12 @@ fn allocates(unit: &crate::debug::Unit) -> bool {
     let words = || unit.producer.split(' ');
     let level = words().rfind(|w| w.starts_with("-O"));
     unit.is_gcc && level.is_some_and(|l| l != "-O0") && !words().any(|w| w == "-fno-ipa-ra")
+}
+
+/// Where a function's jump tables lead.
+fn table_targets(image: &Image, body: &Body) -> Vec<usize> {
+    let taken = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
+    taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten().collect()
 }
 
 fn callers(image: &Image) -> BTreeMap<FunctionId, BTreeSet<FunctionId>> {

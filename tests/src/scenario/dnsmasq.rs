@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Expect, Fill, Program, Server, Version, listed};
+use super::{Expect, Fill, Program, Server, Steps, Version};
 use crate::clients::dns::Dns;
 use crate::corpus::{Ladder, Recipe, Step, programs};
 use crate::load;
@@ -16,7 +16,7 @@ use crate::process::{Guard, children, free_port, wait_until};
 #[derive(Debug)]
 pub struct Dnsmasq;
 
-const STEPS: &[(&str, Expect)] = &[
+const STEPS: Steps = &[
     ("CVE-2022-0934", Expect::Applied),
     ("CVE-2023-28450", Expect::Applied),
     // Grows the heap singleton `daemon` and `frec`.
@@ -37,8 +37,8 @@ impl Program for Dnsmasq {
         &programs::DNSMASQ
     }
 
-    fn expect(&self, patch: &str) -> Expect {
-        listed(STEPS, patch)
+    fn steps(&self) -> Steps {
+        STEPS
     }
 
     fn start(&self, _ladder: &Ladder, step: &Step, _fill: Fill) -> Result<Box<dyn Server>> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Expect, Fill, Program, Server, Version, listed};
+use super::{Expect, Fill, Program, Server, Steps, Version};
 use crate::clients::memcache::Memcache;
 use crate::corpus::{Ladder, Recipe, Step, programs, shell};
 use crate::load;
@@ -15,7 +15,7 @@ use crate::process::{Guard, free_port, threads, wait_for_port};
 #[derive(Debug)]
 pub struct Memcached;
 
-const STEPS: &[(&str, Expect)] = &[("deb12u1", Expect::Applied)];
+const STEPS: Steps = &[("deb12u1", Expect::Applied)];
 
 /// Live for one request: the user accepts their change.
 const LAYOUTS: &[&str] = &["mcp_parser_s", "mcp_request_s"];
@@ -51,8 +51,8 @@ impl Program for Memcached {
         &programs::MEMCACHED
     }
 
-    fn expect(&self, patch: &str) -> Expect {
-        listed(STEPS, patch)
+    fn steps(&self) -> Steps {
+        STEPS
     }
 
     fn accepted(&self, _patch: &str, _image: usize) -> &'static [&'static str] {

@@ -35,6 +35,9 @@ pub enum Expect {
     Unknown,
 }
 
+/// What each patch, by the beginning of its name, has to end in.
+pub type Steps = &'static [(&'static str, Expect)];
+
 /// How far a running process has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Version<'a> {
@@ -96,8 +99,14 @@ pub trait Program: Sync {
     /// What it is built from.
     fn recipe(&self) -> &'static Recipe;
 
+    /// What its steps must end in.
+    fn steps(&self) -> Steps;
+
     /// What the step of this patch must end in.
-    fn expect(&self, patch: &str) -> Expect;
+    fn expect(&self, patch: &str) -> Expect {
+        let known = self.steps().iter().find(|(p, _)| patch.starts_with(p));
+        known.map_or(Expect::Unknown, |(_, expect)| *expect)
+    }
 
     /// At least so many functions differ by line number alone at this step, and are kept.
     fn line_only(&self, _patch: &str) -> usize {
@@ -176,9 +185,4 @@ pub fn all() -> Vec<&'static dyn Program> {
         &dnsmasq::Dnsmasq,
         &openssl::Openssl,
     ]
-}
-
-/// The expectation of `patch` in a table of (prefix, expectation).
-pub fn listed(table: &[(&str, Expect)], patch: &str) -> Expect {
-    table.iter().find(|(p, _)| patch.starts_with(p)).map_or(Expect::Unknown, |(_, e)| *e)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Expect, Fill, Program, Server, Updates, Version, listed};
+use super::{Expect, Fill, Program, Server, Steps, Updates, Version};
 use crate::clients::http::Http;
 use crate::corpus::{Ladder, Recipe, Step, programs};
 use crate::load;
@@ -16,7 +16,7 @@ use crate::process::{Guard, children, free_port, wait_for_port, wait_until};
 #[derive(Debug)]
 pub struct Nginx;
 
-const STEPS: &[(&str, Expect)] = &[
+const STEPS: Steps = &[
     ("CVE-2025-23419", Expect::Applied),
     ("CVE-2024-7347-1", Expect::Applied),
     ("CVE-2024-7347-2", Expect::Applied),
@@ -57,8 +57,8 @@ impl Program for Nginx {
         &programs::NGINX
     }
 
-    fn expect(&self, patch: &str) -> Expect {
-        listed(STEPS, patch)
+    fn steps(&self) -> Steps {
+        STEPS
     }
 
     fn start(&self, _ladder: &Ladder, step: &Step, _fill: Fill) -> Result<Box<dyn Server>> {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Expect, Fill, Program, Server, Version, listed};
+use super::{Expect, Fill, Program, Server, Steps, Version};
 use crate::clients::postgres::Postgres;
 use crate::corpus::{Ladder, Recipe, Step, programs};
 use crate::load;
@@ -16,8 +16,7 @@ use crate::process::{Guard, free_port, wait_for_port};
 #[derive(Debug)]
 pub struct Pgbouncer;
 
-const STEPS: &[(&str, Expect)] =
-    &[("CVE-2025-2291", Expect::Applied), ("CVE-2025-12819", Expect::Applied)];
+const STEPS: Steps = &[("CVE-2025-2291", Expect::Applied), ("CVE-2025-12819", Expect::Applied)];
 
 /// Its default for `auth_query` comes from the table.
 const TABLE_FIX: &str = "CVE-2025-2291";
@@ -27,8 +26,8 @@ impl Program for Pgbouncer {
         &programs::PGBOUNCER
     }
 
-    fn expect(&self, patch: &str) -> Expect {
-        listed(STEPS, patch)
+    fn steps(&self) -> Steps {
+        STEPS
     }
 
     fn start(&self, _ladder: &Ladder, step: &Step, _fill: Fill) -> Result<Box<dyn Server>> {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::runtest;
-use super::{Expect, Fill, Program, Server, Updates, Version, listed};
+use super::{Expect, Fill, Program, Server, Steps, Updates, Version};
 use crate::clients::resp::{Redis as Client, Reply};
 use crate::corpus::{Ladder, Recipe, Step, programs};
 use crate::load;
@@ -18,7 +18,7 @@ use crate::process::{Guard, free_port, wait_for_port, wait_until};
 pub struct Redis;
 
 /// What each fix must end in (CORPUS.md).
-const STEPS: &[(&str, Expect)] = &[
+const STEPS: Steps = &[
     ("0001-Apply-security-fixes", Expect::Applied),
     ("0001-Fix-LUA-garbage-collector", Expect::Applied),
     ("0002-Fix-Read-Write-key-pattern", Expect::Applied),
@@ -59,8 +59,8 @@ impl Program for Redis {
         &programs::REDIS
     }
 
-    fn expect(&self, patch: &str) -> Expect {
-        listed(STEPS, patch)
+    fn steps(&self) -> Steps {
+        STEPS
     }
 
     fn line_only(&self, patch: &str) -> usize {

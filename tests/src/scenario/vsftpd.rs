@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Expect, Fill, Program, Server, Version, listed};
+use super::{Expect, Fill, Program, Server, Steps, Version};
 use crate::clients::ftp::Ftp;
 use crate::corpus::{Ladder, Recipe, Step, programs};
 use crate::load;
@@ -17,7 +17,7 @@ use crate::process::{Guard, free_port, wait_for_port};
 #[derive(Debug)]
 pub struct Vsftpd;
 
-const STEPS: &[(&str, Expect)] = &[
+const STEPS: Steps = &[
     // Always on the listener's stack.
     ("0004-link-local", Expect::Blocked(&["vsf_standalone_main"])),
     ("0005-whitespaces", Expect::Applied),
@@ -51,8 +51,8 @@ impl Program for Vsftpd {
         &programs::VSFTPD
     }
 
-    fn expect(&self, patch: &str) -> Expect {
-        listed(STEPS, patch)
+    fn steps(&self) -> Steps {
+        STEPS
     }
 
     fn start(&self, _ladder: &Ladder, step: &Step, _fill: Fill) -> Result<Box<dyn Server>> {

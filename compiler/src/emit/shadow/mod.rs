@@ -10,12 +10,13 @@ use super::pieces::{Pieces, protection};
 use super::slots::Slots;
 use super::{Emitted, Inputs};
 use crate::change::{
-    describe, is_only_compared, is_readable_text, jump_table, offset_table, pointers,
+    describe, is_indexed, is_only_compared, is_readable_text, jump_table, next_object,
+    offset_table, pointers,
 };
-use crate::change::{is_indexed, next_object};
 use crate::code::{Body, Field, Reference, Step, decode};
-use crate::image::SectionKind;
-use crate::image::{DynamicRelocation, Function, FunctionId, Image, ObjectId, Storage, Thing};
+use crate::image::{
+    DynamicRelocation, Function, FunctionId, Image, ObjectId, SectionKind, Storage, Thing,
+};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
 use dsu_patch_format::plan::{
