@@ -263,7 +263,11 @@ impl Built {
             data,
             warnings: self.warnings.clone(),
         };
-        let bundle = Bundle { manifest, plan: self.emitted.plan.clone() };
+        let bundle = Bundle {
+            manifest,
+            plan: self.emitted.plan.clone(),
+            frames: self.emitted.frames.clone(),
+        };
         Ok(dsu_patch_format::encode(&bundle)?)
     }
 

@@ -123,7 +123,7 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, DecodeError> {
     if !rest.is_empty() {
         return Err(DecodeError::Trailing(rest.len()));
     }
-    let bundle = Bundle { manifest, plan };
+    let bundle = Bundle { manifest, plan, frames: Vec::new() };
     validate(&bundle)?;
     Ok(bundle)
 }

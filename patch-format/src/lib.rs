@@ -9,7 +9,8 @@
 //! |---|---|
 //! | [`address`] | one type for each kind of number: linked in OLD, linked in NEW |
 //! | [`manifest`] | what people and tools ask: names, sources, reasons, warnings |
-//! | [`plan`] | what apply does: segments, fix-ups, redirects, writes, blind ranges, address map |
+//! | [`plan`] | what apply does: segments, fix-ups, redirects, sites, writes, blind ranges, address map |
+//! | [`frames`] | what each stub does to its frame |
 //! | [`codec`] | the file: magic, version, lengths, JSON, postcard, digest |
 //! | [`validate`] | what must hold between the parts before anything of a bundle may be used |
 //! | [`dump`] | a stable text form of the whole |
@@ -30,12 +31,14 @@
 pub mod address;
 pub mod codec;
 pub mod dump;
+pub mod frames;
 pub mod manifest;
 pub mod plan;
 pub mod validate;
 
 pub use address::{NewAddr, OldAddr};
 pub use codec::{DecodeError, decode, encode};
+pub use frames::Translation;
 pub use manifest::Manifest;
 pub use plan::Plan;
 
@@ -46,4 +49,6 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// For the transaction.
     pub plan: Plan,
+    /// For people, tools and the checker: what each stub does. As many as [`Plan::sites`].
+    pub frames: Vec<Translation>,
 }

@@ -34,6 +34,12 @@ pub struct Plan {
     pub writes: Vec<DataWrite>,
     /// OLD code in which no thread may be at commit, ascending, disjoint.
     pub blind: Vec<BlindRange>,
+    /// Points in the blind ranges that are checkpoints all the same: frames there are carried over.
+    /// Ascending by [`Site::at`]. [`crate::Bundle::frames`] has the translation of each, by index.
+    pub sites: Vec<Site>,
+    /// Return addresses in (or at the end of) the blind ranges to which no callee ever returns
+    /// (`noreturn`): no frame goes on there. Ascending.
+    pub dead_returns: Vec<OldAddr>,
     /// Source positions of the blind ranges, ascending by address, for messages.
     pub lines: Vec<LineRow>,
     /// File names that [`LineRow::file`] indexes.
@@ -94,7 +100,7 @@ pub enum FixupKind {
 }
 
 /// What a fix-up refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Target {
     /// A kept variable, table, GOT slot or PLT entry of OLD.
     Old(OldAddr),
@@ -188,6 +194,48 @@ pub struct BlindRange {
     pub free: Vec<OldAddr>,
     /// [`crate::Manifest::replaced`] by index.
     pub function: u32,
+}
+
+/// A checkpoint site: an OLD program point from which a frame goes on in NEW (DESIGN section 2).
+///
+/// After commit the text at [`Site::at`] holds a jump to the stub. A frame may be suspended there in
+/// any way: its callee will return there, the thread's program counter is there, or a signal
+/// interrupted it there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// The program point.
+    pub at: OldAddr,
+    /// What sort of point it is.
+    pub kind: SiteKind,
+    /// How the planted jump reaches the stub.
+    pub form: RedirectForm,
+    /// First byte of the stub, in a text segment of the shadow image behind NEW's own.
+    pub stub: NewAddr,
+    /// Bytes of the stub, its last instruction (a jump to [`Site::to`]) included.
+    pub stub_len: u32,
+    /// The counterpart in NEW.
+    pub to: NewAddr,
+    /// [`crate::Manifest::replaced`] by index.
+    pub function: u32,
+    /// Bytes that OLD has where the jump is planted (5, or 2 for a short one), for the check that the
+    /// text is as built.
+    pub expect: Vec<u8>,
+    /// Of [`Site::expect`], same length: 0xff where the byte must be equal, 0 where an operand may
+    /// have been fixed up by an earlier update.
+    pub mask: Vec<u8>,
+}
+
+/// What sort of program point a site is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SiteKind {
+    /// Behind a call.
+    Return,
+    /// The head of a loop.
+    Loop,
+    /// Where an exception lands.
+    LandingPad,
+    /// Any other aligned point.
+    Point,
 }
 
 /// Source position from `start` up to the next row.

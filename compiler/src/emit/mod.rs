@@ -20,13 +20,15 @@ use crate::image::FunctionId;
 use crate::refusal::Refusal;
 use dsu_patch_format::manifest::{AddedFunction, DataAction, DataChange, ReplacedFunction};
 use dsu_patch_format::plan::Plan;
-use dsu_patch_format::{NewAddr, OldAddr};
+use dsu_patch_format::{NewAddr, OldAddr, Translation};
 
 /// What emitting gives besides the plan.
 #[derive(Debug, Default)]
 pub struct Emitted {
     /// For the transaction.
     pub plan: Plan,
+    /// What each stub does, by index of [`Plan::sites`].
+    pub frames: Vec<Translation>,
     /// Functions whose OLD code is dead after commit.
     pub replaced: Vec<ReplacedFunction>,
     /// Functions that only NEW has and that are carried.

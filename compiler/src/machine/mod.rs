@@ -7,6 +7,8 @@
 //! Takes both images; gives the callers whose contract a set of replacements breaks.
 
 mod clobbers;
+pub mod flow;
+pub mod live;
 mod liveness;
 
 use crate::change::Pair;

@@ -193,6 +193,7 @@ pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bu
             warnings: Vec::new(),
         },
         plan,
+        frames: Vec::new(),
     }
 }
 

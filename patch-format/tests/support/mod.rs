@@ -60,7 +60,7 @@ impl Choices {
     fn bundle(mut self) -> Bundle {
         let manifest = self.manifest();
         let plan = self.plan(&manifest);
-        Bundle { manifest, plan }
+        Bundle { manifest, plan, frames: Vec::new() }
     }
 
     fn manifest(&mut self) -> Manifest {
@@ -340,7 +340,7 @@ pub fn example() -> Bundle {
         }],
         warnings: vec!["main stays".to_owned()],
     };
-    Bundle { manifest, plan: example_plan() }
+    Bundle { manifest, plan: example_plan(), frames: Vec::new() }
 }
 
 fn example_plan() -> Plan {
