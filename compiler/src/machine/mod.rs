@@ -7,6 +7,7 @@
 //! Takes both images; gives the callers whose contract a set of replacements breaks.
 
 mod clobbers;
+pub mod dominators;
 pub mod flow;
 pub mod live;
 mod liveness;
