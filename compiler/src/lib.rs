@@ -3,6 +3,7 @@
 //! ```text
 //! OLD, NEW -> image/ -> code/ -> matching/ -> change/ -> data/ -> emit/ -> bundle
 //!              debug/             machine/ (register contracts)     report/ (for people and tools)
+//!                                 sites/ (points of OLD and NEW)
 //! ```
 //!
 //! | module | question it answers |
@@ -13,6 +14,7 @@
 //! | [`matching`] | which function or variable of NEW is which of OLD? |
 //! | [`change`] | what is different, and who is concerned by it? |
 //! | [`machine`] | which registers may a caller rely on? |
+//! | [`sites`] | which block of a changed function is which? |
 //! | [`data`] | what happens with each variable and table? |
 //! | [`emit`] | what does the process need of NEW, and where does each operand lead? |
 //! | [`report`] | what should a person, or a tool, know? |
@@ -30,6 +32,8 @@ pub mod matching;
 pub mod change;
 
 pub mod machine;
+
+pub mod sites;
 
 pub mod data;
 

@@ -76,7 +76,7 @@ fn extent(image: &Image, address: u64) -> u64 {
 }
 
 /// The bytes up to the next NUL, when there is one in the section.
-pub(super) fn text_at(image: &Image, address: u64) -> Option<Vec<u8>> {
+pub(crate) fn text_at(image: &Image, address: u64) -> Option<Vec<u8>> {
     let section = image.section_at(address)?;
     let len = (section.end() - address).min(LONGEST);
     let bytes = image.content(address, len)?;

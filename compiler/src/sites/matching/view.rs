@@ -1,0 +1,187 @@
+//! One side of a matching: its graph with what each block says.
+
+use super::lines::{LineMap, Spot};
+use super::tokens::{Callee, Key, Side, Token, number, sense};
+use crate::code::Step;
+use crate::machine::dominators::{Dominators, Loops};
+use crate::machine::flow::{Block, BlockId, End, Flow};
+use std::collections::BTreeMap;
+
+/// A call, as seen from both its ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    /// Whom it calls.
+    pub callee: Callee,
+    /// Where, in NEW's terms.
+    pub spot: Option<Spot>,
+}
+
+/// An edge of the graph.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Edge {
+    /// The block at its other end.
+    pub block: BlockId,
+    /// When it is taken; for branches without which of both.
+    pub kind: Key,
+    /// When it is taken, exactly.
+    pub label: Key,
+}
+
+/// What a block says.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// Its instructions without registers, and where it returns from.
+    pub content: Key,
+    /// The same with source positions.
+    pub strong: Key,
+    /// What is in it, ascending, each once, with how much it tells.
+    pub features: Vec<(Key, f32)>,
+    /// The call that it is the return point of.
+    pub returns: Option<Call>,
+    /// The position of its first instruction that has one.
+    pub first: Option<Spot>,
+}
+
+/// One side.
+pub(super) struct View<'a> {
+    pub flow: &'a Flow,
+    pub dominators: Dominators,
+    pub loops: Loops,
+    pub facts: Vec<Facts>,
+    /// Edges to successors.
+    pub out: Vec<Vec<Edge>>,
+    /// Edges from predecessors.
+    pub into: Vec<Vec<Edge>>,
+}
+
+impl<'a> View<'a> {
+    /// Looks at a graph; `spots` in NEW's terms.
+    pub(super) fn new(
+        side: Side<'a>,
+        flow: &'a Flow,
+        tokens: &[Token],
+        spots: &[Option<Spot>],
+    ) -> Self {
+        let dominators = Dominators::new(flow);
+        let loops = Loops::new(flow, &dominators);
+        let out: Vec<Vec<Edge>> = flow.blocks.iter().map(|block| edges(flow, block)).collect();
+        let mut into = vec![Vec::new(); flow.blocks.len()];
+        for (from, edges) in out.iter().enumerate() {
+            for edge in edges {
+                into[edge.block.0].push(Edge { block: BlockId(from), ..*edge });
+            }
+        }
+        let mut returns = vec![None; flow.blocks.len()];
+        for block in &flow.blocks {
+            if let (End::Call, Some(to)) = (block.end, block.successors.first())
+                && let Some(at) = block.steps.clone().last()
+                && let Some(step) = flow.body.steps.get(at)
+            {
+                returns[to.0] = side.callee(step).map(|callee| Call { callee, spot: spots[at] });
+            }
+        }
+        let facts = flow
+            .blocks
+            .iter()
+            .zip(returns)
+            .map(|(block, returns)| facts(side, flow, block, returns, tokens, spots))
+            .collect();
+        Self { flow, dominators, loops, facts, out, into }
+    }
+
+    /// How many blocks there are.
+    pub(super) fn len(&self) -> usize {
+        self.flow.blocks.len()
+    }
+
+    /// The block of an index.
+    pub(super) fn block(&self, block: BlockId) -> &Block {
+        &self.flow.blocks[block.0]
+    }
+}
+
+/// Positions of OLD in NEW.
+pub(super) fn translated(map: &LineMap, spots: &[Option<Spot>]) -> Vec<Option<Spot>> {
+    spots.iter().map(|spot| spot.and_then(|spot| map.to_new(spot))).collect()
+}
+
+fn edges(flow: &Flow, block: &Block) -> Vec<Edge> {
+    let last = block.steps.clone().last().and_then(|at| flow.body.steps.get(at));
+    let branch = |taken: bool| {
+        let (family, positive) = last.map_or((0, true), |step: &Step| sense(&step.instruction));
+        (number(&("branch", family)), number(&("branch", family, positive == taken)))
+    };
+    let plain = |what: &str| (number(&what), number(&what));
+    let label = |i: usize| match (block.end, i) {
+        (End::Branch, 0) => branch(true),
+        (End::Branch | End::BranchOut, _) => branch(false),
+        (End::Table, i) => (number(&"case"), number(&("case", i))),
+        (End::Call, 0) => plain("return"),
+        (End::Call | End::NoReturn, _) => plain("pad"),
+        _ => plain("next"),
+    };
+    if block.end == End::Unresolved {
+        return Vec::new();
+    }
+    let all = block.successors.iter().enumerate();
+    all.map(|(i, to)| {
+        let (kind, label) = label(i);
+        Edge { block: *to, kind, label }
+    })
+    .collect()
+}
+
+fn facts(
+    side: Side<'_>,
+    flow: &Flow,
+    block: &Block,
+    returns: Option<Call>,
+    tokens: &[Token],
+    spots: &[Option<Spot>],
+) -> Facts {
+    let exact: Vec<Key> = block.steps.clone().map(|i| tokens[i].exact).collect();
+    let places = &spots[block.steps.clone()];
+    let came = returns.map(|call| (call.callee.key(), call.spot));
+    let content = number(&(&exact, came.map(|c| c.0), block.landing_pad));
+    let mut features: BTreeMap<Key, f32> = BTreeMap::new();
+    let mut add = |key: Key, tells: f32| {
+        let known = features.entry(key).or_default();
+        *known = known.max(tells);
+    };
+    for (n, i) in block.steps.clone().enumerate() {
+        add(tokens[i].exact, if n < 2 { 0.4 } else { 0.25 });
+        tokens[i].facts.iter().for_each(|(key, tells)| add(*key, *tells));
+        if let Some(spot) = spots[i] {
+            add(number(&(spot.file, spot.line)), 0.5);
+            add(number(&spot), 0.5);
+        }
+    }
+    let first = places.iter().flatten().next().copied();
+    if let Some(spot) = first {
+        add(number(&("first", spot)), 0.5);
+        add(number(&("first", spot.file, spot.line)), 0.5);
+    }
+    let mut calls = |call: Call, what: &str, tells: f32| {
+        add(number(&(what, call.callee.key())), tells);
+        if let Some(spot) = call.spot {
+            add(number(&(what, call.callee.key(), spot.file, spot.line)), tells);
+            add(number(&(what, call.callee.key(), spot)), tells);
+        }
+    };
+    if let Some(call) = returns {
+        calls(call, "returns", 1.5);
+    }
+    if let Some(at) = block.steps.clone().last()
+        && let Some(callee) = flow.body.steps.get(at).and_then(|step| side.callee(step))
+    {
+        calls(Call { callee, spot: spots[at] }, "calls", 0.7);
+    }
+    add(number(&("end", std::mem::discriminant(&block.end))), 0.2);
+    Facts {
+        content,
+        strong: number(&(content, places, came)),
+        features: features.into_iter().collect(),
+        returns,
+        first,
+    }
+}
