@@ -19,7 +19,7 @@ const RANGES_LIMIT: usize = 64;
 
 /// The longest name that is read. Symbols of generic code have thousands of bytes; a longer one is
 /// damage, and as any number of entries may share it, would let a small file claim much memory.
-const NAME_LIMIT: usize = 1 << 16;
+pub(super) const NAME_LIMIT: usize = 1 << 16;
 
 /// Where `high_pc` ends.
 #[derive(Debug, Clone, Copy)]
@@ -174,16 +174,16 @@ impl<'c, 'a> Context<'c, 'a> {
         }
     }
 
-    fn text(&self, value: AttributeValue<Input<'a>>) -> Option<&'a [u8]> {
+    pub(super) fn text(&self, value: AttributeValue<Input<'a>>) -> Option<&'a [u8]> {
         let text = self.dwarf.attr_string(self.unit, value).ok()?;
         Some(text.slice()).filter(|text| text.len() <= NAME_LIMIT)
     }
 
-    fn address(&self, value: AttributeValue<Input<'a>>) -> Option<u64> {
+    pub(super) fn address(&self, value: AttributeValue<Input<'a>>) -> Option<u64> {
         self.dwarf.attr_address(self.unit, value).ok().flatten()
     }
 
-    fn reference(&self, value: AttributeValue<Input<'a>>) -> Option<Offset> {
+    pub(super) fn reference(&self, value: AttributeValue<Input<'a>>) -> Option<Offset> {
         match value {
             AttributeValue::UnitRef(offset) => self.base.checked_add(offset.0 as u64),
             AttributeValue::DebugInfoRef(offset) => Some(offset.0 as u64),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::lines::Files;
 use super::merge::TypeIds;
 use super::model::{Function, Language, Parameters, TypeUser, UnitId};
-use super::raw::{RawFunction, RawUnits, text};
+use super::raw::{Offset, RawFunction, RawUnits, text};
 use super::registers;
 use super::scopes::{DEPTH_LIMIT, Entity};
 use super::types::{TypeId, TypeTable};
@@ -24,22 +24,22 @@ pub(super) struct Functions<'b, 'a> {
 }
 
 impl Functions<'_, '_> {
-    /// All functions that have code, sorted by entry.
-    pub(super) fn concrete(&self) -> Vec<Function> {
-        let mut functions: Vec<Function> = self
+    /// All functions that have code, sorted by entry, and where the entry of each is.
+    pub(super) fn concrete(&self) -> (Vec<Function>, Vec<Offset>) {
+        let mut functions: Vec<(Function, Offset)> = self
             .all()
             .filter_map(|(unit, function)| {
                 let low_pc = function.low_pc?;
-                Some(self.build(unit, function, low_pc))
+                Some((self.build(unit, function, low_pc), function.declared.offset))
             })
             .collect();
-        functions.sort_by(|a, b| {
+        functions.sort_by(|(a, _), (b, _)| {
             (a.low_pc, a.link_name(), a.unit).cmp(&(b.low_pc, b.link_name(), b.unit))
         });
-        functions.dedup_by(|next, kept| {
+        functions.dedup_by(|(next, _), (kept, _)| {
             next.low_pc == kept.low_pc && next.link_name() == kept.link_name()
         });
-        functions
+        functions.into_iter().unzip()
     }
 
     fn all(&self) -> impl Iterator<Item = (usize, &RawFunction<'_>)> {

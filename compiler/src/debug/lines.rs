@@ -171,6 +171,11 @@ impl Files {
         Ok(files)
     }
 
+    /// The files of a unit, by its own numbers.
+    pub(super) fn of_unit(&self, unit: usize) -> &[FileId] {
+        self.by_unit.get(unit).map_or(&[], Vec::as_slice)
+    }
+
     /// The file that a unit means by a number.
     pub(super) fn get(&self, unit: usize, number: Option<u32>) -> Option<FileId> {
         self.by_unit.get(unit)?.get(number? as usize).copied()

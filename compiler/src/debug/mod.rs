@@ -33,6 +33,7 @@ mod signature;
 mod types;
 
 mod functions;
+mod locals;
 mod registers;
 mod variables;
 
@@ -52,6 +53,8 @@ pub use changes::{ChangeCause, TypeChange, changed_types};
 pub use compare::{Difference, Layout, LayoutComparer, LayoutDifference, compare_variable};
 pub use error::{DebugError, Warning};
 pub use lines::{LineRow, LineTable};
+pub use locals::Place as LocalPlace;
+pub use locals::{Call, FrameView, Inlined, Local, Locals, Piece, Register, Scope};
 pub use model::{
     FileId, Function, Language, Parameters, Place, Returned, TypeUser, Unit, UnitId, Variable,
 };
@@ -67,6 +70,8 @@ use std::{iter, mem};
 use functions::{CodeIndex, Functions};
 use lines::Files;
 use sections::{Extents, Sections};
+
+pub use sections::SectionStore;
 
 /// Everything that the compiler needs to know from the debug information of one image.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +94,7 @@ pub struct DebugInfo {
     /// What was left out because it is damaged.
     pub warnings: Vec<Warning>,
     code: CodeIndex,
+    locals: locals::Index,
 }
 
 impl DebugInfo {
@@ -109,9 +115,11 @@ impl DebugInfo {
         let mut warnings = mem::take(&mut units.warnings);
         let rows = lines::read(&units, &files, &extents, &mut warnings);
         let functions = Functions { raw: &units.raw, files: &files, ids: &ids, table: &types };
-        let (concrete, declarations, type_users) =
+        let ((concrete, entries), declarations, type_users) =
             (functions.concrete(), functions.declarations(), functions.type_users());
         let variables = variables::read(&units.raw, &files, &ids, &types, &extents);
+        let signatures = mem::take(&mut units.signatures);
+        let locals = locals::Index::new(&units.raw, &files, &ids, signatures, entries);
         let mut described = Vec::with_capacity(units.raw.units.len());
         for raw in units.raw.units {
             let name = &raw.unit.name;
@@ -129,7 +137,24 @@ impl DebugInfo {
             lines: LineTable { files: files.names, rows },
             type_users,
             warnings,
+            locals,
         })
+    }
+
+    /// The local variables of a function, by its index in [`DebugInfo::functions`]; `store` and
+    /// `file` are of the file that this was read from. `frame` says what the function does with its
+    /// stack pointer.
+    ///
+    /// # Errors
+    /// [`DebugError`] when the function's unit cannot be read any more.
+    pub fn locals(
+        &self,
+        function: usize,
+        store: &SectionStore,
+        file: &[u8],
+        frame: &FrameView<'_>,
+    ) -> Result<Locals, DebugError> {
+        locals::read(self, function, &store.dwarf(file), frame)
     }
 
     /// The source position of an address, unless its code belongs to none.

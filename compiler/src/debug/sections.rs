@@ -15,7 +15,8 @@ use rayon::prelude::*;
 use super::error::DebugError;
 use super::raw::Input;
 
-/// What is read of DWARF. The others (locations, macros, indexes) are of no use here.
+/// What is read of DWARF at first. Locations are read when they are asked for; the others (macros,
+/// indexes) are of no use here.
 const NEEDED: [SectionId; 10] = [
     SectionId::DebugInfo,
     SectionId::DebugTypes,
@@ -27,6 +28,22 @@ const NEEDED: [SectionId; 10] = [
     SectionId::DebugLine,
     SectionId::DebugRanges,
     SectionId::DebugRngLists,
+];
+
+/// What is read of DWARF for locations.
+const STORED: [SectionId; 12] = [
+    SectionId::DebugInfo,
+    SectionId::DebugTypes,
+    SectionId::DebugAbbrev,
+    SectionId::DebugStr,
+    SectionId::DebugLineStr,
+    SectionId::DebugStrOffsets,
+    SectionId::DebugAddr,
+    SectionId::DebugLine,
+    SectionId::DebugRanges,
+    SectionId::DebugRngLists,
+    SectionId::DebugLoc,
+    SectionId::DebugLocLists,
 ];
 
 /// The most that zlib can expand its input by (RFC 1951: 258 bytes for 2 bits). zstd could do more,
@@ -61,6 +78,62 @@ impl<'d> Sections<'d> {
     /// The sections as gimli reads them.
     pub(super) fn dwarf(&self) -> Dwarf<Input<'_>> {
         self.0.borrow(|section| gimli::EndianSlice::new(section, LittleEndian))
+    }
+}
+
+/// Where the DWARF sections of a file are, to read parts of them later: those that are compressed
+/// are kept unpacked, of the others only their ranges.
+#[derive(Debug)]
+pub struct SectionStore(Vec<(SectionId, Stored)>);
+
+#[derive(Debug)]
+enum Stored {
+    InFile(Range<usize>),
+    Unpacked(Vec<u8>),
+}
+
+impl SectionStore {
+    /// Whether a file has debug information of its own.
+    pub fn is_in(file: &File<'_>) -> bool {
+        has_content(file, SectionId::DebugInfo)
+    }
+
+    /// Finds the sections of a file.
+    ///
+    /// # Errors
+    /// A section that cannot be unpacked.
+    pub fn load(file: &File<'_>) -> Result<Self, DebugError> {
+        let stored = |id: SectionId| {
+            let section = file.section_by_name(id.name())?;
+            let plain = section
+                .compressed_file_range()
+                .ok()
+                .filter(|range| range.format == object::CompressionFormat::None)
+                .and_then(|range| {
+                    let start = usize::try_from(range.offset).ok()?;
+                    let length = usize::try_from(range.compressed_size).ok()?;
+                    Some(start..start.checked_add(length)?)
+                });
+            Some(match plain {
+                Some(range) => Ok((id, Stored::InFile(range))),
+                None => load_section(file, id).map(|c| (id, Stored::Unpacked(c.into_owned()))),
+            })
+        };
+        STORED.into_par_iter().filter_map(stored).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The sections as gimli reads them; `bytes` are those of the file.
+    pub(super) fn dwarf<'s>(&'s self, bytes: &'s [u8]) -> Dwarf<Input<'s>> {
+        let section = |id: SectionId| {
+            let found = self.0.iter().find(|(stored, _)| *stored == id);
+            let content = match found {
+                Some((_, Stored::InFile(range))) => bytes.get(range.clone()).unwrap_or_default(),
+                Some((_, Stored::Unpacked(content))) => content,
+                None => &[],
+            };
+            Ok::<_, std::convert::Infallible>(gimli::EndianSlice::new(content, LittleEndian))
+        };
+        Dwarf::load(section).unwrap_or_else(|never| match never {})
     }
 }
 

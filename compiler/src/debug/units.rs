@@ -27,6 +27,8 @@ pub(super) struct Units<'a> {
     pub(super) raw: RawUnits<'a>,
     /// The same units, in the same order.
     pub(super) sources: Vec<LineSource<'a>>,
+    /// Types by signature.
+    pub(super) signatures: HashMap<u64, Offset>,
     /// What was left out.
     pub(super) warnings: Vec<Warning>,
 }
@@ -49,8 +51,12 @@ pub(super) fn read<'a>(
         .into_par_iter()
         .map(|unit| read_unit(dwarf, extents, &signatures, &tables, unit))
         .collect::<Result<_, DebugError>>()?;
-    let mut units =
-        Units { raw: RawUnits { units: Vec::new() }, sources: Vec::new(), warnings: Vec::new() };
+    let mut units = Units {
+        raw: RawUnits { units: Vec::new() },
+        sources: Vec::new(),
+        signatures,
+        warnings: Vec::new(),
+    };
     for unit in read {
         match unit {
             Ok((raw, source)) => {

@@ -2,13 +2,14 @@
 
 use super::functions::{self, Function, RawSymbol};
 use super::{Image, Section, SectionKind, Tls, anchors, objects, plt, relocations, separate};
-use crate::debug::DebugInfo;
+use crate::debug::{DebugInfo, SectionStore};
 use dsu_patch_format::manifest::ImageKind;
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Object, ObjectSection};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 type File<'a> = ElfFile64<'a, object::Endianness>;
 /// Functions, plain data symbols, thread-local symbols.
@@ -80,23 +81,23 @@ impl Image {
             }
         }
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        Self::parse(&name, bytes, apart_bytes.as_deref(), id)
+        Self::parse(&name, bytes, apart_bytes, id)
     }
 
     fn parse(
         name: &str,
         bytes: Vec<u8>,
-        apart: Option<&[u8]>,
+        apart: Option<Vec<u8>>,
         build_id: Option<String>,
     ) -> Result<Self, LoadError> {
         check_header(&bytes)?;
         let file = File::parse(bytes.as_slice())?;
         let build_id = build_id.ok_or(LoadError::NoBuildId)?;
-        let apart_file = apart.map(File::parse).transpose()?;
-        let debug = {
+        let apart_file = apart.as_deref().map(File::parse).transpose()?;
+        let (debug, embedded) = {
             let main = object::File::parse(bytes.as_slice())?;
-            let apart = apart.map(object::File::parse).transpose()?;
-            DebugInfo::read(&main, apart.as_ref())?
+            let apart = apart.as_deref().map(object::File::parse).transpose()?;
+            (DebugInfo::read(&main, apart.as_ref())?, SectionStore::is_in(&main))
         };
         let sections = sections(&file, &bytes)?;
         let (functions, data, thread_local) = match symbols(&file)? {
@@ -154,6 +155,9 @@ impl Image {
             plain_objects,
             cold_index,
             bytes,
+            apart: apart.filter(|_| !embedded),
+            store: OnceLock::new(),
+            frames: OnceLock::new(),
         };
         image.anchors = anchors::collect(&image);
         Ok(image)

@@ -11,23 +11,28 @@
 mod anchors;
 mod functions;
 mod load;
+mod locals;
 mod objects;
 mod plt;
 mod relocations;
 mod resolve;
 mod sections;
 mod separate;
+mod unwinding;
 
 pub use functions::{Function, FunctionId, Part};
 pub use load::LoadError;
+pub use locals::LocalsError;
 pub use objects::{Object, ObjectId, Storage};
 pub use relocations::{DynamicRelocation, Meaning, StaticRelocation, SymbolName};
 pub use resolve::Thing;
 pub use sections::{Section, SectionKind};
+pub use unwinding::{Cfa, Row};
 
-use crate::debug::DebugInfo;
+use crate::debug::{DebugInfo, SectionStore};
 use dsu_patch_format::manifest::ImageKind;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// One ELF file, indexed.
 #[derive(Debug)]
@@ -65,6 +70,12 @@ pub struct Image {
     cold_index: Vec<(std::ops::Range<u64>, usize)>,
     /// The whole file; sections know their ranges in it.
     bytes: Vec<u8>,
+    /// The whole separate file, when the debug information was read from one.
+    apart: Option<Vec<u8>>,
+    /// Where the debug information's sections are in `apart` or `bytes`.
+    store: OnceLock<Result<SectionStore, String>>,
+    /// Frame descriptions.
+    frames: OnceLock<unwinding::FrameIndex>,
 }
 
 /// The thread-local segment.
