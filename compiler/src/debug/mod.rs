@@ -60,7 +60,7 @@ pub use types::{
     TypeTable,
 };
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::{iter, mem};
 
@@ -78,6 +78,8 @@ pub struct DebugInfo {
     /// Prototypes of external functions that units declare, by linkage name. Where declarations
     /// differ, the most registers that any of them takes.
     pub declarations: HashMap<String, Parameters>,
+    /// External functions that some unit declares not to return, by linkage name.
+    pub noreturn: BTreeSet<String>,
     /// Variables with a static place, sorted by it.
     pub variables: Vec<Variable>,
     /// Types.
@@ -111,6 +113,7 @@ impl DebugInfo {
         let functions = Functions { raw: &units.raw, files: &files, ids: &ids, table: &types };
         let (concrete, declarations, type_users) =
             (functions.concrete(), functions.declarations(), functions.type_users());
+        let noreturn = functions.noreturn();
         let variables = variables::read(&units.raw, &files, &ids, &types, &extents);
         let mut described = Vec::with_capacity(units.raw.units.len());
         for raw in units.raw.units {
@@ -124,6 +127,7 @@ impl DebugInfo {
             code: CodeIndex::of(&concrete),
             functions: concrete,
             declarations,
+            noreturn,
             variables,
             types,
             lines: LineTable { files: files.names, rows },

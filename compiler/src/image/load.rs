@@ -151,6 +151,7 @@ impl Image {
             tls,
             anchors: Vec::new(),
             debug,
+            unwind: super::UnwindIndex::default(),
             plain_objects,
             cold_index,
             bytes,

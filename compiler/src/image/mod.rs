@@ -17,6 +17,7 @@ mod relocations;
 mod resolve;
 mod sections;
 mod separate;
+mod unwind;
 
 pub use functions::{Function, FunctionId, Part};
 pub use load::LoadError;
@@ -24,6 +25,7 @@ pub use objects::{Object, ObjectId, Storage};
 pub use relocations::{DynamicRelocation, Meaning, StaticRelocation, SymbolName};
 pub use resolve::Thing;
 pub use sections::{Section, SectionKind};
+pub use unwind::{Cfa, UnwindEntry, UnwindIndex, UnwindRow};
 
 use crate::debug::DebugInfo;
 use dsu_patch_format::manifest::ImageKind;
@@ -59,6 +61,8 @@ pub struct Image {
     pub anchors: Vec<u64>,
     /// What the compiler said.
     pub debug: DebugInfo,
+    /// Frame descriptions by address.
+    unwind: UnwindIndex,
     /// Objects before this index are plain, those behind thread-local.
     plain_objects: usize,
     /// Cold parts and their functions' indices, ascending.
