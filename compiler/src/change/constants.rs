@@ -168,7 +168,7 @@ fn same_tables(
 }
 
 /// A table of pointers to instructions of this function, up to the next anchor.
-fn pointer_targets(
+pub(crate) fn pointer_targets(
     image: &Image,
     function: FunctionId,
     body: &Body,

@@ -19,7 +19,7 @@ pub use compare::{Comparison, Verdict, compare_function};
 pub(crate) use compare::{
     neutral, thread_local, thread_local_displacement, thread_local_layout_moved,
 };
-pub(crate) use constants::{jump_table, text_at};
+pub(crate) use constants::{jump_table, pointer_targets, text_at};
 pub use constants::{offset_table, pointers};
 pub use fingerprint::fingerprint;
 pub(crate) use target::is_only_compared;

@@ -4,7 +4,7 @@
 //! of several entries for one function is kept (the linker keeps one copy of a COMDAT function,
 //! and may leave the entries of all units pointing at it). Gives: [`Function`]s by address.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::lines::Files;
@@ -127,6 +127,16 @@ impl Functions<'_, '_> {
             *known = most(*known, parameters);
         }
         prototypes
+    }
+
+    /// External functions that are declared not to return.
+    pub(super) fn noreturn(&self) -> BTreeSet<String> {
+        let declared = self.all().filter(|(_, f)| f.noreturn && f.declared.external);
+        let names = declared.filter_map(|(unit, function)| {
+            let entity = self.raw.function(unit, function.declared);
+            entity.declared.linkage_name.or(entity.declared.name).map(text)
+        });
+        names.collect()
     }
 
     /// Which types each function names.

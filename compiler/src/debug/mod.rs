@@ -63,7 +63,7 @@ pub use types::{
     TypeTable,
 };
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::{iter, mem};
 
@@ -83,6 +83,8 @@ pub struct DebugInfo {
     /// Prototypes of external functions that units declare, by linkage name. Where declarations
     /// differ, the most registers that any of them takes.
     pub declarations: HashMap<String, Parameters>,
+    /// External functions that some unit declares not to return, by linkage name.
+    pub noreturn: BTreeSet<String>,
     /// Variables with a static place, sorted by it.
     pub variables: Vec<Variable>,
     /// Types.
@@ -117,6 +119,7 @@ impl DebugInfo {
         let functions = Functions { raw: &units.raw, files: &files, ids: &ids, table: &types };
         let ((concrete, entries), declarations, type_users) =
             (functions.concrete(), functions.declarations(), functions.type_users());
+        let noreturn = functions.noreturn();
         let variables = variables::read(&units.raw, &files, &ids, &types, &extents);
         let signatures = mem::take(&mut units.signatures);
         let locals = locals::Index::new(&units.raw, &files, &ids, signatures, entries);
@@ -132,6 +135,7 @@ impl DebugInfo {
             code: CodeIndex::of(&concrete),
             functions: concrete,
             declarations,
+            noreturn,
             variables,
             types,
             lines: LineTable { files: files.names, rows },

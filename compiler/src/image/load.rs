@@ -152,12 +152,12 @@ impl Image {
             tls,
             anchors: Vec::new(),
             debug,
+            unwind: super::UnwindIndex::default(),
             plain_objects,
             cold_index,
             bytes,
             apart: apart.filter(|_| !embedded),
             store: OnceLock::new(),
-            frames: OnceLock::new(),
         };
         image.anchors = anchors::collect(&image);
         Ok(image)

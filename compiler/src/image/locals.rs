@@ -1,6 +1,6 @@
 //! Local variables of a function, read when they are asked for.
 
-use super::{Cfa, Function, Image, Row};
+use super::{Cfa, Function, Image, UnwindRow};
 use crate::code::{Body, decode};
 use crate::debug::{DebugError, FrameView, Locals, SectionStore};
 use iced_x86::FlowControl;
@@ -49,11 +49,11 @@ impl Image {
 /// register. Calls need a whole frame (the psABI aligns the stack there), and only arguments that
 /// are pushed for some of them make it deeper: so it is the smallest depth at any call; and without
 /// calls, the greatest.
-fn body_depth(body: &Body, rows: &[Row]) -> Option<i64> {
+fn body_depth(body: &Body, rows: &[UnwindRow]) -> Option<i64> {
     let mut calls: Option<i64> = None;
     let mut deepest: Option<i64> = None;
     for row in rows {
-        let Cfa::Register { number: RSP, offset } = row.cfa else { continue };
+        let Cfa::Register(RSP, offset) = row.cfa else { continue };
         deepest = deepest.max(Some(offset));
     }
     for step in &body.steps {
@@ -64,8 +64,8 @@ fn body_depth(body: &Body, rows: &[Row]) -> Option<i64> {
         if !call {
             continue;
         }
-        let row = rows.iter().find(|row| row.range.contains(&step.address()))?;
-        let Cfa::Register { number: RSP, offset } = row.cfa else { return None };
+        let row = rows.iter().find(|row| row.extent.contains(&step.address()))?;
+        let Cfa::Register(RSP, offset) = row.cfa else { return None };
         calls = Some(calls.map_or(offset, |least| least.min(offset)));
     }
     calls.or(deepest)

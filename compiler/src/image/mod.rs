@@ -18,7 +18,7 @@ mod relocations;
 mod resolve;
 mod sections;
 mod separate;
-mod unwinding;
+mod unwind;
 
 pub use functions::{Function, FunctionId, Part};
 pub use load::LoadError;
@@ -27,7 +27,7 @@ pub use objects::{Object, ObjectId, Storage};
 pub use relocations::{DynamicRelocation, Meaning, StaticRelocation, SymbolName};
 pub use resolve::Thing;
 pub use sections::{Section, SectionKind};
-pub use unwinding::{Cfa, Row};
+pub use unwind::{Cfa, UnwindEntry, UnwindIndex, UnwindRow};
 
 use crate::debug::{DebugInfo, SectionStore};
 use dsu_patch_format::manifest::ImageKind;
@@ -64,6 +64,8 @@ pub struct Image {
     pub anchors: Vec<u64>,
     /// What the compiler said.
     pub debug: DebugInfo,
+    /// Frame descriptions by address.
+    unwind: UnwindIndex,
     /// Objects before this index are plain, those behind thread-local.
     plain_objects: usize,
     /// Cold parts and their functions' indices, ascending.
@@ -74,8 +76,6 @@ pub struct Image {
     apart: Option<Vec<u8>>,
     /// Where the debug information's sections are in `apart` or `bytes`.
     store: OnceLock<Result<SectionStore, String>>,
-    /// Frame descriptions.
-    frames: OnceLock<unwinding::FrameIndex>,
 }
 
 /// The thread-local segment.

@@ -116,7 +116,9 @@ fn own(image: &Image, id: FunctionId) -> (Registers, Vec<FunctionId>) {
                 }
             }
             // A jump table stays inside; an indirect tail call leads anywhere.
-            FlowControl::IndirectBranch if super::table_targets(image, &body).is_empty() => {
+            FlowControl::IndirectBranch
+                if super::tables::table_targets(image, &body).is_empty() =>
+            {
                 set = Registers::ALL;
             }
             _ => {}

@@ -1,9 +1,11 @@
 //! The control flow of one function: blocks that end at calls and branches.
 //!
-//! Takes an image and a function's decoded body; gives its blocks with their edges, jump tables
-//! resolved. A call ends a block: the point behind it is where frames wait, so it begins one.
+//! Takes an image and a function; gives its blocks with their edges, jump tables and landing pads
+//! resolved. A call ends a block: the point behind it is where frames wait, so it begins one. What
+//! cannot be understood is in [`Flow::problem`]; edges are then no promise.
 
 use crate::code::Body;
+use crate::image::{Function, Image};
 use std::ops::Range;
 
 /// Index of a block in [`Flow::blocks`].
@@ -19,6 +21,43 @@ pub struct Flow {
     pub blocks: Vec<Block>,
     /// The block of each step.
     pub block_of: Vec<BlockId>,
+    /// The address of the entry.
+    pub entry: u64,
+    /// Calls that may return a second time (`setjmp`, `vfork`): steps, ascending.
+    pub returns_twice: Vec<usize>,
+    /// Why the graph may be wrong: code that does not decode, a jump into the middle of something.
+    /// Such a function must be treated as opaque.
+    pub problem: Option<String>,
+}
+
+impl Flow {
+    /// The control flow of a function.
+    #[must_use]
+    pub fn new(image: &Image, function: &Function) -> Self {
+        super::blocks::build(image, function)
+    }
+
+    /// The block that a step is in.
+    #[must_use]
+    pub fn block(&self, step: usize) -> &Block {
+        &self.blocks[self.block_of[step].0]
+    }
+
+    /// Steps that may be executed right after a step.
+    pub fn next(&self, step: usize) -> impl Iterator<Item = usize> + '_ {
+        let block = self.block(step);
+        let inside = (step + 1 < block.steps.end).then_some(step + 1);
+        let last = step + 1 == block.steps.end;
+        let behind = block.successors.iter().filter(move |_| last);
+        inside.into_iter().chain(behind.map(|b| self.blocks[b.0].steps.start))
+    }
+
+    /// The block behind a call that returns: where frames wait, at the address behind the call.
+    #[must_use]
+    pub fn return_point(&self, block: BlockId) -> Option<BlockId> {
+        let block = &self.blocks[block.0];
+        (block.end == End::Call).then(|| block.successors[0])
+    }
 }
 
 /// Instructions that are executed one after the other.
@@ -56,7 +95,7 @@ pub enum End {
     /// A call that returns to its one successor. Landing pads of the call site follow it as further
     /// successors.
     Call,
-    /// A call that does not return.
+    /// A call that does not return. Its landing pads are its successors.
     NoReturn,
     /// A jump out of the function.
     TailCall,

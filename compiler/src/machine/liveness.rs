@@ -1,7 +1,7 @@
 //! Whether a caller still reads a caller-saved register after a call.
 
 use super::clobbers::{Clobbers, Registers};
-use super::table_targets;
+use super::tables::table_targets;
 use crate::code::{Body, decode};
 use crate::debug::Parameters;
 use crate::image::{Function, FunctionId, Image, Thing};

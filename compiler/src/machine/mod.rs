@@ -6,14 +6,17 @@
 //!
 //! Takes both images; gives the callers whose contract a set of replacements breaks.
 
+mod blocks;
+pub mod calls;
 mod clobbers;
 pub mod dominators;
 pub mod flow;
+mod landing;
 pub mod live;
 mod liveness;
+mod tables;
 
 use crate::change::Pair;
-use crate::code::Body;
 use crate::image::{FunctionId, Image, Thing};
 use clobbers::{Clobbers, Registers};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,12 +127,6 @@ fn allocates(unit: &crate::debug::Unit) -> bool {
     let words = || unit.producer.split(' ');
     let level = words().rfind(|w| w.starts_with("-O"));
     unit.is_gcc && level.is_some_and(|l| l != "-O0") && !words().any(|w| w == "-fno-ipa-ra")
-}
-
-/// Where a function's jump tables lead.
-fn table_targets(image: &Image, body: &Body) -> Vec<usize> {
-    let taken = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
-    taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten().collect()
 }
 
 fn callers(image: &Image) -> BTreeMap<FunctionId, BTreeSet<FunctionId>> {

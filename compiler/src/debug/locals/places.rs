@@ -15,7 +15,7 @@ use gimli::{Expression, Operation};
 
 use super::model::{Piece, Place, Register};
 use crate::debug::raw::Input;
-use crate::image::{Cfa, Row};
+use crate::image::{Cfa, UnwindRow};
 
 /// Expressions with more operations are computations.
 const OPERATIONS_LIMIT: usize = 64;
@@ -27,7 +27,7 @@ const RBP: u8 = 5;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FrameView<'r> {
     /// Unwind rows, ascending.
-    pub rows: &'r [Row],
+    pub rows: &'r [UnwindRow],
     /// The producer counts from the stack pointer as it is in the body.
     pub body_relative: bool,
     /// CFA minus stack pointer in the body, where that is one number.
@@ -40,9 +40,9 @@ impl FrameView<'_> {
         if register == RSP && self.body_relative {
             return offset.checked_sub(self.body_depth?);
         }
-        let row = self.rows.iter().find(|row| row.range.contains(&pc))?;
+        let row = self.rows.iter().find(|row| row.extent.contains(&pc))?;
         match row.cfa {
-            Cfa::Register { number, offset: cfa } if number == register => offset.checked_sub(cfa),
+            Cfa::Register(number, cfa) if number == register => offset.checked_sub(cfa),
             _ => None,
         }
     }
@@ -53,7 +53,7 @@ impl FrameView<'_> {
             return offset.checked_sub(self.body_depth?);
         }
         let mut found = self.rows.iter().filter_map(|row| match row.cfa {
-            Cfa::Register { number, offset } if number == register => Some(offset),
+            Cfa::Register(number, offset) if number == register => Some(offset),
             _ => None,
         });
         let cfa = found.next()?;
@@ -64,7 +64,7 @@ impl FrameView<'_> {
     /// whose unwind rows say so.
     fn is_frame_register(&self, register: u8) -> bool {
         let in_rows =
-            |row: &Row| matches!(row.cfa, Cfa::Register { number, .. } if number == register);
+            |row: &UnwindRow| matches!(row.cfa, Cfa::Register(number, _) if number == register);
         register == RSP || (register == RBP && self.rows.iter().any(in_rows))
     }
 }
@@ -167,10 +167,10 @@ impl<'a> Places<'_, 'a> {
     /// Where the row that holds at `pc` ends, or the next one begins.
     fn row_end(&self, pc: u64) -> u64 {
         let rows = self.frame.rows;
-        let after = rows.partition_point(|row| row.range.start <= pc);
-        let holding = after.checked_sub(1).map(|index| &rows[index].range);
+        let after = rows.partition_point(|row| row.extent.start <= pc);
+        let holding = after.checked_sub(1).map(|index| &rows[index].extent);
         let ends = holding.filter(|range| range.contains(&pc)).map(|range| range.end);
-        ends.or_else(|| rows.get(after).map(|row| row.range.start)).unwrap_or(u64::MAX)
+        ends.or_else(|| rows.get(after).map(|row| row.extent.start)).unwrap_or(u64::MAX)
     }
 
     fn whole(&self, operations: &[Operation<Input<'a>>], pc: u64) -> Place {

@@ -1,0 +1,303 @@
+//! Where indirect jumps lead.
+//!
+//! A `switch` becomes (gcc and clang, position independent)
+//!
+//! ```text
+//!     cmp    eax, 7            one more case than this, or more
+//!     ja     default
+//!     lea    rdx, [rip+table]  may be far away, outside of a loop
+//!     movsxd rax, [rdx+rax*4]
+//!     add    rax, rdx
+//!     jmp    rax
+//! ```
+//!
+//! and otherwise `jmp [table+rax*8]`. Takes a body and the edges known so far; follows the jump's
+//! register back over every path to the tables that it may come from. What is not of this kind is a
+//! call through a pointer in tail position, unless labels of the function have addresses that
+//! somebody takes: then nobody knows.
+
+use crate::code::{Body, Step};
+use crate::image::{FunctionId, Image, Meaning, SectionKind, Thing};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use std::collections::BTreeSet;
+
+/// Where a function's jump tables lead, whichever jump uses them.
+pub(super) fn table_targets(image: &Image, body: &Body) -> Vec<usize> {
+    let taken = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
+    taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten().collect()
+}
+
+/// How far definitions are followed.
+const DEPTH: u8 = 8;
+
+/// Resolves the indirect jumps of one function.
+pub(super) struct Tables<'a> {
+    pub(super) image: &'a Image,
+    pub(super) function: FunctionId,
+    pub(super) body: &'a Body,
+}
+
+/// Instructions that may come right before each one, by the edges known so far.
+pub(super) type Before = Vec<Vec<usize>>;
+
+/// The tables of one jump.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Found {
+    /// Where they lead, in their order, with repetitions.
+    pub(super) targets: Vec<usize>,
+    /// Their addresses.
+    pub(super) tables: BTreeSet<u64>,
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.targets.extend(other.targets);
+        self.tables.extend(other.tables);
+    }
+}
+
+impl Tables<'_> {
+    /// The tables that the indirect jump at a step goes through; `None` when it is no such jump.
+    pub(super) fn find(&self, jump: usize, before: &Before) -> Option<Found> {
+        let instruction = &self.body.steps[jump].instruction;
+        match instruction.op0_kind() {
+            OpKind::Memory => self.pointers(jump, before),
+            OpKind::Register => {
+                let mut found = Found::default();
+                for definition in self.definitions(instruction.op0_register(), jump, before)? {
+                    found.add(self.computed(definition, before)?);
+                }
+                Some(found).filter(|f| !f.targets.is_empty())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an indirect jump that uses no table leaves the function. `used` are the tables of the
+    /// function's other jumps.
+    pub(super) fn leaves(&self, jump: usize, used: &BTreeSet<u64>) -> bool {
+        let step = &self.body.steps[jump];
+        let operand = step.references.iter().find(|r| !r.taken && r.access == 8);
+        let slot = operand.is_some_and(|r| matches!(self.image.resolve(r.target), Thing::Slot(_)));
+        slot || (!self.has_labels(used) && self.frame_is_gone(step))
+    }
+
+    /// The targets that an instruction computes: `add offset, table` or a load from a table of
+    /// pointers.
+    fn computed(&self, at: usize, before: &Before) -> Option<Found> {
+        let i = &self.body.steps[at].instruction;
+        match i.mnemonic() {
+            Mnemonic::Mov if i.op1_kind() == OpKind::Memory => self.pointers(at, before),
+            Mnemonic::Add if i.op1_kind() == OpKind::Register => {
+                let (a, b) = (i.op0_register(), i.op1_register());
+                self.sum(a, b, at, before).or_else(|| self.sum(b, a, at, before))
+            }
+            Mnemonic::Lea if i.memory_index_scale() == 1 && i.memory_displacement64() == 0 => {
+                let (a, b) = (i.memory_base(), i.memory_index());
+                self.sum(a, b, at, before).or_else(|| self.sum(b, a, at, before))
+            }
+            _ => None,
+        }
+    }
+
+    /// The sum of an offset loaded from a table and the table's address.
+    fn sum(&self, offset: Register, table: Register, at: usize, before: &Before) -> Option<Found> {
+        let mut out = Found::default();
+        let bases = self.addresses(table, at, before, DEPTH)?;
+        for load in self.definitions(offset, at, before)? {
+            let i = &self.body.steps[load].instruction;
+            let scaled = i.memory_index_scale() == 4 && i.memory_displacement64() == 0;
+            if i.mnemonic() != Mnemonic::Movsxd || i.op1_kind() != OpKind::Memory || !scaled {
+                return None;
+            }
+            let tables = self.addresses(i.memory_base(), load, before, DEPTH)?;
+            if !tables.is_subset(&bases) {
+                return None;
+            }
+            for table in tables {
+                let targets = crate::change::jump_table(self.image, self.body, table)?;
+                if self.bound(load).is_some_and(|cases| targets.len() < cases) {
+                    return None;
+                }
+                out.add(Found { targets, tables: [table].into() });
+            }
+        }
+        Some(out)
+    }
+
+    /// The targets of a load, or jump, through a table of pointers.
+    fn pointers(&self, at: usize, before: &Before) -> Option<Found> {
+        let step = &self.body.steps[at];
+        let i = &step.instruction;
+        if i.memory_index() == Register::None || i.memory_index_scale() != 8 {
+            return None;
+        }
+        let tables: BTreeSet<u64> = if i.memory_base() == Register::None {
+            step.references.iter().filter(|r| !r.taken).map(|r| r.target).collect()
+        } else if i.memory_displacement64() == 0 {
+            self.addresses(i.memory_base(), at, before, DEPTH)?
+        } else {
+            return None;
+        };
+        let mut out = Found::default();
+        for table in tables {
+            // In writable memory it need not be what it was.
+            let kind = self.image.section_at(table)?.kind;
+            if kind == SectionKind::Data {
+                return None;
+            }
+            let targets =
+                crate::change::pointer_targets(self.image, self.function, self.body, table)?;
+            if self.bound(at).is_some_and(|cases| targets.len() < cases) {
+                return None;
+            }
+            out.add(Found { targets, tables: [table].into() });
+        }
+        Some(out).filter(|f| !f.targets.is_empty())
+    }
+
+    /// The addresses that a register may hold, when they are all taken by `lea` or `mov`.
+    fn addresses(
+        &self,
+        register: Register,
+        at: usize,
+        before: &Before,
+        depth: u8,
+    ) -> Option<BTreeSet<u64>> {
+        let mut out = BTreeSet::new();
+        for definition in self.definitions(register, at, before)? {
+            let step = &self.body.steps[definition];
+            let i = &step.instruction;
+            if let Some(taken) = step.references.iter().find(|r| r.taken) {
+                out.insert(taken.target);
+            } else if i.mnemonic() == Mnemonic::Mov && i.op1_kind() == OpKind::Register && depth > 0
+            {
+                out.extend(self.addresses(i.op1_register(), definition, before, depth - 1)?);
+            } else {
+                return None;
+            }
+        }
+        (!out.is_empty()).then_some(out)
+    }
+
+    /// The instructions that write a register last before a step, over every known path. `None` when
+    /// it may come from outside, or from a call that changes it.
+    fn definitions(&self, register: Register, at: usize, before: &Before) -> Option<Vec<usize>> {
+        let full = register.full_register();
+        let mut found = BTreeSet::new();
+        let mut seen = vec![false; self.body.steps.len()];
+        let mut queue = vec![at];
+        let mut factory = InstructionInfoFactory::new();
+        while let Some(step) = queue.pop() {
+            if step == 0 {
+                return None;
+            }
+            for &earlier in &before[step] {
+                if std::mem::replace(&mut seen[earlier], true) {
+                    continue;
+                }
+                let i = &self.body.steps[earlier].instruction;
+                let called = matches!(
+                    i.flow_control(),
+                    FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt
+                );
+                if called && !is_preserved(full) {
+                    return None;
+                }
+                let writes = factory.info(i).used_registers().iter().any(|u| {
+                    !matches!(u.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None)
+                        && u.register().full_register() == full
+                });
+                if writes {
+                    found.insert(earlier);
+                } else {
+                    queue.push(earlier);
+                }
+            }
+        }
+        (!found.is_empty()).then(|| found.into_iter().collect())
+    }
+
+    /// How many cases the check before a load from a table lets through. The check is looked for in
+    /// what comes straight before it.
+    fn bound(&self, load: usize) -> Option<usize> {
+        let mut index = self.body.steps[load].instruction.memory_index().full_register();
+        for at in (load.saturating_sub(12)..load).rev() {
+            let i = &self.body.steps[at].instruction;
+            match i.mnemonic() {
+                Mnemonic::Cmp
+                    if i.op0_kind() == OpKind::Register
+                        && i.op0_register().full_register() == index =>
+                {
+                    let checked = self.body.steps.get(at + 1).is_some_and(|s| {
+                        matches!(s.instruction.mnemonic(), Mnemonic::Ja | Mnemonic::Jbe)
+                    });
+                    let last = usize::try_from(i.try_immediate(1).ok()?).ok()?;
+                    return if checked { last.checked_add(1) } else { None };
+                }
+                Mnemonic::Mov | Mnemonic::Movzx
+                    if i.op0_kind() == OpKind::Register
+                        && i.op0_register().full_register() == index =>
+                {
+                    if i.op1_kind() != OpKind::Register {
+                        return None;
+                    }
+                    index = i.op1_register().full_register();
+                }
+                _ if i.op_count() > 0
+                    && i.op0_kind() == OpKind::Register
+                    && i.op0_register().full_register() == index =>
+                {
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Whether somebody has the address of an instruction inside: the function takes it, has a table
+    /// that no jump is known to use, or some pointer of the image leads there.
+    fn has_labels(&self, used: &BTreeSet<u64>) -> bool {
+        let entry = self.image.function(self.function).address;
+        let inside = |address: u64| address != entry && self.body.index_at(address).is_some();
+        let mut taken = self.body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
+        let orphan = |table: u64| {
+            !used.contains(&table)
+                && crate::change::jump_table(self.image, self.body, table).is_some()
+        };
+        taken.any(|r| inside(r.target) || orphan(r.target))
+            || self.image.relocations.values().any(|r| match r.meaning {
+                Meaning::Address(address) => inside(address),
+                _ => false,
+            })
+            || self.image.fixed
+                && self.image.static_relocations.iter().any(|r| {
+                    r.kind == object::elf::R_X86_64_64 && self.image.word(r.at).is_some_and(inside)
+                })
+    }
+
+    /// Whether the frame is gone at a jump, as it is at a call in tail position (psABI 3.2.2); also
+    /// where no unwind table can tell.
+    fn frame_is_gone(&self, step: &Step) -> bool {
+        use crate::image::Cfa;
+        let entry = self.image.unwind_entry(step.address());
+        entry.is_none_or(|e| {
+            e.row_at(step.address()).is_some_and(|row| row.cfa == Cfa::Register(4, 8))
+        })
+    }
+}
+
+/// Callee-saved registers (psABI 3.2.1).
+fn is_preserved(register: Register) -> bool {
+    matches!(
+        register,
+        Register::RBX
+            | Register::RBP
+            | Register::R12
+            | Register::R13
+            | Register::R14
+            | Register::R15
+            | Register::RSP
+    )
+}
