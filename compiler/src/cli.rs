@@ -65,6 +65,10 @@ pub struct Arguments {
     /// No exception or panic passes through a replaced function (or it ends the process anyway)
     #[arg(long)]
     accept_no_unwinding: bool,
+    /// Experimental: carry live frames of replaced functions over (checkpoint sites). The torture suite
+    /// still finds updates that go wrong: not for processes that matter
+    #[arg(long)]
+    live_frames: bool,
     /// Debug file of OLD, when it is kept apart and not found by itself
     #[arg(long, value_name = "FILE")]
     debug_old: Option<PathBuf>,
@@ -105,6 +109,9 @@ impl Arguments {
         if self.accept_no_unwinding {
             recorded.push("--accept-no-unwinding".to_owned());
         }
+        if self.live_frames {
+            recorded.push("--live-frames".to_owned());
+        }
         recorded.extend(self.accept_layout.iter().map(|t| format!("--accept-layout {t}")));
         Options {
             old: self.old.clone(),
@@ -114,6 +121,7 @@ impl Arguments {
             renames: self.map.clone(),
             line_numbers: self.line_numbers,
             no_unwinding: self.accept_no_unwinding,
+            live_frames: self.live_frames,
             choices: Choices {
                 objects: self.data.iter().cloned().collect(),
                 accepted_types: self.accept_layout.iter().cloned().collect(),

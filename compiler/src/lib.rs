@@ -37,7 +37,12 @@ pub mod sites;
 
 pub mod data;
 
+pub mod frames;
+
 pub mod emit;
+
+pub mod check;
+mod checked;
 
 pub mod report;
 
@@ -74,6 +79,9 @@ pub struct Options {
     pub choices: Choices,
     /// Nothing unwinds through replaced functions, says the user.
     pub no_unwinding: bool,
+    /// Carry live frames of replaced functions over. Experimental: the torture suite still finds updates
+    /// that go wrong.
+    pub live_frames: bool,
     /// What the manifest says of the options.
     pub recorded: Vec<String>,
 }
@@ -124,6 +132,8 @@ pub struct Built {
     pub closure: Closure,
     /// What happens with data.
     pub data: DataPlan,
+    /// Of each replaced function's frames: what can be carried over, and what cannot, and why.
+    pub carried: Vec<frames::Carried>,
     /// What was emitted.
     pub emitted: Emitted,
     /// Why not.
@@ -188,9 +198,16 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
         no_unwinding: options.no_unwinding,
     };
     let mut emitted = if changed { emit::emit(inputs) } else { Emitted::default() };
+    let mut carried = Vec::new();
+    if options.live_frames && changed && refusals.is_empty() && emitted.refusals.is_empty() {
+        progress("carrying frames over");
+        carried = frames::carry(inputs, &emitted.plan.fixups);
+        progress("checking the sites");
+        emitted = checked::plant(inputs, &mut carried, &emitted)?;
+    }
     refusals.append(&mut emitted.refusals);
     warnings.append(&mut emitted.warnings);
-    warnings.extend(report::warnings(pair, &closure));
+    warnings.extend(report::warnings(pair));
     let outcome = match (refusals.is_empty(), changed) {
         (false, _) => Outcome::Refused,
         (true, true) => Outcome::Written,
@@ -203,6 +220,7 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
         comparisons,
         closure,
         data,
+        carried,
         emitted,
         refusals,
         warnings,
@@ -242,29 +260,30 @@ fn load(options: &Options) -> Result<(Image, Image), BuildError> {
     Ok((old, new))
 }
 
+/// What the manifest says of one build.
+fn build_info(image: &Image) -> BuildInfo {
+    BuildInfo { build_id: image.build_id.clone(), file: image.file.clone(), kind: image.kind }
+}
+
 impl Built {
     /// The bundle as bytes.
     ///
     /// # Errors
     /// A bundle that its own reader refuses is never written.
     pub fn bundle(&self, options: &Options) -> Result<Vec<u8>, BuildError> {
-        let info = |image: &Image| BuildInfo {
-            build_id: image.build_id.clone(),
-            file: image.file.clone(),
-            kind: image.kind,
-        };
         let mut data = self.data.changes.clone();
         data.extend(self.emitted.data.clone());
         data.sort_by(|a, b| a.name.cmp(&b.name));
         let manifest = Manifest {
             tool: concat!("dsu-build ", env!("CARGO_PKG_VERSION")).to_owned(),
             options: options.recorded.clone(),
-            old: info(&self.old),
-            new: info(&self.new),
+            old: build_info(&self.old),
+            new: build_info(&self.new),
             replaced: self.emitted.replaced.clone(),
             added: self.emitted.added.clone(),
             line_only: self.line_only(),
             data,
+            blind_points: self.emitted.blind_points.clone(),
             warnings: self.warnings.clone(),
         };
         let bundle = Bundle {

@@ -120,8 +120,11 @@ pub struct Blocker {
     pub file: String,
     /// Source line, 0 when unknown.
     pub line: u32,
-    /// Program counter or return address, as linked in OLD.
+    /// Program counter or call, as linked in OLD.
     pub address: String,
+    /// Why dsu-build found no counterpart for it; empty when it says nothing of this very point.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
     /// What else is known: found by a scan only, stopped, in an uninterruptible call.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -135,6 +138,9 @@ impl std::fmt::Display for Blocker {
         }
         if !self.file.is_empty() {
             write!(f, " at {}:{}", self.file, self.line)?;
+        }
+        if !self.why.is_empty() {
+            write!(f, ": {}", self.why)?;
         }
         if !self.note.is_empty() {
             write!(f, " ({})", self.note)?;

@@ -34,6 +34,8 @@ pub use outcome::{Outcome, Phase};
 use prepare::{Prepared, Shadow};
 use ptrace::process::StoppedProcess;
 use ptrace::sched::{Pace, Urgent};
+use record::detours::Detours;
+use std::collections::BTreeMap;
 use std::time::Instant;
 use target::Target;
 
@@ -60,13 +62,15 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         options.pass(FailPoint::Looked)?;
         Ok::<_, ApplyError>((bundle, digest, target))
     })?;
-    let blind = BlindRanges::new(&bundle.plan, &target.map);
+    let detours = Detours::of(target.updates.iter().map(|found| &found.record));
+    let blind = BlindRanges::new(&bundle.plan, &target.map, &detours);
     let mut checkpoint = Checkpoint {
         pid: target.pid,
         memory: &target.memory,
         image: target.image.base,
         blind: &blind,
         unwinder: Unwinder::new(target.modules.clone()),
+        even_stopped: options.even_stopped,
         search: Default::default(),
     };
     let mut update = Update { options, bundle: &bundle, target: &target, start };
@@ -98,7 +102,7 @@ fn read_bundle(options: &ApplyOptions) -> Result<(Bundle, String), ApplyError> {
         return Err(failed(error));
     }
     let bytes = std::fs::read(path).map_err(failed)?;
-    let bundle = codec::decode(&bytes)?;
+    let bundle = codec::decode_plan(&bytes)?;
     // The file ends with the digest of all before it, which was checked.
     let digest = target::elf::hex(bytes.last_chunk::<32>().map_or(&[][..], |d| &d[..]));
     Ok((bundle, digest))
@@ -111,6 +115,7 @@ impl Outcome {
         self.functions = updated.map(|f| f.name.clone()).collect();
         self.builds = (manifest.old.build_id.clone(), manifest.new.build_id.clone());
         self.file.clone_from(&manifest.old.file);
+        self.sites = bundle.plan.sites.len();
     }
 }
 
@@ -175,6 +180,7 @@ impl Update<'_> {
         let reached = outcome.timed(Phase::Checkpoint, |_| checkpoint.reach(deadline));
         outcome.attempts = checkpoint.search.attempts;
         outcome.threads = checkpoint.search.threads;
+        outcome.pending = self.pending(&checkpoint.search.pending);
         outcome.longest_other_pause =
             outcome.longest_other_pause.max(checkpoint.search.longest_pause);
         reached?.map_err(|in_the_way| ApplyError::Blocked {
@@ -195,6 +201,7 @@ impl Update<'_> {
             file: String::new(),
             line: 0,
             address: String::new(),
+            why: String::new(),
             note: thread.note.clone(),
         };
         if thread.points.is_empty() {
@@ -208,10 +215,24 @@ impl Update<'_> {
                 file,
                 line,
                 address: point.linked.to_string(),
+                why: self.reason(point.at),
                 ..blocker.clone()
             }
         });
         points.collect()
+    }
+
+    /// Why the update cannot be done there, as dsu-build found.
+    fn reason(&self, at: OldAddr) -> String {
+        let points = &self.bundle.manifest.blind_points;
+        let found = points.binary_search_by_key(&at, |p| p.at);
+        found.ok().and_then(|i| points.get(i)).map(|p| p.why.clone()).unwrap_or_default()
+    }
+
+    /// Frames that wait at sites, by the name of their function.
+    fn pending(&self, found: &BTreeMap<u32, usize>) -> Vec<(String, usize)> {
+        let name = |index: u32| self.bundle.manifest.replaced.get(index as usize);
+        found.iter().filter_map(|(index, n)| Some((name(*index)?.name.clone(), *n))).collect()
     }
 
     fn source_line(&self, address: OldAddr) -> (String, u32) {

@@ -15,6 +15,10 @@ pub struct ApplyOptions {
     pub dry_run: bool,
     /// How long to wait for threads that are inside replaced functions.
     pub timeout: Duration,
+    /// Let threads run on to a checkpoint even where a signal such as Ctrl-Z's has stopped the process,
+    /// which stays stopped afterwards. For tests, which hold a process at an instruction; no command
+    /// line sets it.
+    pub even_stopped: bool,
     /// Where to fail on purpose. For tests; no command line sets it.
     pub fail: Vec<FailPoint>,
 }
@@ -28,6 +32,7 @@ impl ApplyOptions {
             pid,
             dry_run: false,
             timeout: Duration::from_secs(5),
+            even_stopped: false,
             fail: Vec::new(),
         }
     }
@@ -59,7 +64,7 @@ pub enum FailPoint {
     Verified,
     /// The journal is written.
     Journalled,
-    /// Before the write of the commit with this number, from 0.
+    /// Before the write of the commit with this number, from 0: data first, then the text by regions.
     BeforeWrite(usize),
     /// After the write of the commit with this number.
     AfterWrite(usize),

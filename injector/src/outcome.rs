@@ -56,6 +56,11 @@ pub struct Outcome {
     pub threads: usize,
     /// Names of the replaced functions.
     pub functions: Vec<String>,
+    /// Checkpoint sites of the bundle: planted, if it was applied.
+    pub sites: usize,
+    /// Frames that waited at sites when all threads stood at checkpoints, by function: they are carried
+    /// over when they wake. Found by a scan of the stacks, which may count a stale word.
+    pub pending: Vec<(String, usize)>,
     /// Memory that the update costs the process.
     pub memory_bytes: u64,
     /// Build ids, from and to.
@@ -78,6 +83,8 @@ impl Outcome {
             attempts: 0,
             threads: 0,
             functions: Vec::new(),
+            sites: 0,
+            pending: Vec::new(),
             memory_bytes: 0,
             builds: Default::default(),
             file: String::new(),
@@ -137,10 +144,29 @@ impl Outcome {
             "attempts": self.attempts,
             "threads": self.threads,
             "functions": self.functions,
+            "sites": self.sites,
+            "frames_pending": self.frames(),
+            "pending_by_function": self.pending_json(),
             "memory_bytes": self.memory_bytes,
             "blockers": self.blockers(),
             "error": error,
         })
+    }
+
+    /// All frames that waited at sites.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.pending.iter().map(|(_, n)| n).sum()
+    }
+
+    fn pending_json(&self) -> Value {
+        let mut by_name = serde_json::Map::new();
+        for (name, n) in &self.pending {
+            // Static functions may share a name.
+            let sum = by_name.get(name).and_then(Value::as_u64).unwrap_or(0) + *n as u64;
+            by_name.insert(name.clone(), sum.into());
+        }
+        by_name.into()
     }
 
     /// For people.
@@ -168,6 +194,9 @@ impl Outcome {
             for name in &self.functions {
                 writeln!(out, "  function {name}")?;
             }
+            for (name, n) in &self.pending {
+                writeln!(out, "  {} of {name} carried over", count(*n, "frame"))?;
+            }
             for (phase, time) in &self.phases {
                 writeln!(out, "  {:<10} {:>8} us", phase.name(), time.as_micros())?;
             }
@@ -179,16 +208,25 @@ impl Outcome {
         let (pid, functions) = (self.pid, count(self.functions.len(), "function"));
         let threads = count(self.threads, "thread");
         let attempts = count(usize::try_from(self.attempts).unwrap_or(0), "attempt");
+        let frames = match self.frames() {
+            0 => String::new(),
+            n => format!(", {} to carry over", count(n, "frame")),
+        };
         if self.dry_run {
             return writeln!(
                 out,
-                "process {pid} would be updated now: {} ({functions}, {threads}, {attempts})",
+                "process {pid} would be updated now: {} ({functions}{frames}, {threads}, {attempts})",
                 self.file
             );
         }
+        let sites = match self.sites {
+            0 => String::new(),
+            n => format!(", {}", count(n, "site")),
+        };
         writeln!(
             out,
-            "process {pid} updated: {} ({functions}, paused {} us, {threads}, {attempts}, {} kB)",
+            "process {pid} updated: {} ({functions}{sites}{frames}, paused {} us, {threads}, \
+             {attempts}, {} kB)",
             self.file,
             self.pause.as_micros(),
             self.memory_bytes.div_ceil(1024),

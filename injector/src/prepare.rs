@@ -11,13 +11,13 @@ use crate::commit::writes::CommitPlan;
 use crate::error::{ApplyError, SysError};
 use crate::options::{ApplyOptions, FailPoint};
 use crate::ptrace::borrow::Borrowed;
-use crate::ptrace::process::{StoppedProcess, seize, thread_ids};
+use crate::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use crate::ptrace::sched::{Beside, Pace, Relaxed};
 use crate::ptrace::thread::{Stopped, WaitError};
-use crate::record::Record;
+use crate::record::{self, Planted, Record};
 use crate::target::{Target, still_there};
 use dsu_patch_format::Bundle;
-use dsu_patch_format::plan::Protection;
+use dsu_patch_format::plan::{Protection, Site};
 use nix::errno::Errno;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const STOP_WITHIN: Duration = Duration::from_millis(50);
 /// How long all threads are waited for, where all must be stopped.
 const STOP_ALL_WITHIN: Duration = Duration::from_millis(200);
+/// How often.
+const STOP_TRIES: usize = 5;
 /// Threads tried.
 const MAX_CANDIDATES: usize = 8;
 /// Places tried when the process maps something there first.
@@ -55,11 +57,15 @@ impl Prepared {
     pub fn compute(target: &Target, bundle: &Bundle, digest: &str) -> Result<Self, ApplyError> {
         let plan = &bundle.plan;
         // Sizes do not depend on the place: once for them, once for the content.
-        let mut draft = Self::at(target, bundle, digest, ProcAddr(0), None)?;
+        let draft = Self::at(target, bundle, digest, ProcAddr(0), None)?;
         let span = target.place(draft.layout.len, plan.low_2gib)?;
-        let layout = draft.layout;
-        draft = Self::at(target, bundle, digest, span, Some(layout))?;
-        Ok(draft)
+        let prepared = Self::at(target, bundle, digest, span, Some(draft.layout))?;
+        if prepared.commit.writes.iter().any(|w| w.cave) {
+            let earlier = target.updates.iter().map(|u| record::written(&target.memory, u));
+            let earlier: Vec<_> = earlier.collect::<Result<_, _>>()?;
+            prepared.commit.refuse_used_caves(earlier.concat())?;
+        }
+        Ok(prepared)
     }
 
     fn at(
@@ -101,6 +107,7 @@ impl Prepared {
             span_len: layout.as_ref().map_or(0, |l| l.len),
             map: target.map.compose(&plan.map, bias),
             identities: commit.identities.clone(),
+            sites: plan.sites.iter().map(planted).collect(),
             functions: replaced.iter().map(|f| f.name.clone()).collect(),
         };
         let layout = match layout {
@@ -115,6 +122,16 @@ impl Prepared {
             }
         };
         Ok(Self { span, layout, bias, record, commit, segments })
+    }
+}
+
+fn planted(site: &Site) -> Planted {
+    Planted {
+        at: site.at.0,
+        cave: site.form.cave().map(|cave| cave.0),
+        stub: site.stub.0,
+        stub_len: site.stub_len,
+        to: site.to.0,
     }
 }
 
@@ -333,7 +350,7 @@ fn borrow(target: &Target) -> Result<Loan, ApplyError> {
     if Pace::now() == Pace::Calm {
         return borrow_one(target);
     }
-    let mut process = StoppedProcess::stop(target.pid, STOP_ALL_WITHIN)?;
+    let mut process = stop_all(target.pid)?;
     still_there(target.pid, &target.memory, target.image.base)?;
     let tid = process.threads.iter().find(|t| in_call(t)).or(process.threads.first());
     let thread = tid.map(Stopped::tid).and_then(|tid| process.take(tid));
@@ -342,6 +359,17 @@ fn borrow(target: &Target) -> Result<Loan, ApplyError> {
     let relaxed = process.relaxed();
     let thread = Borrowed::new(thread, target.syscall, process.pace)?;
     Ok(Loan { thread, relaxed, others: Some(process), _beside })
+}
+
+/// Stops all threads. On a crowded machine some may not get a turn in time to do so.
+fn stop_all(pid: i32) -> Result<StoppedProcess, StopError> {
+    for _ in 1..STOP_TRIES {
+        match StoppedProcess::stop(pid, STOP_ALL_WITHIN) {
+            Err(StopError::Uninterruptible(_)) => {}
+            other => return other,
+        }
+    }
+    StoppedProcess::stop(pid, STOP_ALL_WITHIN)
 }
 
 fn ended(target: &Target) -> ApplyError {

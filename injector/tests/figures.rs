@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::sites::{add, returns};
 use common::{BundleFile, Program, build, bundle};
 use std::process::Command;
 use std::time::Instant;
@@ -45,6 +46,55 @@ fn pause_and_wall_time() {
         println!(
             "{threads:>7} {hot:>4} {:>10} {:>9} {:>9}  {:>10}",
             pauses[middle], walls[middle], attempts[middle], worst
+        );
+    }
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn pause_with_many_sites() {
+    let [old, new] = [1, 2].map(|version| build("many", version, &[]));
+    println!("functions  sites   pause us   wall us  bundle kB");
+    for functions in [0, 40, 400] {
+        let names = old.symbols.keys().filter(|name| name.starts_with("f_")).take(functions);
+        let names: Vec<&'static str> = names.map(|n| &*n.clone().leak()).collect();
+        let mut replaced = names.clone();
+        if functions == 0 {
+            replaced.push("step");
+        }
+        let mut bundle = bundle(&old, &new, &replaced, &[]);
+        let sites: Vec<_> = names.iter().flat_map(|name| returns(&old, name)).collect();
+        add(&mut bundle, &old, &new, &sites);
+        let file = BundleFile::new(&bundle);
+        let (mut pauses, mut walls, mut commits) = (vec![], vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let program = Program::start(&old.path, &[]);
+            let start = Instant::now();
+            let done = Command::new(env!("CARGO_BIN_EXE_dsu-apply"))
+                .arg(file.0.path())
+                .args(["--pid", &program.pid.to_string(), "--json"])
+                .output()
+                .unwrap();
+            walls.push(start.elapsed().as_micros());
+            let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+            assert_eq!(report["exit"], 0, "{report}");
+            assert_eq!(report["sites"], sites.len());
+            pauses.push(report["pause_us"].as_u64().unwrap());
+            commits.push(report["phases_us"]["commit"].as_u64().unwrap());
+        }
+        pauses.sort_unstable();
+        walls.sort_unstable();
+        commits.sort_unstable();
+        let middle = ROUNDS / 2;
+        println!(
+            "{:>9} {:>6} {:>10} {:>9} {:>10}  (least {}, commit {})",
+            replaced.len(),
+            sites.len(),
+            pauses[middle],
+            walls[middle],
+            std::fs::metadata(file.0.path()).unwrap().len() / 1024,
+            pauses[0],
+            commits[middle],
         );
     }
 }

@@ -1,14 +1,14 @@
 //! The file: bytes to [`Bundle`] and back. Takes any bytes; gives a validated bundle or says what
 //! is wrong with them. Never panics, never allocates by a length that it has not checked.
 
-use crate::validate::{Invalid, validate};
+use crate::validate::{Invalid, validate, validate_plan};
 use crate::{Bundle, Manifest, Plan};
 
 /// First bytes of every bundle.
 pub const MAGIC: &[u8; 8] = b"DSUPATCH";
 /// The one version that this crate reads and writes.
-pub const VERSION: u32 = 1;
-const HEADER: usize = 32;
+pub const VERSION: u32 = 2;
+const HEADER: usize = 40;
 const DIGEST: usize = blake3::OUT_LEN;
 /// Larger files are refused before they are read: no bundle of a real program comes near.
 pub const MAX_FILE: u64 = 1 << 30;
@@ -50,6 +50,9 @@ pub enum DecodeError {
     /// The plan is not what the format says.
     #[error("the bundle's plan cannot be read: {0}")]
     Plan(postcard::Error),
+    /// The frames are not what the format says.
+    #[error("the bundle's frame translations cannot be read: {0}")]
+    Frames(postcard::Error),
     /// Its parts contradict each other.
     #[error("the bundle contradicts itself: {0}")]
     Invalid(#[from] Invalid),
@@ -63,69 +66,111 @@ pub fn encode(bundle: &Bundle) -> Result<Vec<u8>, DecodeError> {
     validate(bundle)?;
     let manifest = serde_json::to_vec(&bundle.manifest).map_err(DecodeError::Manifest)?;
     let plan = postcard::to_stdvec(&bundle.plan).map_err(DecodeError::Plan)?;
-    let mut out = Vec::with_capacity(HEADER + manifest.len() + plan.len() + DIGEST);
+    let frames = postcard::to_stdvec(&bundle.frames).map_err(DecodeError::Frames)?;
+    let parts = [&manifest, &plan, &frames];
+    let content: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(HEADER + content + DIGEST);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&0u32.to_le_bytes());
-    out.extend_from_slice(&(manifest.len() as u64).to_le_bytes());
-    out.extend_from_slice(&(plan.len() as u64).to_le_bytes());
-    out.extend_from_slice(&manifest);
-    out.extend_from_slice(&plan);
+    for part in parts {
+        out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    }
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     let digest = blake3::hash(&out);
     out.extend_from_slice(digest.as_bytes());
     Ok(out)
 }
 
-/// Reads and validates a bundle.
+/// Reads and validates a bundle, whole.
 ///
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
 pub fn decode(bytes: &[u8]) -> Result<Bundle, DecodeError> {
-    let truncated = |need: u64| DecodeError::Truncated { have: bytes.len(), need };
-    if !bytes.starts_with(MAGIC) {
-        return Err(if MAGIC.starts_with(bytes) {
-            truncated(HEADER as u64)
-        } else {
-            DecodeError::Magic
-        });
-    }
-    let header = bytes.get(..HEADER).ok_or_else(|| truncated(HEADER as u64))?;
-    let version = u32_at(header, 8);
-    if version != VERSION {
-        return Err(DecodeError::Version { found: version });
-    }
-    let manifest_len = u64_at(header, 16);
-    let plan_len = u64_at(header, 24);
-    let need = manifest_len
-        .checked_add(plan_len)
-        .and_then(|n| n.checked_add((HEADER + DIGEST) as u64))
-        .ok_or(DecodeError::Digest)?;
-    let have = bytes.len() as u64;
-    if have < need {
-        return Err(truncated(need));
-    }
-    if have > need {
-        return Err(DecodeError::Trailing(usize::try_from(have - need).unwrap_or(usize::MAX)));
-    }
-    let (content, digest) = bytes.split_at(bytes.len() - DIGEST);
-    if blake3::hash(content).as_bytes() != digest {
-        return Err(DecodeError::Digest);
-    }
-    let flags = u32_at(header, 12);
-    if flags != 0 {
-        return Err(DecodeError::Flags(flags));
-    }
-    // Both lengths fit: their sum is the length of a slice that exists.
-    let split = usize::try_from(manifest_len).map_err(|_| DecodeError::Digest)?;
-    let (manifest, plan) = content[HEADER..].split_at(split);
-    let manifest: Manifest = serde_json::from_slice(manifest).map_err(DecodeError::Manifest)?;
-    let (plan, rest): (Plan, _) = postcard::take_from_bytes(plan).map_err(DecodeError::Plan)?;
-    if !rest.is_empty() {
-        return Err(DecodeError::Trailing(rest.len()));
-    }
-    let bundle = Bundle { manifest, plan, frames: Vec::new() };
+    let parts = Parts::of(bytes)?;
+    let mut bundle = parts.without_frames()?;
+    let (frames, rest) = postcard::take_from_bytes(parts.frames).map_err(DecodeError::Frames)?;
+    bundle.frames = frames;
+    nothing_behind(rest)?;
     validate(&bundle)?;
     Ok(bundle)
+}
+
+/// Reads and validates what apply needs. The digest is that of the whole file; the frames are not
+/// looked at, and [`Bundle::frames`] is empty.
+///
+/// # Errors
+/// [`DecodeError`] names the first thing that is wrong.
+pub fn decode_plan(bytes: &[u8]) -> Result<Bundle, DecodeError> {
+    let bundle = Parts::of(bytes)?.without_frames()?;
+    validate_plan(&bundle)?;
+    Ok(bundle)
+}
+
+/// The parts of a file whose digest is right.
+struct Parts<'a> {
+    manifest: &'a [u8],
+    plan: &'a [u8],
+    frames: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let truncated = |need: u64| DecodeError::Truncated { have: bytes.len(), need };
+        if !bytes.starts_with(MAGIC) {
+            return Err(if MAGIC.starts_with(bytes) {
+                truncated(HEADER as u64)
+            } else {
+                DecodeError::Magic
+            });
+        }
+        let header = bytes.get(..HEADER).ok_or_else(|| truncated(HEADER as u64))?;
+        let version = u32_at(header, 8);
+        if version != VERSION {
+            return Err(DecodeError::Version { found: version });
+        }
+        let lengths = [16, 24, 32].map(|at| u64_at(header, at));
+        let need = lengths
+            .iter()
+            .try_fold((HEADER + DIGEST) as u64, |sum, len| sum.checked_add(*len))
+            .ok_or(DecodeError::Digest)?;
+        let have = bytes.len() as u64;
+        if have < need {
+            return Err(truncated(need));
+        }
+        if have > need {
+            return Err(DecodeError::Trailing(usize::try_from(have - need).unwrap_or(usize::MAX)));
+        }
+        let (content, digest) = bytes.split_at(bytes.len() - DIGEST);
+        if blake3::hash(content).as_bytes() != digest {
+            return Err(DecodeError::Digest);
+        }
+        let flags = u32_at(header, 12);
+        if flags != 0 {
+            return Err(DecodeError::Flags(flags));
+        }
+        // All lengths fit: their sum is the length of a slice that exists.
+        let [manifest, plan, _] = lengths.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        let split = |part: &'a [u8], at| part.split_at_checked(at).ok_or(DecodeError::Digest);
+        let (manifest, rest) = split(&content[HEADER..], manifest)?;
+        let (plan, frames) = split(rest, plan)?;
+        Ok(Self { manifest, plan, frames })
+    }
+
+    fn without_frames(&self) -> Result<Bundle, DecodeError> {
+        let manifest: Manifest =
+            serde_json::from_slice(self.manifest).map_err(DecodeError::Manifest)?;
+        let (plan, rest): (Plan, _) =
+            postcard::take_from_bytes(self.plan).map_err(DecodeError::Plan)?;
+        nothing_behind(rest)?;
+        Ok(Bundle { manifest, plan, frames: Vec::new() })
+    }
+}
+
+fn nothing_behind(rest: &[u8]) -> Result<(), DecodeError> {
+    if rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(rest.len())) }
 }
 
 fn u32_at(header: &[u8], at: usize) -> u32 {

@@ -2,7 +2,7 @@
 //! that a golden file changes only where the bundle's meaning does.
 
 use crate::Bundle;
-use crate::plan::{FixupKind, MapTarget, Plan, RedirectForm, Target};
+use crate::plan::{FixupKind, MapTarget, Plan, RedirectForm, SiteKind, Target};
 use std::fmt::{self, Write};
 
 /// The whole bundle as text.
@@ -10,7 +10,9 @@ use std::fmt::{self, Write};
 pub fn dump(bundle: &Bundle) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = manifest(&mut out, bundle).and_then(|()| plan(&mut out, &bundle.plan));
+    let _ = manifest(&mut out, bundle)
+        .and_then(|()| plan(&mut out, &bundle.plan))
+        .and_then(|()| sites(&mut out, bundle));
     out
 }
 
@@ -30,6 +32,9 @@ fn manifest(out: &mut String, bundle: &Bundle) -> fmt::Result {
         for why in &f.why {
             writeln!(out, "  why {why}")?;
         }
+        if f.coverage.of > 0 {
+            writeln!(out, "  sites {} of {}", f.coverage.sites, f.coverage.of)?;
+        }
     }
     for f in &m.added {
         writeln!(out, "added {} {}+{}", f.name, f.new, f.size)?;
@@ -43,6 +48,10 @@ fn manifest(out: &mut String, bundle: &Bundle) -> fmt::Result {
             "data {} {} -> {} {:?}: {}",
             d.name, d.old_size, d.new_size, d.action, d.why
         )?;
+    }
+    for p in &m.blind_points {
+        let kind = site_kind(p.kind);
+        writeln!(out, "blind {kind} {} function {} line {}: {}", p.at, p.function, p.line, p.why)?;
     }
     for warning in &m.warnings {
         writeln!(out, "warning {warning}")?;
@@ -71,11 +80,7 @@ fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
         writeln!(out, "fixup {} {kind} {}{:+}", f.at, target(plan, &f.target), f.addend)?;
     }
     for r in &plan.redirects {
-        let form = match r.form {
-            RedirectForm::Near => String::new(),
-            RedirectForm::Short { cave } => format!(" by {cave}"),
-        };
-        writeln!(out, "redirect {} at {} to {}{form}", r.entry, r.at, r.to)?;
+        writeln!(out, "redirect {} at {} to {}{}", r.entry, r.at, r.to, by_cave(r.form))?;
     }
     for w in &plan.writes {
         writeln!(out, "write {} {} bytes", w.at, w.bytes.len())?;
@@ -98,15 +103,38 @@ fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn target(plan: &Plan, target: &Target) -> String {
-    match target {
-        Target::Old(a) => format!("old {a}"),
-        Target::OldCode(a) => format!("code {a}"),
-        Target::OldIdentity(a) => format!("identity {a}"),
-        Target::New(a) => format!("new {a}"),
-        Target::Import(i) => {
-            let name = plan.imports.get(*i as usize).map_or("?", |i| i.name.as_str());
-            format!("import {name}")
+fn sites(out: &mut String, bundle: &Bundle) -> fmt::Result {
+    for (index, s) in bundle.plan.sites.iter().enumerate() {
+        let (kind, form) = (site_kind(s.kind), by_cave(s.form));
+        let (at, function, stub, len, to) = (s.at, s.function, s.stub, s.stub_len, s.to);
+        writeln!(out, "site {at} {kind} function {function} stub {stub}+{len} to {to}{form}")?;
+        if let Some(frame) = bundle.frames.get(index) {
+            for line in frame.to_string().lines() {
+                writeln!(out, "  {line}")?;
+            }
         }
     }
+    for dead in &bundle.plan.dead_returns {
+        writeln!(out, "dead-return {dead}")?;
+    }
+    Ok(())
+}
+
+fn by_cave(form: RedirectForm) -> String {
+    form.cave().map(|cave| format!(" by {cave}")).unwrap_or_default()
+}
+
+fn site_kind(kind: SiteKind) -> &'static str {
+    match kind {
+        SiteKind::Return => "return",
+        SiteKind::Loop => "loop",
+        SiteKind::LandingPad => "landing-pad",
+        SiteKind::Point => "point",
+    }
+}
+
+fn target(plan: &Plan, target: &Target) -> String {
+    let Target::Import(i) = target else { return target.to_string() };
+    let name = plan.imports.get(*i as usize).map_or("?", |i| i.name.as_str());
+    format!("import {name}")
 }

@@ -21,7 +21,11 @@
 //! `mxcsr`, the x87 control word, segment bases.
 
 use crate::plan::Target;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::cell::Cell;
+
+/// Values nest at most this deep: what reads, checks or drops one may recurse.
+pub const MAX_DEPTH: usize = 64;
 
 /// How one frame is carried over.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,8 +110,10 @@ pub enum Value {
         /// 4 or 8.
         bytes: u8,
         /// First operand.
+        #[serde(deserialize_with = "nested")]
         left: Box<Value>,
         /// Second operand.
+        #[serde(deserialize_with = "nested")]
         right: Box<Value>,
     },
     /// The low `from` bytes, extended with zeroes to 8.
@@ -115,6 +121,7 @@ pub enum Value {
         /// 1, 2 or 4.
         from: u8,
         /// What is extended.
+        #[serde(deserialize_with = "nested")]
         value: Box<Value>,
     },
     /// The low `from` bytes, extended with their sign to `to`, above them zeroes.
@@ -124,6 +131,7 @@ pub enum Value {
         /// 4 or 8.
         to: u8,
         /// What is extended.
+        #[serde(deserialize_with = "nested")]
         value: Box<Value>,
     },
 }
@@ -169,4 +177,26 @@ pub enum Proof {
     /// A local that only NEW has, with the constant that NEW gives it before its outermost loop; the
     /// user allowed it.
     NewLocal(String),
+}
+
+thread_local! {
+    /// How deep the value that is being read lies in others.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Reads a value inside another one. Formats like postcard recurse as deep as the bytes say: here is
+/// where that ends.
+fn nested<'de, D: Deserializer<'de>>(from: D) -> Result<Box<Value>, D::Error> {
+    struct Deeper;
+    impl Drop for Deeper {
+        fn drop(&mut self) {
+            DEPTH.set(DEPTH.get() - 1);
+        }
+    }
+    DEPTH.set(DEPTH.get() + 1);
+    let _deeper = Deeper;
+    if DEPTH.get() >= MAX_DEPTH {
+        return Err(serde::de::Error::custom("a value nests too deep"));
+    }
+    Box::deserialize(from)
 }

@@ -1,8 +1,8 @@
 //! The patch bundle: what `dsu-build` writes and `dsu-apply` reads.
 //!
 //! ```text
-//! compiler -> Bundle -> encode -> file -> decode -> validate -> Bundle -> injector
-//!                                            \-> dump (text for people and golden tests)
+//! compiler -> Bundle -> encode -> file -> decode_plan -> validate -> Bundle -> injector
+//!                               \-> decode -> validate -> Bundle -> checker, dump (text for people)
 //! ```
 //!
 //! | module | holds |
@@ -11,7 +11,7 @@
 //! | [`manifest`] | what people and tools ask: names, sources, reasons, warnings |
 //! | [`plan`] | what apply does: segments, fix-ups, redirects, sites, writes, blind ranges, address map |
 //! | [`frames`] | what each stub does to its frame |
-//! | [`codec`] | the file: magic, version, lengths, JSON, postcard, digest |
+//! | [`codec`] | the file: magic, version, lengths, JSON, postcard twice, digest |
 //! | [`validate`] | what must hold between the parts before anything of a bundle may be used |
 //! | [`dump`] | a stable text form of the whole |
 //!
@@ -23,8 +23,10 @@
 //! 12  4  reserved, zero (a signature will announce itself here)
 //! 16  8  length of the manifest in bytes
 //! 24  8  length of the plan in bytes
-//! 32     manifest, JSON
+//! 32  8  length of the frames in bytes
+//! 40     manifest, JSON
 //! ..     plan, postcard
+//! ..     frames, postcard; last, because apply needs none of them
 //! ..  32 BLAKE3 digest of everything before it
 //! ```
 
@@ -33,11 +35,12 @@ pub mod codec;
 pub mod dump;
 pub mod frames;
 pub mod manifest;
+mod notation;
 pub mod plan;
 pub mod validate;
 
 pub use address::{NewAddr, OldAddr};
-pub use codec::{DecodeError, decode, encode};
+pub use codec::{DecodeError, decode, decode_plan, encode};
 pub use frames::Translation;
 pub use manifest::Manifest;
 pub use plan::Plan;
@@ -49,6 +52,7 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// For the transaction.
     pub plan: Plan,
-    /// For people, tools and the checker: what each stub does. As many as [`Plan::sites`].
+    /// For people, tools and the checker: what each stub does. As many as [`Plan::sites`], or none in
+    /// what [`decode_plan`] gives.
     pub frames: Vec<Translation>,
 }

@@ -1,5 +1,6 @@
 //! The part of a bundle that people and tools read: who, what, why. Stored as JSON.
 
+use crate::plan::SiteKind;
 use crate::{NewAddr, OldAddr};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ pub struct Manifest {
     pub line_only: Vec<String>,
     /// Variables and tables: what was found and what is done.
     pub data: Vec<DataChange>,
+    /// Program points of replaced functions that have no counterpart, ascending by address: where a
+    /// thread keeps the update waiting.
+    pub blind_points: Vec<BlindPoint>,
     /// What the user should know, in words.
     pub warnings: Vec<String>,
 }
@@ -68,6 +72,32 @@ pub struct ReplacedFunction {
     pub line: u32,
     /// Why it is replaced, one reason a line, the first being the main one.
     pub why: Vec<String>,
+    /// How many of its program points are checkpoints.
+    pub coverage: Coverage,
+}
+
+/// Call sites of a replaced function: those whose frames can be carried over, of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Translatable.
+    pub sites: u32,
+    /// All to which a callee may return.
+    pub of: u32,
+}
+
+/// A program point of OLD at which the update cannot be done, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlindPoint {
+    /// [`Manifest::replaced`] by index.
+    pub function: u32,
+    /// The point: for calls, the return address.
+    pub at: OldAddr,
+    /// What sort of point it is.
+    pub kind: SiteKind,
+    /// Source line; 0 when unknown.
+    pub line: u32,
+    /// The reason in words: "variable `iter` (line 12) has no value in OLD".
+    pub why: String,
 }
 
 /// A function that only NEW has.

@@ -9,6 +9,7 @@
 //! identity(OldAddr entry)   = the first version's entry       what pointers to the function hold
 //! ```
 
+use crate::validate::{NEAR_JUMP, SHORT_JUMP};
 use crate::{NewAddr, OldAddr};
 use serde::{Deserialize, Serialize};
 
@@ -225,8 +226,29 @@ pub struct Site {
     pub mask: Vec<u8>,
 }
 
+impl RedirectForm {
+    /// Bytes written where it jumps from.
+    #[must_use]
+    pub fn jump_len(self) -> u64 {
+        match self {
+            Self::Near => NEAR_JUMP,
+            Self::Short { .. } => SHORT_JUMP,
+        }
+    }
+
+    /// The cave that it goes through.
+    #[must_use]
+    pub fn cave(self) -> Option<OldAddr> {
+        match self {
+            Self::Near => None,
+            Self::Short { cave } => Some(cave),
+        }
+    }
+}
+
 /// What sort of program point a site is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SiteKind {
     /// Behind a call.
     Return,

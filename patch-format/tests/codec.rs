@@ -5,13 +5,14 @@
 mod support;
 
 use dsu_patch_format::codec::{MAGIC, VERSION};
-use dsu_patch_format::validate::validate;
-use dsu_patch_format::{Bundle, DecodeError, NewAddr, OldAddr, decode, encode};
+use dsu_patch_format::frames::MAX_DEPTH;
+use dsu_patch_format::validate::{validate, validate_plan};
+use dsu_patch_format::{Bundle, DecodeError, NewAddr, OldAddr, decode, decode_plan, encode};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::{bundles, example};
 
-const HEADER: usize = 32;
+const HEADER: usize = 40;
 const DIGEST: usize = 32;
 
 proptest! {
@@ -21,6 +22,8 @@ proptest! {
     fn what_goes_in_comes_out(bundle in bundles()) {
         let bytes = encode(&bundle).unwrap();
         prop_assert_eq!(&decode(&bytes).unwrap(), &bundle);
+        let without = Bundle { frames: Vec::new(), ..bundle.clone() };
+        prop_assert_eq!(decode_plan(&bytes).unwrap(), without);
         prop_assert_eq!(encode(&bundle).unwrap(), bytes);
     }
 
@@ -28,11 +31,12 @@ proptest! {
     #[test]
     fn damage_under_a_fitting_digest(
         bundle in bundles(),
-        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..6),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8, 0..4usize), 1..6),
     ) {
-        let (mut manifest, mut plan) = parts(&encode(&bundle).unwrap());
-        for (place, byte, kind) in edits {
-            let part = if kind == 3 { &mut manifest } else { &mut plan };
+        let mut all = parts(&encode(&bundle).unwrap());
+        for (place, byte, kind, part) in edits {
+            // Half of them in the plan.
+            let part = &mut all[[0, 1, 1, 2][part]];
             let at = place.index(part.len());
             match kind {
                 0 => drop(part.remove(at)),
@@ -43,7 +47,7 @@ proptest! {
                 part.push(byte);
             }
         }
-        comes_through_only_if_valid(&assemble(&manifest, &plan));
+        comes_through_only_if_valid(&assemble(&all));
     }
 
     /// Numbers at the edges of their range in every place: no sum may overflow.
@@ -59,11 +63,23 @@ proptest! {
         }
         // Not every number fits every field.
         if let Ok(plan) = serde_json::from_value(json) {
-            let manifest = serde_json::to_vec(&bundle.manifest).unwrap();
-            let changed = Bundle { plan, ..bundle };
-            let encoded = postcard::to_stdvec(&changed.plan).unwrap();
-            comes_through_only_if_valid(&assemble(&manifest, &encoded));
-            prop_assert_eq!(encode(&changed).is_ok(), validate(&changed).is_ok());
+            comes_through_only_if_valid_at_all(Bundle { plan, ..bundle });
+        }
+    }
+
+    /// The same in the frames.
+    #[test]
+    fn extreme_numbers_in_frames(
+        bundle in bundles().prop_filter("has frames", |b| !b.frames.is_empty()),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..SIGNED.len()), 1..4),
+    ) {
+        let mut json = serde_json::to_value(&bundle.frames).unwrap();
+        for (place, edge) in edits {
+            let count = numbers(&mut json).len();
+            *numbers(&mut json)[place.index(count)] = Value::from(SIGNED[edge]);
+        }
+        if let Ok(frames) = serde_json::from_value(json) {
+            comes_through_only_if_valid_at_all(Bundle { frames, ..bundle });
         }
     }
 
@@ -87,7 +103,7 @@ proptest! {
         let mut with_magic = MAGIC.to_vec();
         with_magic.extend_from_slice(&bytes);
         prop_assert!(decode(&with_magic).is_err());
-        comes_through_only_if_valid(&assemble(&bytes, &bytes));
+        comes_through_only_if_valid(&assemble(&[bytes.clone(), bytes.clone(), bytes]));
     }
 }
 
@@ -106,12 +122,16 @@ const EDGES: [u64; 12] = [
     u64::MAX,
 ];
 
+const SIGNED: [i64; 12] =
+    [0, 1, -1, 8, -8, -129, 255, 1 << 20, i32::MIN as i64, u32::MAX as i64, i64::MIN, i64::MAX];
+
 #[test]
 fn every_truncation_is_an_error() {
     let bytes = encode(&example()).unwrap();
     for len in 0..bytes.len() {
-        let error = decode(&bytes[..len]).unwrap_err();
-        assert!(matches!(error, DecodeError::Truncated { .. }), "{len} bytes: {error}");
+        for error in [decode(&bytes[..len]).unwrap_err(), decode_plan(&bytes[..len]).unwrap_err()] {
+            assert!(matches!(error, DecodeError::Truncated { .. }), "{len} bytes: {error}");
+        }
     }
 }
 
@@ -121,9 +141,10 @@ fn every_flipped_bit_is_an_error() {
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let error = decode(&damaged).unwrap_err();
-        if bit / 8 >= HEADER {
-            assert!(matches!(error, DecodeError::Digest), "bit {bit}: {error}");
+        for error in [decode(&damaged).unwrap_err(), decode_plan(&damaged).unwrap_err()] {
+            if bit / 8 >= HEADER {
+                assert!(matches!(error, DecodeError::Digest), "bit {bit}: {error}");
+            }
         }
     }
 }
@@ -152,18 +173,50 @@ fn other_versions_and_reserved_bits_are_told_apart() {
 
 #[test]
 fn lengths_are_not_believed() {
-    for (manifest, plan) in [(u64::MAX, u64::MAX), (u64::MAX, 1), (1 << 60, 1 << 60), (0, 1 << 62)]
+    let lengths = [0, 1, 1 << 60, 1 << 62, u64::MAX];
+    for (manifest, plan, frames) in
+        lengths.iter().flat_map(|m| lengths.iter().flat_map(move |p| lengths.map(|f| (m, p, f))))
     {
         let mut bytes = encode(&example()).unwrap();
         bytes[16..24].copy_from_slice(&manifest.to_le_bytes());
         bytes[24..32].copy_from_slice(&plan.to_le_bytes());
-        assert!(decode(&bytes).is_err(), "{manifest} {plan}");
+        bytes[32..40].copy_from_slice(&frames.to_le_bytes());
+        assert!(decode(&bytes).is_err(), "{manifest} {plan} {frames}");
+        assert!(decode_plan(&bytes).is_err(), "{manifest} {plan} {frames}");
     }
     // Inside the plan: old_start, old_end, low_2gib, then a count of segments out of this world.
-    let manifest = serde_json::to_vec(&example().manifest).unwrap();
-    let mut plan = vec![0, 1, 0];
-    plan.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
-    assert!(matches!(decode(&assemble(&manifest, &plan)), Err(DecodeError::Plan(_))));
+    let [manifest, plan, frames] = parts(&encode(&example()).unwrap());
+    let count = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    let many = [&[0, 1, 0][..], &count].concat();
+    let error = decode(&assemble(&[manifest.clone(), many, frames])).unwrap_err();
+    assert!(matches!(error, DecodeError::Plan(_)), "{error}");
+    let error = decode(&assemble(&[manifest, plan, count.to_vec()])).unwrap_err();
+    assert!(matches!(error, DecodeError::Frames(_)), "{error}");
+}
+
+/// Bytes that nest without end must not use up the stack; nor may a bundle that would.
+#[test]
+fn values_nest_to_a_bound() {
+    // One frame of depths 8 and 8 with one move: to rax, from a value that extends a value ...
+    let nested = |depth: usize| {
+        let mut bytes = vec![2, 8, 8, 0, 1, 0, 0, 8];
+        bytes.extend_from_slice(&[6, 4].repeat(depth));
+        // ... that is a constant; proof, no objects. Then the second frame.
+        bytes.extend_from_slice(&[1, 7, 3, 0, 8, 8, 0, 0, 0]);
+        bytes
+    };
+    let [manifest, plan, _] = parts(&encode(&example()).unwrap());
+    let deep = |depth| decode(&assemble(&[manifest.clone(), plan.clone(), nested(depth)]));
+    let deepest = deep(MAX_DEPTH - 1).expect("as deep as allowed");
+    assert!(matches!(deep(MAX_DEPTH), Err(DecodeError::Frames(_))));
+    assert!(matches!(deep(5_000_000), Err(DecodeError::Frames(_))));
+    assert!(deep(MAX_DEPTH - 1).is_ok(), "the count starts anew");
+
+    let mut bundle = deepest;
+    let one = &mut bundle.frames[0].moves[0];
+    let inner = one.from.clone();
+    one.from = dsu_patch_format::frames::Value::ZeroExtend { from: 4, value: Box::new(inner) };
+    assert!(matches!(encode(&bundle), Err(DecodeError::Invalid(_))));
 }
 
 /// Found by the two tests above with extreme numbers: sums that overflowed before they were refused.
@@ -183,26 +236,43 @@ fn comes_through_only_if_valid(bytes: &[u8]) {
     if let Ok(bundle) = decode(bytes) {
         validate(&bundle).unwrap();
         assert_eq!(decode(&encode(&bundle).unwrap()).unwrap(), bundle);
+        assert_eq!(decode_plan(bytes).unwrap().plan, bundle.plan);
+    }
+    if let Ok(bundle) = decode_plan(bytes) {
+        validate_plan(&bundle).unwrap();
     }
 }
 
-/// Manifest and plan of an encoded bundle.
-fn parts(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let length = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
-    let content = &bytes[HEADER..bytes.len() - DIGEST];
-    let (manifest, plan) = content.split_at(usize::try_from(length).unwrap());
-    (manifest.to_vec(), plan.to_vec())
+/// By way of bytes that no encoder has checked.
+fn comes_through_only_if_valid_at_all(bundle: Bundle) {
+    let manifest = serde_json::to_vec(&bundle.manifest).unwrap();
+    let plan = postcard::to_stdvec(&bundle.plan).unwrap();
+    let frames = postcard::to_stdvec(&bundle.frames).unwrap();
+    comes_through_only_if_valid(&assemble(&[manifest, plan, frames]));
+    assert_eq!(encode(&bundle).is_ok(), validate(&bundle).is_ok());
 }
 
-/// A file around two parts, with lengths and a digest that fit.
-fn assemble(manifest: &[u8], plan: &[u8]) -> Vec<u8> {
+/// Manifest, plan and frames of an encoded bundle.
+fn parts(bytes: &[u8]) -> [Vec<u8>; 3] {
+    let length = |at: usize| {
+        usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap()
+    };
+    let (manifest, rest) = bytes[HEADER..bytes.len() - DIGEST].split_at(length(16));
+    let (plan, frames) = rest.split_at(length(24));
+    [manifest, plan, frames].map(<[u8]>::to_vec)
+}
+
+/// A file around three parts, with lengths and a digest that fit.
+fn assemble(parts: &[Vec<u8>; 3]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&0u32.to_le_bytes());
-    out.extend_from_slice(&(manifest.len() as u64).to_le_bytes());
-    out.extend_from_slice(&(plan.len() as u64).to_le_bytes());
-    out.extend_from_slice(manifest);
-    out.extend_from_slice(plan);
+    for part in parts {
+        out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    }
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     let digest = blake3::hash(&out);
     out.extend_from_slice(digest.as_bytes());
     out

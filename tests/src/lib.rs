@@ -1,8 +1,10 @@
 //! End-to-end tests of `dsu-build` and `dsu-apply` on other people's programs.
 //!
 //! ```text
-//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--mutations N] [--openssl]
+//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--mutations N]
 //! cargo run --release -p dsu-tests --bin comparison    -- [--only KEY,..] [--mutations N]
+//! cargo run --release -p dsu-tests --bin torture       -- [--exhaustive] [--program P] [--pair A:B] [--step K]
+//!                                                         [--seed S] [--csmith N] [--seconds T]
 //! ```
 //!
 //! The first ends with the second, which is there to run that part alone. Both fetch Debian source
@@ -17,6 +19,7 @@
 //! scenario/  how each program is started, loaded and questioned
 //! repeat     the same updates at random moments of the load, a fresh process each time
 //! comparison/  the same source twice, shuffled, and mutated one byte at a time
+//! torture/   small and random programs updated after their k-th instruction
 //! tool, entries, process, load   the two programs under test; entry redirects; /proc; client threads
 //! ```
 
@@ -31,4 +34,5 @@ pub mod repeat;
 pub mod report;
 pub mod scenario;
 pub mod tool;
+pub mod torture;
 pub mod workspace;

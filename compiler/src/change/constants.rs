@@ -1,17 +1,18 @@
 //! Constants without a name: literals, tables of a `switch`, initializers of aggregates.
 //!
-//! A linked file says neither where such a constant ends nor what it is. Three readings are tried;
+//! A linked file says neither where such a constant ends nor what it is. Several readings are tried;
 //! each compares everything up to the next anchor, so that none can miss a difference:
 //!
 //! | reading | compares |
 //! |---|---|
 //! | accessed by the instruction | the bytes accessed |
 //! | jump table of the function | the instructions that its offsets lead to, then the rest |
+//! | between functions | the whole gap: see [`super::gaps`] |
 //! | text | up to its NUL; what is between that and the next anchor must be zero, or is compared |
 //! | anything else | all bytes and pointers up to the next anchor, or as a table of offsets to text |
 
 use super::compare::Comparing;
-use super::{Pair, target};
+use super::{Pair, gaps, target};
 use crate::code::{Body, Reference};
 use crate::image::{DynamicRelocation, FunctionId, Image, Meaning, SectionKind, Thing};
 use iced_x86::FlowControl;
@@ -53,6 +54,10 @@ pub(super) fn same(
 pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<(), String> {
     let len = (extent(pair.old, a) - a).min(extent(pair.new, b) - b);
     let (old, new) = (a..a + len, b..b + len);
+    if gaps::is_in_gap(pair.old, a) || gaps::is_in_gap(pair.new, b) {
+        let same = gaps::same(pair, a, b, depth);
+        return if same { Ok(()) } else { Err(constant_changed(pair, a, b, len)) };
+    }
     if let (Some(x), Some(y)) = (text_at(pair.old, a), text_at(pair.new, b)) {
         let behind = (x.len() as u64 + 1).min(len);
         let nothing_behind = zeroes(pair.old, old.start + behind..old.end)
@@ -72,7 +77,12 @@ pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<()
 /// Where a constant ends at the latest.
 fn extent(image: &Image, address: u64) -> u64 {
     let end = image.section_at(address).map_or(address, crate::image::Section::end);
-    image.next_anchor(address).min(end)
+    let end = image.next_anchor(address).min(end);
+    if gaps::is_in_gap(image, address) {
+        // Nothing need refer to the function behind it.
+        return image.constant_zone(address).map_or(end, |zone| end.min(zone.end));
+    }
+    end
 }
 
 /// The bytes up to the next NUL, when there is one in the section.
@@ -244,9 +254,17 @@ fn text_changed(x: &[u8], y: &[u8]) -> String {
 }
 
 fn constant_changed(pair: Pair<'_>, a: u64, b: u64, size: u64) -> String {
-    let show = |image: &Image, at: u64| {
-        let bytes = image.content(at, size.min(16)).unwrap_or_default();
-        bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
+    let bytes = |image: &Image, at: u64| {
+        image.content(at, size).map_or_else(Vec::new, std::borrow::Cow::into_owned)
     };
-    format!("a constant changed: {} -> {}", show(pair.old, a), show(pair.new, b))
+    let (x, y) = (bytes(pair.old, a), bytes(pair.new, b));
+    let Some(first) = x.iter().zip(&y).position(|(x, y)| x != y) else {
+        return "a constant changed, in what it refers to or before the address taken".to_owned();
+    };
+    let show = |bytes: &[u8]| {
+        let shown = bytes.iter().skip(first & !15).take(16);
+        shown.map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
+    };
+    let place = if first < 16 { String::new() } else { format!(" at byte {}", first & !15) };
+    format!("a constant changed{place}: {} -> {}", show(&x), show(&y))
 }

@@ -10,6 +10,7 @@ mod closure;
 mod compare;
 mod constants;
 mod fingerprint;
+mod gaps;
 mod lines;
 mod target;
 
@@ -22,8 +23,9 @@ pub(crate) use compare::{
 pub(crate) use constants::{jump_table, pointer_targets, text_at};
 pub use constants::{offset_table, pointers};
 pub use fingerprint::fingerprint;
+pub use gaps::is_bound_code;
 pub(crate) use target::is_only_compared;
-pub use target::{describe, is_readable_text, same_slot};
+pub use target::{describe, is_readable_text, same_label, same_slot};
 
 use crate::code::{Body, decode};
 use crate::image::{FunctionId, Image};

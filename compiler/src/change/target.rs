@@ -1,7 +1,7 @@
 //! Whether two addresses, one in each build, stand for the same thing.
 
 use super::compare::Comparing;
-use super::{Pair, constants};
+use super::{Pair, constants, gaps};
 use crate::code::{Body, Field, Reference, Step};
 use crate::image::{DynamicRelocation, Image, Meaning, ObjectId, Storage, Thing};
 use crate::matching::names;
@@ -31,6 +31,7 @@ pub(super) fn same_reference(
     same.or_else(|reason| {
         let ends = p.taken && ends_same_object(ctx, p.target, q.target);
         let only_compared = || is_only_compared(ctx.old, s) && is_only_compared(ctx.new, t);
+        let ends = ends || p.taken && same_end(ctx, p.target, q.target);
         if ends && only_compared() { Ok(()) } else { Err(reason) }
     })
 }
@@ -50,6 +51,12 @@ fn same_address(
             return if branch { fail() } else { Ok(()) };
         }
         return constants::same(ctx, p, q, *a, *b);
+    }
+    if let (Thing::Mark(a), Thing::Mark(b)) = (&old, &new)
+        && a == b
+        && !same_label(ctx.pair, a)
+    {
+        return Err(format!("refers to {a}, which has no size and stands at other content"));
     }
     let owner = |r: &Reference, image: &Image| {
         let id = r.symbol.and_then(|symbol| image.object_at(symbol))?;
@@ -98,10 +105,22 @@ pub(super) fn same_thing(pair: Pair<'_>, old: &Thing, new: &Thing, depth: u8) ->
             i == j && same_object(pair, *a, *b, depth)
         }
         (Thing::Slot(a), Thing::Slot(b)) => a.kind == b.kind && same_meaning(pair, a, b, depth),
-        (Thing::Mark(a), Thing::Mark(b)) => a == b,
+        (Thing::Mark(a), Thing::Mark(b)) => a == b && same_label(pair, a),
         (Thing::Outside(a), Thing::Outside(b)) => {
             a.wrapping_sub(pair.old.extent.start) == b.wrapping_sub(pair.new.extent.start)
         }
+        _ => false,
+    }
+}
+
+/// Whether what a label without a size stands at is the same in both builds, as far as it may go;
+/// nothing is known of marks of the linker but their name.
+#[must_use]
+pub fn same_label(pair: Pair<'_>, name: &str) -> bool {
+    match (pair.old.unsized_tables(name).as_slice(), pair.new.unsized_tables(name).as_slice()) {
+        ([], []) => true,
+        ([a], [b]) => constants::same_taken(pair, *a, *b, 0).is_ok(),
+        // Local labels share names.
         _ => false,
     }
 }
@@ -229,6 +248,14 @@ fn ends_same_object(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
     }
 }
 
+/// Labels without a size may be the end of what is before them.
+fn same_end(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
+    match (ctx.pair.old.resolve(x), ctx.pair.new.resolve(y)) {
+        (Thing::Mark(a), Thing::Mark(b)) => a == b,
+        _ => false,
+    }
+}
+
 /// Whether the address that an instruction takes is only compared afterwards: then it may be the
 /// end of an array as well as the beginning of what follows it. Scans on until the register is
 /// overwritten; every other use says no.
@@ -282,7 +309,8 @@ fn different(pair: Pair<'_>, x: u64, y: u64, call: bool) -> String {
         return format!("goes to {new} instead of {old}");
     }
     if old == new {
-        return format!("refers to another {old}");
+        let thing = old.strip_prefix("a ").unwrap_or(&old);
+        return format!("{} another {thing}", if call { "goes to" } else { "refers to" });
     }
     format!("refers to {new} instead of {old}")
 }
@@ -308,9 +336,10 @@ pub fn describe(image: &Image, address: u64) -> String {
             Meaning::ThreadLocal(..) => "a thread-local variable (by its slot)".to_owned(),
         },
         Thing::Constant(a) => match constants::text_at(image, a) {
-            Some(text) if is_readable_text(&text) => {
+            Some(text) if is_readable_text(&text) && !gaps::is_in_gap(image, a) => {
                 format!("\"{}\"", String::from_utf8_lossy(&text).escape_debug())
             }
+            _ if gaps::is_in_gap(image, a) => "a place between functions".to_owned(),
             _ => "a constant".to_owned(),
         },
         Thing::Mark(name) => name,

@@ -4,8 +4,10 @@
 //! ([`Reference`]); decides nothing about equality. Where decoding fails (data inside code) the
 //! body is [`Body::opaque`] from there on, and its bytes stand for themselves.
 
+mod flow;
 mod references;
 
+pub use flow::{Flow, follow, is_filler, leading_filler};
 pub use references::{Field, Reference, for_each_reference, references};
 
 use crate::image::{Function, Image, Part};

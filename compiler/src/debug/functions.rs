@@ -183,12 +183,14 @@ fn most(a: Parameters, b: Parameters) -> Parameters {
     Parameters {
         integer: a.integer.max(b.integer),
         sse: a.sse.max(b.sse),
-        on_stack: a.on_stack || b.on_stack,
+        stack: a.stack.max(b.stack),
+        vector_bytes: a.vector_bytes.max(b.vector_bytes),
         variadic: a.variadic || b.variadic,
         result: super::model::Returned {
             integer: a.result.integer.max(b.result.integer),
             sse: a.result.sse.max(b.result.sse),
             x87: a.result.x87.max(b.result.x87),
+            vector_bytes: a.result.vector_bytes.max(b.result.vector_bytes),
         },
     }
 }

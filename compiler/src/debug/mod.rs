@@ -47,7 +47,7 @@ mod members;
 mod reach;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use changes::{ChangeCause, TypeChange, changed_types};
 pub use compare::{Difference, Layout, LayoutComparer, LayoutDifference, compare_variable};
@@ -182,6 +182,13 @@ impl DebugInfo {
     /// The variable whose object holds an address.
     pub fn variable_at(&self, address: u64) -> Option<&Variable> {
         self.variables.get(variables::at(&self.variables, &self.types, address)?)
+    }
+
+    /// The registers that values of these types are passed in, in this order; `None` where one of
+    /// them is not known well enough.
+    pub fn passing(&self, types: &[TypeId]) -> Option<Parameters> {
+        let types: Vec<Option<TypeId>> = types.iter().copied().map(Some).collect();
+        registers::parameters(&self.types, &types, None, false)
     }
 
     /// The unit of this id.

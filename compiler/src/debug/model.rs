@@ -92,8 +92,10 @@ pub struct Parameters {
     pub integer: u8,
     /// How many of the vector registers 0 to 7, in this order.
     pub sse: u8,
-    /// Some arguments are passed on the stack.
-    pub on_stack: bool,
+    /// Bytes of arguments that are passed on the stack, at most; 0 if none is.
+    pub stack: u32,
+    /// How many bytes of a vector register the widest such argument takes.
+    pub vector_bytes: u8,
     /// Takes further arguments; their number of vector registers is in al.
     pub variadic: bool,
     /// Where the result is.
@@ -109,6 +111,8 @@ pub struct Returned {
     pub sse: u8,
     /// How many of st0 and st1.
     pub x87: u8,
+    /// How many bytes of a vector register count.
+    pub vector_bytes: u8,
 }
 
 /// Where a variable lives for as long as the program, or the thread, runs.

@@ -68,7 +68,7 @@ pub(super) fn parameters(
             Passing::Registers(registers) => registers,
             Passing::Reference => Returned { integer: 1, ..Returned::default() },
             Passing::Memory => {
-                used.on_stack = true;
+                used.stack = used.stack.saturating_add(stack_bytes(table, (*ty)?));
                 continue;
             }
         };
@@ -76,12 +76,20 @@ pub(super) fn parameters(
         let sse = used.sse + needed.sse;
         // An argument is never split between registers and the stack.
         if integer > INTEGER_REGISTERS || sse > SSE_REGISTERS {
-            used.on_stack = true;
+            used.stack = used.stack.saturating_add(stack_bytes(table, (*ty)?));
         } else {
             (used.integer, used.sse) = (integer, sse);
+            used.vector_bytes = used.vector_bytes.max(needed.vector_bytes);
         }
     }
     Some(used)
+}
+
+/// What an argument takes on the stack: eightbytes, and what goes lost to its alignment.
+fn stack_bytes(table: &TypeTable, id: TypeId) -> u32 {
+    let size = table.size(id).unwrap_or(0).min(1 << 20);
+    let lost = if size >= 16 { size.min(64) - 8 } else { 0 };
+    u32::try_from(size.next_multiple_of(8).max(8) + lost).unwrap_or(u32::MAX)
 }
 
 fn passing(table: &TypeTable, id: TypeId) -> Option<Passing> {
@@ -91,7 +99,9 @@ fn passing(table: &TypeTable, id: TypeId) -> Option<Passing> {
         TypeKind::Aggregate { complete: false, .. } => return None,
         // Of 128, 256 or 512 bits: one register.
         TypeKind::Array { vector: true, .. } if table.size(id)? >= 16 => {
-            return Some(Passing::Registers(Returned { sse: 1, ..Returned::default() }));
+            let vector_bytes = u8::try_from(table.size(id)?).unwrap_or(64);
+            let one = Returned { sse: 1, vector_bytes, ..Returned::default() };
+            return Some(Passing::Registers(one));
         }
         _ => {}
     }
@@ -116,6 +126,11 @@ fn passing(table: &TypeTable, id: TypeId) -> Option<Passing> {
             Class::Sse => registers.sse += 1,
             Class::X87 | Class::None => {}
         }
+    }
+    if registers.sse > 0 {
+        // Of 128 bits where the second eightbyte goes along with the first.
+        let wide = classes == [Class::Sse, Class::None] && table.size(id)? > 8;
+        registers.vector_bytes = if wide { 16 } else { 8 };
     }
     Some(Passing::Registers(registers))
 }

@@ -2,14 +2,19 @@
 //!
 //! Takes the closed set of replaced functions and the data decisions; gives a [`Plan`] and what the
 //! report tells of it. Refuses, by name, operands whose meaning is not known and entries without
-//! room for a jump.
+//! room for a jump. Proven sites are planted afterwards: [`sites::plant`] puts their stubs behind the
+//! rest and their jumps into OLD's text.
 
 mod address_map;
 mod blind;
+pub mod carried;
+mod expected;
 mod pieces;
 mod redirects;
 mod shadow;
+pub mod sites;
 mod slots;
+pub mod stubs;
 mod unwinding;
 
 pub use redirects::{folded, roomless};
@@ -18,17 +23,21 @@ use crate::change::{Closure, Comparisons, Pair};
 use crate::data::DataPlan;
 use crate::image::FunctionId;
 use crate::refusal::Refusal;
-use dsu_patch_format::manifest::{AddedFunction, DataAction, DataChange, ReplacedFunction};
+use dsu_patch_format::manifest::{
+    AddedFunction, BlindPoint, Coverage, DataAction, DataChange, ReplacedFunction,
+};
 use dsu_patch_format::plan::Plan;
 use dsu_patch_format::{NewAddr, OldAddr, Translation};
 
 /// What emitting gives besides the plan.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Emitted {
     /// For the transaction.
     pub plan: Plan,
     /// What each stub does, by index of [`Plan::sites`].
     pub frames: Vec<Translation>,
+    /// Points of replaced functions without a counterpart, ascending.
+    pub blind_points: Vec<BlindPoint>,
     /// Functions whose OLD code is dead after commit.
     pub replaced: Vec<ReplacedFunction>,
     /// Functions that only NEW has and that are carried.
@@ -113,6 +122,7 @@ fn replaced(inputs: Inputs<'_>) -> Vec<ReplacedFunction> {
                 file: file.map_or_else(String::new, |f| pair.old.debug.lines.file(f).to_owned()),
                 line: declared.map_or(0, |d| d.decl_line),
                 why,
+                coverage: Coverage::default(),
             }
         })
         .collect()

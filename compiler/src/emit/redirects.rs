@@ -3,9 +3,9 @@
 //! Five bytes where there is room: in the function and the padding behind it. Else two bytes to a
 //! cave of padding within reach. Behind `endbr64`, so that indirect branches still land on one.
 
+use super::expected::expected;
 use super::{Emitted, Inputs};
 use crate::change::Pair;
-use crate::code::Field;
 use crate::image::{Function, FunctionId, Image};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
@@ -36,7 +36,7 @@ pub(super) fn write(inputs: Inputs<'_>, out: &mut Emitted) {
                 continue;
             }
         };
-        let (expect, mask) = expected(pair.old, old);
+        let (expect, mask) = entry_bytes(pair.old, old);
         out.plan.redirects.push(Redirect {
             entry: OldAddr(old.address),
             at: OldAddr(at),
@@ -96,7 +96,7 @@ fn place(
 }
 
 /// The function's bytes and the padding behind it.
-fn usable(image: &Image, function: &Function) -> u64 {
+pub(super) fn usable(image: &Image, function: &Function) -> u64 {
     if function.room <= function.size
         || padding(image, function.main().end, function.address + function.room)
     {
@@ -150,24 +150,10 @@ fn cave(image: &Image, from: u64, taken: &BTreeSet<u64>) -> Option<u64> {
 }
 
 /// The first bytes of an entry, and which of them an earlier update may have changed.
-fn expected(image: &Image, function: &Function) -> (Vec<u8>, Vec<u8>) {
-    let len = EXPECT.min(function.size);
-    let bytes = image.content(function.address, len).unwrap_or_default().into_owned();
-    let mut mask = vec![0xff; bytes.len()];
-    crate::code::for_each_reference(image, function.main(), |reference| {
-        let size = match reference.field {
-            Field::Branch8 => 1,
-            Field::Absolute64 => 8,
-            _ => 4,
-        };
-        for at in reference.at..reference.at + size {
-            let index = at.checked_sub(function.address).and_then(|i| usize::try_from(i).ok());
-            if let Some(byte) = index.and_then(|i| mask.get_mut(i)) {
-                *byte = 0;
-            }
-        }
-    });
-    (bytes, mask)
+fn entry_bytes(image: &Image, function: &Function) -> (Vec<u8>, Vec<u8>) {
+    let mut references = Vec::new();
+    crate::code::for_each_reference(image, function.main(), |r| references.push(r));
+    expected(image, function.address, EXPECT.min(function.size), references)
 }
 
 /// Several functions that OLD had at one address and NEW has apart: pointers to that address do not

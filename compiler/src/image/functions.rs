@@ -1,8 +1,8 @@
 //! Functions: symbols merged by address, with their cold parts.
 //!
 //! A function is one address with every name it has (aliases, symbol versions, identical code
-//! folding), its size, and the parts that the compiler split off (`.cold`). Code without a symbol
-//! of its own belongs to nobody; [`super::Thing::Constant`] stands for it where it is data in text.
+//! folding), its size, and the parts that the compiler split off (`.cold`). Code without such a symbol
+//! is found by [`super::labels`]; [`super::Thing::Constant`] stands for what is data in text.
 
 use super::relocations::SymbolName;
 use super::{Image, Section, SectionKind};
@@ -28,6 +28,8 @@ pub struct Function {
     pub names: Vec<String>,
     /// No name of it is global.
     pub local: bool,
+    /// The file has no name for it: its name here says only where it is.
+    pub nameless: bool,
     /// Translation unit: from the debug information, else the symbol table's file name.
     pub unit: String,
     /// Split-off parts (`.cold`).
@@ -102,7 +104,7 @@ fn is_cold(name: &str) -> bool {
     })
 }
 
-fn merge(mut symbols: Vec<RawSymbol>, debug: &DebugInfo) -> Function {
+pub(super) fn merge(mut symbols: Vec<RawSymbol>, debug: &DebugInfo) -> Function {
     // Global names first, then the shortest, then by alphabet: the same choice in both builds.
     symbols.sort_by_key(|s| (s.local, s.name.len(), s.name.clone()));
     symbols.dedup_by(|a, b| a.name == b.name);
@@ -116,6 +118,7 @@ fn merge(mut symbols: Vec<RawSymbol>, debug: &DebugInfo) -> Function {
         address,
         size: symbols.iter().map(|s| s.size).max().unwrap_or(0),
         local: symbols.iter().all(|s| s.local),
+        nameless: false,
         exported: symbols.iter().any(|s| s.exported),
         names: symbols.into_iter().map(|s| s.name).collect(),
         unit,

@@ -1,7 +1,8 @@
 //! Reading a file into an [`Image`].
 
 use super::functions::{self, Function, RawSymbol};
-use super::{Image, Section, SectionKind, Tls, anchors, objects, plt, relocations, separate};
+use super::{Image, Section, SectionKind, Tls};
+use super::{anchors, labels, objects, plt, relocations, separate};
 use crate::debug::{DebugInfo, SectionStore};
 use dsu_patch_format::manifest::ImageKind;
 use object::elf;
@@ -12,8 +13,16 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 type File<'a> = ElfFile64<'a, object::Endianness>;
-/// Functions, plain data symbols, thread-local symbols.
-type Symbols = (Vec<RawSymbol>, Vec<RawSymbol>, Vec<RawSymbol>);
+/// What the symbol table names.
+#[derive(Default)]
+struct Symbols {
+    functions: Vec<RawSymbol>,
+    /// Variables, tables, marks.
+    data: Vec<RawSymbol>,
+    thread_local: Vec<RawSymbol>,
+    /// Symbols without a type; also in `data`, as marks.
+    labels: Vec<RawSymbol>,
+}
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,13 +109,13 @@ impl Image {
             (DebugInfo::read(&main, apart.as_ref())?, SectionStore::is_in(&main))
         };
         let sections = sections(&file, &bytes)?;
-        let (functions, data, thread_local) = match symbols(&file)? {
-            (f, d, t) if !f.is_empty() => (f, d, t),
-            found => match &apart_file {
-                Some(apart) => symbols(apart)?,
-                None => found,
-            },
-        };
+        let mut found = symbols(&file)?;
+        if found.functions.is_empty()
+            && let Some(apart) = &apart_file
+        {
+            found = symbols(apart)?;
+        }
+        let Symbols { functions, data, thread_local, labels } = found;
         if functions.is_empty() {
             return Err(LoadError::NoSymbols);
         }
@@ -120,17 +129,10 @@ impl Image {
         });
         functions.extend(entries);
         functions.sort_by_key(|f| f.address);
-        rooms(&mut functions, &sections);
         let copied = |a: u64| relocations.get(&a).is_some_and(|r| r.kind == elf::R_X86_64_COPY);
         let tls_start = tls.as_ref().map_or(0, |t| t.extent.start);
         let objects = objects::collect(data, thread_local, tls_start, &sections, &debug, copied);
         let plain_objects = objects.partition_point(|o| o.storage != objects::Storage::ThreadLocal);
-        let mut cold_index: Vec<(Range<u64>, usize)> = functions
-            .iter()
-            .enumerate()
-            .flat_map(|(i, f)| f.cold.iter().map(move |r| (r.clone(), i)))
-            .collect();
-        cold_index.sort_by_key(|(r, _)| r.start);
         let endian = file.endian();
         let fixed = file.elf_header().e_type(endian) == elf::ET_EXEC;
         let has_interpreter =
@@ -154,13 +156,24 @@ impl Image {
             debug,
             unwind: super::UnwindIndex::default(),
             plain_objects,
-            cold_index,
+            cold_index: Vec::new(),
             bytes,
             apart: apart.filter(|_| !embedded),
             store: OnceLock::new(),
         };
+        image.index_cold_parts();
+        labels::adopt(&mut image, &labels);
+        image.index_cold_parts();
+        rooms(&mut image.functions, &image.sections);
         image.anchors = anchors::collect(&image);
         Ok(image)
+    }
+
+    fn index_cold_parts(&mut self) {
+        let functions = self.functions.iter().enumerate();
+        self.cold_index =
+            functions.flat_map(|(i, f)| f.cold.iter().map(move |r| (r.clone(), i))).collect();
+        self.cold_index.sort_by_key(|(r, _)| r.start);
     }
 }
 
@@ -250,7 +263,7 @@ fn sections(file: &File<'_>, bytes: &[u8]) -> Result<Vec<Section>, LoadError> {
 
 fn symbols(file: &File<'_>) -> Result<Symbols, LoadError> {
     let endian = file.endian();
-    let (mut functions, mut data, mut thread_local) = (Vec::new(), Vec::new(), Vec::new());
+    let mut out = Symbols::default();
     let exported: std::collections::HashSet<u64> = {
         let table = file.elf_dynamic_symbol_table();
         table
@@ -287,18 +300,19 @@ fn symbols(file: &File<'_>) -> Result<Symbols, LoadError> {
             continue;
         }
         match symbol.st_type() {
-            elf::STT_FUNC | elf::STT_GNU_IFUNC => functions.push(raw),
-            elf::STT_OBJECT | elf::STT_COMMON => data.push(raw),
-            elf::STT_TLS => thread_local.push(raw),
+            elf::STT_FUNC | elf::STT_GNU_IFUNC => out.functions.push(raw),
+            elf::STT_OBJECT | elf::STT_COMMON => out.data.push(raw),
+            elf::STT_TLS => out.thread_local.push(raw),
             // Marks of the linker and of assembler sources: known by their place alone.
             elf::STT_NOTYPE if symbol.st_shndx(endian) != elf::SHN_ABS => {
+                out.labels.push(raw.clone());
                 raw.size = 0;
-                data.push(raw);
+                out.data.push(raw);
             }
             _ => {}
         }
     }
-    Ok((functions, data, thread_local))
+    Ok(out)
 }
 
 fn in_plt(sections: &[Section], address: u64) -> bool {

@@ -70,3 +70,6 @@ fn body_depth(body: &Body, rows: &[UnwindRow]) -> Option<i64> {
     }
     calls.or(deepest)
 }
+
+#[cfg(test)]
+mod tests;

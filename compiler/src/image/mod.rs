@@ -10,6 +10,7 @@
 
 mod anchors;
 mod functions;
+mod labels;
 mod load;
 mod locals;
 mod objects;

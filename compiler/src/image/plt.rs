@@ -33,6 +33,7 @@ pub(super) fn collect(
                 size,
                 names: vec![format!("{}@plt", import.name)],
                 local: true,
+                nameless: false,
                 unit: section.name.clone(),
                 cold: Vec::new(),
                 room: size,

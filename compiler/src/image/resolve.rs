@@ -85,7 +85,8 @@ impl Image {
                 function,
                 offset: address.wrapping_sub(self.function(function).address),
             },
-            None => match self.object_at(address) {
+            // What a label stands at here is no function, so its content is all that is known of it.
+            None => match self.object_at(address).filter(|o| self.object(*o).size > 0) {
                 Some(object) => self.in_object(object, address),
                 None => Thing::Constant(address),
             },
@@ -99,6 +100,19 @@ impl Image {
             None if kind == SectionKind::Data && !self.is_literal(address) => self.mark(address),
             None => Thing::Constant(address),
         }
+    }
+
+    /// Where labels without a size stand that are called so, among constants: tables of assembler
+    /// sources that declare neither type nor size. The linker's own marks are at other places.
+    #[must_use]
+    pub fn unsized_tables(&self, name: &str) -> Vec<u64> {
+        const TABLES: [&str; 2] = [".rodata", ".data.rel.ro"];
+        let table = |address: u64| {
+            self.section_at(address).is_some_and(|s| TABLES.iter().any(|t| s.name.starts_with(t)))
+        };
+        let labels = self.objects.iter().filter(|o| o.size == 0);
+        let called = labels.filter(|o| o.names.iter().any(|n| n == name));
+        called.map(|o| o.address).filter(|a| table(*a)).collect()
     }
 
     /// Whether writable memory without a name is a compiler's literal: gcc puts the initial content

@@ -39,6 +39,9 @@ pub struct UnwindRow {
     pub saved: Vec<(u8, i64)>,
     /// Some register has a rule that is no slot.
     pub odd: bool,
+    /// Bytes of arguments that are on the stack for a call in progress, and that the unwinder takes
+    /// off before it goes to a landing pad (`DW_CFA_GNU_args_size`).
+    pub pushed: u64,
 }
 
 /// How the canonical frame address is had (DWARF 5, section 6.4.1).
@@ -164,5 +167,6 @@ fn read(row: &gimli::UnwindTableRow<usize>) -> UnwindRow {
         }
     }
     saved.sort_unstable();
-    UnwindRow { extent: row.start_address()..row.end_address(), cfa, saved, odd }
+    let pushed = row.saved_args_size();
+    UnwindRow { extent: row.start_address()..row.end_address(), cfa, saved, odd, pushed }
 }

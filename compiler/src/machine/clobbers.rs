@@ -62,11 +62,12 @@ impl Registers {
 }
 
 /// The clobbers of every function of an image.
-pub(super) struct Clobbers(Vec<Registers>);
+#[derive(Debug)]
+pub struct Clobbers(Vec<Registers>);
 
 impl Clobbers {
     /// Own writes, then those of callees to the fixpoint.
-    pub(super) fn new(image: &Image) -> Self {
+    pub fn new(image: &Image) -> Self {
         let direct: Vec<(Registers, Vec<FunctionId>)> =
             (0..image.functions.len()).into_par_iter().map(|i| own(image, FunctionId(i))).collect();
         let mut all: Vec<Registers> = direct.iter().map(|(r, _)| *r).collect();
@@ -80,6 +81,19 @@ impl Clobbers {
             }
         }
         Self(all)
+    }
+
+    /// Whether a function, its callees included, leaves a general register as it was.
+    #[must_use]
+    pub fn keeps_general(&self, id: FunctionId, number: u8) -> bool {
+        let register = Register::RAX + u32::from(number);
+        self.of(id).and(Registers::one(register)).is_empty()
+    }
+
+    /// Whether it leaves a vector register as it was.
+    #[must_use]
+    pub fn keeps_vector(&self, id: FunctionId, number: u8) -> bool {
+        self.of(id).and(Registers::one(Register::XMM0 + u32::from(number))).is_empty()
     }
 
     pub(super) fn of(&self, id: FunctionId) -> Registers {

@@ -270,7 +270,8 @@ pub(crate) mod tests {
             }
         }
         let body = Body { steps: Vec::new(), parts: Vec::new(), opaque: None };
-        Flow { body, blocks, block_of: Vec::new() }
+        let block_of = Vec::new();
+        Flow { entry: 0, body, blocks, block_of, returns_twice: Vec::new(), problem: None }
     }
 
     /// Dominance by its definition: `a` dominates `b` when `b` cannot be reached without it.

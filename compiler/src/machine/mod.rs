@@ -6,19 +6,37 @@
 //!
 //! Takes both images; gives the callers whose contract a set of replacements breaks.
 
-mod blocks;
 pub mod calls;
-mod clobbers;
 pub mod dominators;
 pub mod flow;
+
+mod blocks;
 mod landing;
-pub mod live;
-mod liveness;
 mod tables;
+
+pub mod effects;
+pub mod frame;
+pub mod registers;
+mod vectors;
+
+pub mod live;
+
+mod analysis;
+mod convention;
+mod dataflow;
+mod objects;
+mod slots;
+mod transfer;
+
+mod clobbers;
+mod liveness;
+
+pub use analysis::Analysis;
+pub use clobbers::Clobbers;
 
 use crate::change::Pair;
 use crate::image::{FunctionId, Image, Thing};
-use clobbers::{Clobbers, Registers};
+use clobbers::Registers;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of both builds' register use.
@@ -129,7 +147,7 @@ fn allocates(unit: &crate::debug::Unit) -> bool {
     unit.is_gcc && level.is_some_and(|l| l != "-O0") && !words().any(|w| w == "-fno-ipa-ra")
 }
 
-fn callers(image: &Image) -> BTreeMap<FunctionId, BTreeSet<FunctionId>> {
+pub(crate) fn callers(image: &Image) -> BTreeMap<FunctionId, BTreeSet<FunctionId>> {
     let mut callers: BTreeMap<FunctionId, BTreeSet<FunctionId>> = BTreeMap::new();
     for (i, function) in image.functions.iter().enumerate() {
         for part in function.parts() {

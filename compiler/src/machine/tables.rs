@@ -18,7 +18,10 @@
 
 use crate::code::{Body, Step};
 use crate::image::{FunctionId, Image, Meaning, SectionKind, Thing};
-use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    ConditionCode, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    UsedRegister,
+};
 use std::collections::BTreeSet;
 
 /// Where a function's jump tables lead, whichever jump uses them.
@@ -49,6 +52,29 @@ pub(super) struct Found {
     pub(super) tables: BTreeSet<u64>,
 }
 
+/// What tables of distances a register may hold the address of.
+#[derive(Debug, Default)]
+struct Bases {
+    tables: BTreeSet<u64>,
+    /// Any of the function's.
+    all: bool,
+}
+
+/// Where a register's value comes from.
+#[derive(Debug, Default)]
+struct Definitions {
+    steps: BTreeSet<usize>,
+    /// Also from outside the function, or from a call.
+    outside: bool,
+}
+
+impl Definitions {
+    /// The instructions, when they are all there is.
+    fn known(self) -> Option<BTreeSet<usize>> {
+        (!self.outside && !self.steps.is_empty()).then_some(self.steps)
+    }
+}
+
 impl Found {
     fn add(&mut self, other: Self) {
         self.targets.extend(other.targets);
@@ -64,7 +90,8 @@ impl Tables<'_> {
             OpKind::Memory => self.pointers(jump, before),
             OpKind::Register => {
                 let mut found = Found::default();
-                for definition in self.definitions(instruction.op0_register(), jump, before)? {
+                let last = self.definitions(instruction.op0_register(), jump, before);
+                for definition in last.known()? {
                     found.add(self.computed(definition, before)?);
                 }
                 Some(found).filter(|f| !f.targets.is_empty())
@@ -103,26 +130,87 @@ impl Tables<'_> {
     /// The sum of an offset loaded from a table and the table's address.
     fn sum(&self, offset: Register, table: Register, at: usize, before: &Before) -> Option<Found> {
         let mut out = Found::default();
-        let bases = self.addresses(table, at, before, DEPTH)?;
-        for load in self.definitions(offset, at, before)? {
-            let i = &self.body.steps[load].instruction;
-            let scaled = i.memory_index_scale() == 4 && i.memory_displacement64() == 0;
-            if i.mnemonic() != Mnemonic::Movsxd || i.op1_kind() != OpKind::Memory || !scaled {
+        let added = self.bases(table, at, before, DEPTH);
+        for (load, mut loaded) in self.loads(offset, at, before)? {
+            if !loaded.all && !added.all && !loaded.tables.is_subset(&added.tables) {
                 return None;
             }
-            let tables = self.addresses(i.memory_base(), load, before, DEPTH)?;
-            if !tables.is_subset(&bases) {
-                return None;
+            if loaded.all || loaded.tables.is_empty() {
+                loaded.tables = self.all();
             }
-            for table in tables {
+            for table in loaded.tables {
                 let targets = crate::change::jump_table(self.image, self.body, table)?;
-                if self.bound(load).is_some_and(|cases| targets.len() < cases) {
+                if self.bound(load).is_some_and(|cases| targets.len() < cases) && !loaded.all {
                     return None;
                 }
                 out.add(Found { targets, tables: [table].into() });
             }
         }
+        Some(out).filter(|f| !f.targets.is_empty())
+    }
+
+    /// The instructions that load an offset from a table, and from which: `movsxd`, or without
+    /// optimization `mov` with the index scaled beforehand, then `cdqe`.
+    fn loads(&self, offset: Register, at: usize, before: &Before) -> Option<Vec<(usize, Bases)>> {
+        let mut out = Vec::new();
+        for step in self.definitions(offset, at, before).known()? {
+            let i = &self.body.steps[step].instruction;
+            let load = i.op_count() == 2
+                && i.op1_kind() == OpKind::Memory
+                && i.memory_displacement64() == 0;
+            if i.mnemonic() == Mnemonic::Movsxd && load && i.memory_index_scale() == 4 {
+                out.push((step, self.bases(i.memory_base(), step, before, DEPTH)));
+            } else if i.mnemonic() == Mnemonic::Cdqe && offset == Register::RAX {
+                out.extend(self.loads(Register::EAX, step, before)?);
+            } else if i.mnemonic() == Mnemonic::Mov
+                && load
+                && i.op0_register() == offset
+                && i.memory_index_scale() == 1
+            {
+                let mut found = self.bases(i.memory_base(), step, before, DEPTH);
+                let other = self.bases(i.memory_index(), step, before, DEPTH);
+                found.tables.extend(other.tables);
+                found.all |= other.all;
+                out.push((step, found));
+            } else {
+                return None;
+            }
+        }
         Some(out)
+    }
+
+    /// The function's tables of distances.
+    fn all(&self) -> BTreeSet<u64> {
+        let taken = self.body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
+        taken.map(|r| r.target).filter(|t| self.is_table(*t)).collect()
+    }
+
+    fn is_table(&self, address: u64) -> bool {
+        crate::change::jump_table(self.image, self.body, address).is_some()
+    }
+
+    /// The tables of distances that a register may hold the address of. It must hold one: what a
+    /// path that nobody takes (behind a call that in fact does not return) leaves there does not
+    /// count, and compilers make such addresses by `lea` alone.
+    fn bases(&self, register: Register, at: usize, before: &Before, depth: u8) -> Bases {
+        let mut out = Bases::default();
+        for definition in self.definitions(register, at, before).steps {
+            let step = &self.body.steps[definition];
+            let i = &step.instruction;
+            let moved = i.condition_code() != ConditionCode::None && i.op_count() == 2;
+            let copies = i.mnemonic() == Mnemonic::Mov || moved;
+            if let Some(taken) = step.references.iter().find(|r| r.taken) {
+                out.tables.extend(self.is_table(taken.target).then_some(taken.target));
+            } else if copies && i.op1_kind() == OpKind::Register && depth > 0 {
+                let more = self.bases(i.op1_register(), definition, before, depth - 1);
+                out.tables.extend(more.tables);
+                out.all |= more.all;
+            } else if copies {
+                // Kept in memory meanwhile.
+                out.all = true;
+            }
+        }
+        out
     }
 
     /// The targets of a load, or jump, through a table of pointers.
@@ -165,7 +253,7 @@ impl Tables<'_> {
         depth: u8,
     ) -> Option<BTreeSet<u64>> {
         let mut out = BTreeSet::new();
-        for definition in self.definitions(register, at, before)? {
+        for definition in self.definitions(register, at, before).known()? {
             let step = &self.body.steps[definition];
             let i = &step.instruction;
             if let Some(taken) = step.references.iter().find(|r| r.taken) {
@@ -180,18 +268,15 @@ impl Tables<'_> {
         (!out.is_empty()).then_some(out)
     }
 
-    /// The instructions that write a register last before a step, over every known path. `None` when
-    /// it may come from outside, or from a call that changes it.
-    fn definitions(&self, register: Register, at: usize, before: &Before) -> Option<Vec<usize>> {
+    /// The instructions that write a register last before a step, over every known path.
+    fn definitions(&self, register: Register, at: usize, before: &Before) -> Definitions {
         let full = register.full_register();
-        let mut found = BTreeSet::new();
+        let mut found = Definitions::default();
         let mut seen = vec![false; self.body.steps.len()];
         let mut queue = vec![at];
         let mut factory = InstructionInfoFactory::new();
         while let Some(step) = queue.pop() {
-            if step == 0 {
-                return None;
-            }
+            found.outside |= step == 0;
             for &earlier in &before[step] {
                 if std::mem::replace(&mut seen[earlier], true) {
                     continue;
@@ -202,20 +287,26 @@ impl Tables<'_> {
                     FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt
                 );
                 if called && !is_preserved(full) {
-                    return None;
+                    found.outside = true;
+                    continue;
                 }
-                let writes = factory.info(i).used_registers().iter().any(|u| {
+                let info = factory.info(i);
+                let access = info.used_registers().iter().filter(|u| {
                     !matches!(u.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None)
                         && u.register().full_register() == full
                 });
-                if writes {
-                    found.insert(earlier);
-                } else {
+                let access: Vec<OpAccess> = access.map(UsedRegister::access).collect();
+                if !access.is_empty() {
+                    found.steps.insert(earlier);
+                }
+                let kept =
+                    |a: &OpAccess| matches!(a, OpAccess::CondWrite | OpAccess::ReadCondWrite);
+                if access.iter().all(kept) {
                     queue.push(earlier);
                 }
             }
         }
-        (!found.is_empty()).then(|| found.into_iter().collect())
+        found
     }
 
     /// How many cases the check before a load from a table lets through. The check is looked for in
@@ -262,10 +353,7 @@ impl Tables<'_> {
         let entry = self.image.function(self.function).address;
         let inside = |address: u64| address != entry && self.body.index_at(address).is_some();
         let mut taken = self.body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
-        let orphan = |table: u64| {
-            !used.contains(&table)
-                && crate::change::jump_table(self.image, self.body, table).is_some()
-        };
+        let orphan = |table: u64| !used.contains(&table) && self.is_table(table);
         taken.any(|r| inside(r.target) || orphan(r.target))
             || self.image.relocations.values().any(|r| match r.meaning {
                 Meaning::Address(address) => inside(address),

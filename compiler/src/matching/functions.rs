@@ -18,10 +18,11 @@ pub(super) fn pair(old: &Image, new: &Image, renames: &[(String, String)], out: 
             edges.insert((a, b));
         }
     }
-    by_key(old, new, &mut edges, false, |f, name| Some((scope(f), name.to_owned())));
-    by_key(old, new, &mut edges, false, |f, name| Some((scope(f), names::canonical(name))));
+    let named = |f: &Function, name: String| (!f.nameless).then(|| (scope(f), name));
+    by_key(old, new, &mut edges, false, |f, name| named(f, name.to_owned()));
+    by_key(old, new, &mut edges, false, |f, name| named(f, names::canonical(name)));
     // A file that was renamed, a static that became global: only when the content agrees, since
-    // another function of that name may have taken its place.
+    // another function of that name may have taken its place. Code without a name likewise.
     by_key(old, new, &mut edges, true, |f, name| {
         (f.import.is_none()).then(|| (String::new(), names::canonical(name)))
     });

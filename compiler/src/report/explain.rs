@@ -5,6 +5,7 @@ use crate::change::{Verdict, describe, neutral};
 use crate::code::{Body, Step, decode};
 use crate::image::{FunctionId, Image};
 use crate::matching::names::readable;
+use dsu_patch_format::plan::SiteKind;
 use iced_x86::{Formatter, IntelFormatter};
 use similar::{ChangeTag, TextDiff};
 use std::fmt::Write;
@@ -48,6 +49,9 @@ fn write(
     for reason in reasons.into_iter().flatten() {
         writeln!(out, "  because {reason}")?;
     }
+    if let Some(old) = old {
+        frames(out, built, old)?;
+    }
     let lines =
         |image: &Image, id: Option<FunctionId>| id.map_or_else(Vec::new, |id| listing(image, id));
     let (a, b) = (lines(&built.old, old), lines(&built.new, new));
@@ -60,6 +64,35 @@ fn write(
             ChangeTag::Equal => ' ',
         };
         writeln!(out, "{sign} {}", change.value().trim_end())?;
+    }
+    Ok(())
+}
+
+/// The function's checkpoint sites with their tables, and its blind points with their reasons.
+fn frames(out: &mut String, built: &Built, old: FunctionId) -> std::fmt::Result {
+    let entry = dsu_patch_format::OldAddr(built.old.function(old).address);
+    let emitted = &built.emitted;
+    let Some(index) = emitted.replaced.iter().position(|r| r.old == entry) else { return Ok(()) };
+    let line = |at: u64, kind: SiteKind| {
+        let call = if kind == SiteKind::Return { at.saturating_sub(1) } else { at };
+        built.old.debug.position(call).map_or(0, |(_, line)| line)
+    };
+    for (site, table) in emitted.plan.sites.iter().zip(&emitted.frames) {
+        if usize::try_from(site.function) == Ok(index) {
+            let line = line(site.at.0, site.kind);
+            writeln!(
+                out,
+                "  site {} ({:?}, line {line}) -> {}: {table}",
+                site.at, site.kind, site.to
+            )?;
+        }
+    }
+    for blind in emitted.blind_points.iter().filter(|b| usize::try_from(b.function) == Ok(index)) {
+        writeln!(
+            out,
+            "  blind {} ({:?}, line {}): {}",
+            blind.at, blind.kind, blind.line, blind.why
+        )?;
     }
     Ok(())
 }

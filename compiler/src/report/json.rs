@@ -82,6 +82,10 @@ pub fn json(built: &Built) -> Value {
             "moved": data(&[DataAction::Moved]),
             "layout_changed": layout,
         },
+        "frames": built.emitted.replaced.iter().map(|f| json!({
+            "name": f.name, "sites": f.coverage.sites, "of": f.coverage.of,
+        })).collect::<Vec<_>>(),
+        "blind_points": built.emitted.blind_points,
         "warnings": built.warnings,
         "refusals": built.refusals,
     })

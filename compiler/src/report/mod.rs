@@ -11,23 +11,13 @@ pub use explain::explain;
 pub use json::json;
 pub use text::text;
 
-use crate::change::{Closure, Pair};
+use crate::change::Pair;
 use crate::matching::names::readable;
 
 /// Warnings that follow from who is replaced.
 #[must_use]
-pub fn warnings(pair: Pair<'_>, closure: &Closure) -> Vec<String> {
+pub fn warnings(pair: Pair<'_>) -> Vec<String> {
     let mut out = Vec::new();
-    for (function, _) in closure.replaced.iter().take(1000) {
-        let name = pair.old.function(*function).name();
-        if matches!(name, "main" | "_start") {
-            out.push(format!(
-                "{} changed, and is on the stack for as long as the process runs: dsu-apply will \
-                 wait for it in vain until live frames can be carried over",
-                readable(name)
-            ));
-        }
-    }
     out.extend(constructors(pair));
     for warning in pair.old.debug.warnings.iter().chain(&pair.new.debug.warnings).take(5) {
         out.push(format!("debug information: {warning}"));

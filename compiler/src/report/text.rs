@@ -21,6 +21,7 @@ pub fn text(built: &Built, bundle: Option<(&str, usize)>) -> String {
 fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> std::fmt::Result {
     header(out, built)?;
     functions(out, built)?;
+    frames(out, built)?;
     data(out, built)?;
     for warning in &built.warnings {
         writeln!(out, "warning: {warning}")?;
@@ -93,6 +94,45 @@ fn functions(out: &mut String, built: &Built) -> std::fmt::Result {
     }
     for removed in built.emitted.replaced.iter().filter(|f| f.new.is_none()).take(ROWS) {
         writeln!(out, "  removed  {}", readable(&removed.name))?;
+    }
+    Ok(())
+}
+
+/// How many of the places where frames may wait can be carried over, and what stands against the rest.
+fn frames(out: &mut String, built: &Built) -> std::fmt::Result {
+    if built.carried.is_empty() {
+        return Ok(());
+    }
+    let planted = &built.emitted.replaced;
+    let all = planted.iter().fold((0, 0), |(sites, of), f| {
+        (sites + u64::from(f.coverage.sites), of + u64::from(f.coverage.of))
+    });
+    let new_locals: usize = built.carried.iter().map(|c| c.coverage().1).sum();
+    let share = (all.0 * 100).checked_div(all.1).unwrap_or(100);
+    write!(
+        out,
+        "live frames: {} of {} call sites in changed functions can be carried over ({share} %)",
+        all.0, all.1
+    )?;
+    match new_locals {
+        0 => writeln!(out)?,
+        n => writeln!(out, "; {n} more wait only for locals that NEW adds")?,
+    }
+    for function in planted.iter().filter(|f| f.coverage.sites < f.coverage.of).take(ROWS) {
+        let Some(index) = planted.iter().position(|f| std::ptr::eq(f, function)) else { continue };
+        let blind = built.emitted.blind_points.iter().find(|b| {
+            usize::try_from(b.function) == Ok(index)
+                && b.kind == dsu_patch_format::plan::SiteKind::Return
+        });
+        let first = blind.map_or_else(String::new, |b| format!("  line {}: {}", b.line, b.why));
+        let coverage = function.coverage;
+        writeln!(
+            out,
+            "  frames   {}  {} of {}{first}",
+            readable(&function.name),
+            coverage.sites,
+            coverage.of
+        )?;
     }
     Ok(())
 }

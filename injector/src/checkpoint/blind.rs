@@ -1,13 +1,17 @@
-//! Blind ranges, as addresses of the process.
+//! Where threads may not be, and where frames are carried over, as addresses of the process.
 //!
-//! Takes the bundle's blind ranges and the address map; answers whether a program counter or a
-//! return address is blind (the rules are those of `BlindRange`), by binary search behind a test
-//! against the lowest and the highest. Pure.
+//! Takes the bundle's blind ranges and sites, the address map, and the detours that earlier updates have
+//! left; says of a program counter and of a return address how it stands (the rules are those of
+//! `BlindRange`), by binary search behind a test against the lowest and the highest. Pure.
+//!
+//! Something on a detour stands where the detour leads.
 
 use crate::address::ProcAddr;
+use crate::record::detours::{Detour, Detours};
 use crate::record::map::AddressMap;
 use dsu_patch_format::OldAddr;
 use dsu_patch_format::plan::Plan;
+use std::collections::BTreeSet;
 
 /// A part of a blind range that is in one piece in the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +23,8 @@ struct Piece {
     /// Program counters inside that are not blind.
     free: Vec<u64>,
     function: u32,
+    /// The function has sites.
+    sited: bool,
 }
 
 /// A blind point that was found.
@@ -27,63 +33,158 @@ pub struct Point {
     /// Index of the function in the manifest.
     pub function: u32,
     /// The point, as linked in OLD.
+    pub at: OldAddr,
+    /// What a message is about, as linked in OLD: for a return address, the call before it.
     pub linked: OldAddr,
+    /// The function has sites: further on it may be at one.
+    pub sited: bool,
 }
 
-/// All blind ranges of an update, for lookups.
+/// How a program counter or return address stands to the update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing to do with it, or where a redirect takes over.
+    Clear,
+    /// At a site of this function: the frame is carried over.
+    Site(u32),
+    /// In the way.
+    Blind(Point),
+}
+
+impl Standing {
+    /// The blind point, if it is one.
+    #[must_use]
+    pub fn blind(self) -> Option<Point> {
+        if let Self::Blind(point) = self { Some(point) } else { None }
+    }
+
+    /// The function of the site, if it is one.
+    #[must_use]
+    pub fn site(self) -> Option<u32> {
+        if let Self::Site(function) = self { Some(function) } else { None }
+    }
+}
+
+/// What stands where an earlier update's site, stub or cave leads; only what is not clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Onward {
+    start: u64,
+    end: u64,
+    standing: Standing,
+}
+
+/// All blind ranges and sites of an update, for lookups.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BlindRanges {
     /// Ascending by start, disjoint.
     pieces: Vec<Piece>,
+    /// Ascending, with the function of each.
+    sites: Vec<(u64, u32)>,
+    /// Ascending.
+    dead_returns: Vec<u64>,
+    /// Ascending by start, disjoint.
+    onward: Vec<Onward>,
     lowest: u64,
     highest: u64,
 }
 
 impl BlindRanges {
-    /// The blind ranges of `plan` where `map` has them.
+    /// What `plan` says, where `map` has it and `detours` lead to it.
     #[must_use]
-    pub fn new(plan: &Plan, map: &AddressMap) -> Self {
-        let mut pieces = Vec::new();
-        for range in &plan.blind {
-            for run in map.pieces(range.start.0, range.end.0) {
-                let inside = range.free.iter().filter_map(|f| f.0.checked_sub(run.start));
-                pieces.push(Piece {
-                    start: run.to,
-                    end: run.to + run.len,
-                    linked: run.start,
-                    free: inside.filter(|o| *o < run.len).map(|o| run.to + o).collect(),
-                    function: range.function,
-                });
-            }
-        }
-        pieces.sort_by_key(|p| p.start);
-        let lowest = pieces.first().map_or(u64::MAX, |p| p.start);
-        let highest = pieces.iter().map(|p| p.end).max().unwrap_or(0);
-        Self { pieces, lowest, highest }
+    pub fn new(plan: &Plan, map: &AddressMap, detours: &Detours) -> Self {
+        let place = |a: OldAddr| map.range(a.0, 1).map(|at| at.0);
+        let mut sites: Vec<_> =
+            plan.sites.iter().filter_map(|s| Some((place(s.at)?, s.function))).collect();
+        sites.sort_unstable();
+        // A return address may be one past the end of its range: it is where the call before it is.
+        let behind = |a: OldAddr| place(OldAddr(a.0.checked_sub(1)?)).map(|call| call + 1);
+        let mut dead_returns: Vec<_> =
+            plan.dead_returns.iter().filter_map(|a| behind(*a)).collect();
+        dead_returns.sort_unstable();
+        let mut ranges = Self { sites, dead_returns, pieces: pieces(plan, map), ..Self::default() };
+        let onward = detours.0.iter().filter_map(|detour| {
+            let standing = ranges.counter(detour.to);
+            let Detour { start, end, .. } = *detour;
+            (standing != Standing::Clear).then_some(Onward { start, end, standing })
+        });
+        ranges.onward = onward.collect();
+        ranges.bound();
+        ranges
     }
 
-    /// Whether `word` could be a return address into a blind range: one comparison for nearly every
+    fn bound(&mut self) {
+        let starts = self.pieces.first().map(|p| p.start).into_iter();
+        let starts = starts.chain(self.onward.first().map(|o| o.start));
+        self.lowest = starts.min().unwrap_or(u64::MAX);
+        let ends = self.pieces.iter().map(|p| p.end).chain(self.onward.iter().map(|o| o.end));
+        self.highest = ends.max().unwrap_or(0);
+    }
+
+    /// Whether `word` could be a return address that is not clear: one comparison for nearly every
     /// word of a stack.
     #[must_use]
     pub fn may_hold(&self, word: u64) -> bool {
         word.wrapping_sub(self.lowest) <= self.highest.wrapping_sub(self.lowest)
     }
 
-    /// The blind point of a return address: `start < ra <= end`.
+    /// How a return address stands: blind when `start < ra <= end`, unless the frame that waits for
+    /// it is carried over or waits for ever.
     #[must_use]
-    pub fn return_address(&self, ra: u64) -> Option<Point> {
+    pub fn return_address(&self, ra: u64) -> Standing {
+        if let Some(standing) = self.elsewhere(ra) {
+            return standing;
+        }
         let after = self.pieces.partition_point(|p| p.start < ra);
-        let piece = self.pieces.get(after.checked_sub(1)?).filter(|p| ra <= p.end)?;
+        let piece = after.checked_sub(1).and_then(|i| self.pieces.get(i));
+        let Some(piece) = piece.filter(|p| ra <= p.end) else { return Standing::Clear };
+        if self.dead_returns.binary_search(&ra).is_ok() {
+            return Standing::Clear;
+        }
         // The call is what the message is about; it is before its return address.
-        Some(piece.point(ra - 1))
+        self.site(ra).unwrap_or_else(|| Standing::Blind(piece.point(ra, ra - 1)))
     }
 
-    /// The blind point of a program counter: `start <= pc < end` and not free.
+    /// How a program counter stands: blind when `start <= pc < end`, not free and no site.
     #[must_use]
-    pub fn counter(&self, pc: u64) -> Option<Point> {
+    pub fn counter(&self, pc: u64) -> Standing {
+        if let Some(standing) = self.elsewhere(pc) {
+            return standing;
+        }
+        let Some(piece) = self.piece(pc).filter(|p| !p.free.contains(&pc)) else {
+            return Standing::Clear;
+        };
+        self.site(pc).unwrap_or_else(|| Standing::Blind(piece.point(pc, pc)))
+    }
+
+    fn piece(&self, pc: u64) -> Option<&Piece> {
         let after = self.pieces.partition_point(|p| p.start <= pc);
-        let piece = self.pieces.get(after.checked_sub(1)?).filter(|p| pc < p.end)?;
-        (!piece.free.contains(&pc)).then(|| piece.point(pc))
+        self.pieces.get(after.checked_sub(1)?).filter(|p| pc < p.end)
+    }
+
+    fn site(&self, at: u64) -> Option<Standing> {
+        let index = self.sites.binary_search_by_key(&at, |(site, _)| *site).ok()?;
+        self.sites.get(index).map(|(_, function)| Standing::Site(*function))
+    }
+
+    /// On the way out of a version long gone.
+    fn elsewhere(&self, at: u64) -> Option<Standing> {
+        let after = self.onward.partition_point(|o| o.start <= at);
+        let onward = self.onward.get(after.checked_sub(1)?)?;
+        (at < onward.end).then_some(onward.standing)
+    }
+
+    /// The sites in the piece that holds `pc` which a thread there may come to next: those behind it
+    /// first, as far as they are near, and the one before it, the head of a loop perhaps.
+    #[must_use]
+    pub fn sites_near(&self, pc: u64) -> Vec<ProcAddr> {
+        let Some(piece) = self.piece(pc) else { return Vec::new() };
+        let after = self.sites.partition_point(|(site, _)| *site <= pc);
+        let (before, behind) = self.sites.split_at(after);
+        let near = behind.iter().take(2).chain(before.last());
+        near.map(|(site, _)| *site)
+            .filter(|site| (piece.start..piece.end).contains(site))
+            .map(ProcAddr)
+            .collect()
     }
 
     /// Whether there is anything to look for.
@@ -91,17 +192,34 @@ impl BlindRanges {
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
+}
 
-    /// The lowest and highest blind address.
-    #[must_use]
-    pub fn extent(&self) -> (ProcAddr, ProcAddr) {
-        (ProcAddr(self.lowest), ProcAddr(self.highest))
+/// The blind ranges in the process, ascending.
+fn pieces(plan: &Plan, map: &AddressMap) -> Vec<Piece> {
+    let sited: BTreeSet<u32> = plan.sites.iter().map(|s| s.function).collect();
+    let mut pieces = Vec::new();
+    for range in &plan.blind {
+        for run in map.pieces(range.start.0, range.end.0) {
+            let inside = range.free.iter().filter_map(|f| f.0.checked_sub(run.start));
+            pieces.push(Piece {
+                start: run.to,
+                end: run.to + run.len,
+                linked: run.start,
+                free: inside.filter(|o| *o < run.len).map(|o| run.to + o).collect(),
+                function: range.function,
+                sited: sited.contains(&range.function),
+            });
+        }
     }
+    pieces.sort_by_key(|p| p.start);
+    pieces
 }
 
 impl Piece {
-    fn point(&self, at: u64) -> Point {
-        Point { function: self.function, linked: OldAddr(self.linked + (at - self.start)) }
+    fn point(&self, at: u64, about: u64) -> Point {
+        let linked = |at: u64| OldAddr(self.linked + (at - self.start));
+        let Self { function, sited, .. } = *self;
+        Point { function, at: linked(at), linked: linked(about), sited }
     }
 }
 
@@ -109,7 +227,12 @@ impl Piece {
 mod tests {
     use super::*;
     use crate::address::Bias;
-    use dsu_patch_format::plan::BlindRange;
+    use dsu_patch_format::NewAddr;
+    use dsu_patch_format::plan::{BlindRange, RedirectForm, Site, SiteKind};
+
+    fn image() -> AddressMap {
+        AddressMap::of_image(0, 0x1000, Bias(0x1_0000))
+    }
 
     fn ranges() -> BlindRanges {
         let range = |start, end, free: &[u64], function| BlindRange {
@@ -126,13 +249,13 @@ mod tests {
             ],
             ..Plan::default()
         };
-        BlindRanges::new(&plan, &AddressMap::of_image(0, 0x1000, Bias(0x1_0000)))
+        BlindRanges::new(&plan, &image(), &Detours::default())
     }
 
     #[test]
     fn return_addresses() {
         let ranges = ranges();
-        let function = |ra: u64| ranges.return_address(ra).map(|p| p.function);
+        let function = |ra: u64| ranges.return_address(ra).blind().map(|p| p.function);
         assert_eq!(function(0x1_0100), None, "nothing was called from before the entry");
         assert_eq!(function(0x1_0101), Some(0));
         assert_eq!(function(0x1_0104), Some(0), "free is for program counters");
@@ -147,7 +270,7 @@ mod tests {
     #[test]
     fn program_counters() {
         let ranges = ranges();
-        let function = |pc: u64| ranges.counter(pc).map(|p| p.function);
+        let function = |pc: u64| ranges.counter(pc).blind().map(|p| p.function);
         assert_eq!(function(0x1_0100), None);
         assert_eq!(function(0x1_0101), Some(0));
         assert_eq!(function(0x1_0104), None);
@@ -161,7 +284,9 @@ mod tests {
     fn the_prefilter_lets_everything_blind_through() {
         let ranges = ranges();
         for word in 0x1_0000..0x1_0300 {
-            if ranges.return_address(word).is_some() || ranges.counter(word).is_some() {
+            if ranges.return_address(word) != Standing::Clear
+                || ranges.counter(word) != Standing::Clear
+            {
                 assert!(ranges.may_hold(word), "{word:#x}");
             }
         }
@@ -193,11 +318,84 @@ mod tests {
                 to: dsu_patch_format::plan::MapTarget::Shadow,
             },
         ];
-        let ranges = BlindRanges::new(&plan, &image.compose(&runs, Bias(0x9_0000)));
-        assert!(ranges.counter(0x1_00f8).is_none());
-        assert_eq!(ranges.counter(0x1_00ff).map(|p| p.linked.0), Some(0xff));
-        assert_eq!(ranges.counter(0x9_0100).map(|p| p.linked.0), Some(0x100));
-        assert_eq!(ranges.return_address(0x9_0108).map(|p| p.linked.0), Some(0x107));
-        assert!(ranges.counter(0x9_0108).is_none());
+        let ranges =
+            BlindRanges::new(&plan, &image.compose(&runs, Bias(0x9_0000)), &Detours::default());
+        assert_eq!(ranges.counter(0x1_00f8), Standing::Clear);
+        assert_eq!(ranges.counter(0x1_00ff).blind().map(|p| p.linked.0), Some(0xff));
+        assert_eq!(ranges.counter(0x9_0100).blind().map(|p| p.linked.0), Some(0x100));
+        assert_eq!(ranges.return_address(0x9_0108).blind().map(|p| p.linked.0), Some(0x107));
+        assert_eq!(ranges.counter(0x9_0108), Standing::Clear);
+    }
+
+    fn site(at: u64, function: u32) -> Site {
+        Site {
+            at: OldAddr(at),
+            kind: SiteKind::Return,
+            form: RedirectForm::Near,
+            stub: NewAddr(0),
+            stub_len: 1,
+            to: NewAddr(0),
+            function,
+            expect: vec![0; 5],
+            mask: vec![0; 5],
+        }
+    }
+
+    fn sited_plan() -> Plan {
+        Plan {
+            blind: vec![BlindRange {
+                start: OldAddr(0x100),
+                end: OldAddr(0x140),
+                free: vec![OldAddr(0x100)],
+                function: 3,
+            }],
+            sites: vec![site(0x110, 3), site(0x120, 3)],
+            dead_returns: vec![OldAddr(0x130), OldAddr(0x140)],
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn sites_and_returns_that_never_happen() {
+        let ranges = BlindRanges::new(&sited_plan(), &image(), &Detours::default());
+        for at in [0x1_0110, 0x1_0120] {
+            assert_eq!(ranges.counter(at), Standing::Site(3));
+            assert_eq!(ranges.return_address(at), Standing::Site(3));
+        }
+        assert_eq!(ranges.return_address(0x1_0111).blind().map(|p| p.at.0), Some(0x111));
+        assert_eq!(ranges.return_address(0x1_0111).blind().map(|p| p.linked.0), Some(0x110));
+        assert!(ranges.counter(0x1_010f).blind().is_some_and(|p| p.sited));
+        assert_eq!(ranges.return_address(0x1_0130), Standing::Clear);
+        assert_eq!(ranges.return_address(0x1_0140), Standing::Clear, "one past the end");
+        assert!(ranges.counter(0x1_0130).blind().is_some(), "reached by another way");
+        let near = |pc| ranges.sites_near(pc).iter().map(|a| a.0 & 0xfff).collect::<Vec<_>>();
+        assert_eq!(near(0x1_0108), [0x110, 0x120]);
+        assert_eq!(near(0x1_0118), [0x120, 0x110]);
+        assert_eq!(near(0x1_0128), [0x120]);
+        assert!(near(0x1_0148).is_empty());
+    }
+
+    #[test]
+    fn what_is_on_a_detour_stands_where_it_leads() {
+        let detour = |start, len, to| Detour { start, end: start + len, to };
+        let detours = Detours(vec![
+            detour(0x500, 1, 0x1_0110),
+            detour(0x600, 1, 0x1_0118),
+            detour(0x700, 8, 0x1_0118),
+            detour(0x800, 1, 0x1_0100),
+            detour(0x900, 1, 0x2_0000),
+        ]);
+        let ranges = BlindRanges::new(&sited_plan(), &image(), &detours);
+        for look in [BlindRanges::counter, BlindRanges::return_address] {
+            assert_eq!(look(&ranges, 0x500), Standing::Site(3));
+            assert_eq!(look(&ranges, 0x501), Standing::Clear);
+            for at in [0x600, 0x700, 0x707] {
+                assert_eq!(look(&ranges, at).blind().map(|p| p.at.0), Some(0x118), "{at:#x}");
+                assert!(ranges.may_hold(at));
+            }
+            assert_eq!(look(&ranges, 0x708), Standing::Clear);
+            assert_eq!(look(&ranges, 0x800), Standing::Clear, "an entry is free");
+            assert_eq!(look(&ranges, 0x900), Standing::Clear, "kept code");
+        }
     }
 }

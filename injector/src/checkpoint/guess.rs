@@ -33,7 +33,7 @@ pub fn callers(
     let places = words.iter().zip((from..).step_by(8));
     places
         .map(|(word, at)| (u64::from_le_bytes(*word), at))
-        .filter(|(word, _)| blind.return_address(*word).is_none())
+        .filter(|(word, _)| blind.return_address(*word).blind().is_none())
         .filter(|(word, _)| maps.find(ProcAddr(*word)).is_some_and(|m| m.executable))
         .filter(|(word, _)| is_behind_call(memory, ProcAddr(*word)))
         // The return takes the word off the stack.

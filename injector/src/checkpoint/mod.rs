@@ -11,8 +11,10 @@
 //! | [`unwind`] | precise: frames of a stack |
 //! | [`guess`] | where a thread may come out, when nothing tells |
 //! | [`judge`] | both, into one verdict on a thread |
+//! | [`clear`] | bringing blind threads to where they may be |
 
 pub mod blind;
+pub mod clear;
 pub mod guess;
 pub mod judge;
 pub mod scan;
@@ -20,26 +22,18 @@ pub mod unwind;
 
 use crate::address::ProcAddr;
 use crate::error::ApplyError;
-use crate::ptrace::onward::{self, Runner};
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::thread::WaitError;
-use crate::target::maps::Maps;
 use crate::target::memory::ProcessMemory;
 use crate::target::still_there;
 use blind::BlindRanges;
-use judge::{BlindThread, Judge};
-use std::collections::BTreeSet;
+use judge::BlindThread;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use unwind::Unwinder;
 
 /// How long all threads are waited for in one attempt.
 const STOP_WITHIN: Duration = Duration::from_millis(200);
-/// How long blind threads may run on at once: this much ...
-const ONWARD: Duration = Duration::from_millis(1);
-/// ... and this much for each of them.
-const ONWARD_EACH: Duration = Duration::from_micros(50);
-/// How long they may in one attempt, which is a few times that, at most.
-const ONWARD_MOST: Duration = Duration::from_millis(30);
 /// Pauses between attempts start here, double, and end here.
 const BACKOFF: Duration = Duration::from_micros(500);
 const BACKOFF_MOST: Duration = Duration::from_millis(50);
@@ -53,6 +47,8 @@ pub struct Search {
     pub threads: usize,
     /// The longest time that a failed attempt held the process.
     pub longest_pause: Duration,
+    /// Where it succeeded: how many frames wait at sites, by function.
+    pub pending: BTreeMap<u32, usize>,
 }
 
 /// What is to be stopped and where it must not stand.
@@ -67,6 +63,8 @@ pub struct Checkpoint<'a> {
     pub blind: &'a BlindRanges,
     /// For precise answers.
     pub unwinder: Unwinder,
+    /// Threads of a stopped process may run on, too.
+    pub even_stopped: bool,
     /// Cost so far.
     pub search: Search,
 }
@@ -110,7 +108,7 @@ impl Checkpoint<'_> {
         };
         still_there(self.pid, self.memory, self.image)?;
         self.search.threads = process.threads.len();
-        let in_the_way = self.clear_the_way(&mut process)?;
+        let in_the_way = clear::the_way(self, &mut process)?;
         if in_the_way.is_empty() {
             return Ok(Ok(process));
         }
@@ -118,76 +116,13 @@ impl Checkpoint<'_> {
         self.search.longest_pause = self.search.longest_pause.max(pause);
         Ok(Err(in_the_way))
     }
-
-    /// Judges all threads and lets blind ones run on, as long as that brings some of them out.
-    fn clear_the_way(&mut self, process: &mut StoppedProcess) -> Result<InTheWay, ApplyError> {
-        if self.blind.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut judge = Judge {
-            memory: self.memory,
-            blind: self.blind,
-            unwinder: &mut self.unwinder,
-            buffer: Vec::new(),
-        };
-        let maps = Maps::of(self.pid)?;
-        let mut blind = Vec::new();
-        for thread in &process.threads {
-            blind.extend(judge.verdict(thread, &maps)?);
-        }
-        let relaxed = if blind.is_empty() { None } else { process.relaxed() };
-        let mut moved = BTreeSet::new();
-        let bound = onward_bound(process.threads.len());
-        let until = Instant::now() + (bound * 4).min(ONWARD_MOST);
-        let mut first = true;
-        while !blind.is_empty() && !process.in_group_stop() && Instant::now() < until {
-            let before = blind.len();
-            // One that waits may wait for what another blind thread holds: only worth a try once
-            // others have come out.
-            let (mut still, go): (Vec<_>, Vec<_>) =
-                blind.into_iter().partition(|thread| first && thread.waiting);
-            moved.extend(go.iter().map(|thread| thread.tid));
-            let runners = go.into_iter().filter_map(|thread| {
-                Some(Runner { thread: process.take(thread.tid)?, goals: thread.goals })
-            });
-            let runners: Vec<_> = runners.collect();
-            let bound = onward_bound(runners.len());
-            for stopped in onward::run(runners, bound, process.pace)? {
-                still.extend(judge.verdict(&stopped, &maps)?);
-                process.put(stopped);
-            }
-            blind = still;
-            first = false;
-            if blind.len() == before {
-                break;
-            }
-        }
-        drop(relaxed);
-        if blind.is_empty() && !moved.is_empty() {
-            // Those that ran may have mapped and unmapped stacks, and made threads: the verdict that
-            // counts is one on mappings and threads that no longer change.
-            let known = process.threads.len();
-            process.adopt_new()?;
-            let maps = Maps::of(self.pid)?;
-            for (index, thread) in process.threads.iter().enumerate() {
-                if index >= known || moved.contains(&thread.tid()) {
-                    blind.extend(judge.verdict(thread, &maps)?);
-                }
-            }
-        }
-        Ok(blind)
-    }
-}
-
-/// How long so many threads may run on at once.
-fn onward_bound(threads: usize) -> Duration {
-    ONWARD + ONWARD_EACH * u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
 fn unstoppable(tid: i32) -> BlindThread {
     BlindThread {
         tid,
         points: Vec::new(),
+        step: false,
         goals: Vec::new(),
         waiting: true,
         note: "in an uninterruptible system call".into(),

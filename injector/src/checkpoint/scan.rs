@@ -1,13 +1,13 @@
 //! The word scan of a stack: conservative, without unwinding tables.
 //!
 //! Takes a stack pointer, the mappings, a reader and the blind ranges; gives every word that could be
-//! a return address into a blind range, and every signal frame. Reads each byte once, in chunks. A
-//! signal handler may run on another stack than the code it interrupts; the signal frame says where
-//! that one is, and it is scanned too.
+//! a return address into a blind range, every signal frame that has interrupted blind code, and what
+//! waits at sites. Reads each byte once, in chunks. A signal handler may run on another stack than the
+//! code it interrupts; the signal frame says where that one is, and it is scanned too.
 //!
 //! Never says "free" wrongly: where it cannot read to the end, it says so.
 
-use super::blind::{BlindRanges, Point};
+use super::blind::{BlindRanges, Point, Standing};
 use crate::address::ProcAddr;
 use crate::target::maps::Maps;
 use crate::target::memory::ReadMemory;
@@ -39,6 +39,8 @@ const RESTORERS: [&[u8]; 2] =
 pub struct Hit {
     /// Where on the stack.
     pub at: ProcAddr,
+    /// The word: a return leads there.
+    pub word: ProcAddr,
     /// What it would be.
     pub point: Point,
 }
@@ -50,6 +52,8 @@ pub struct Scan {
     pub hits: Vec<Hit>,
     /// Blind points that signal handlers have interrupted.
     pub interrupted: Vec<Point>,
+    /// Functions of the words that lead to sites: frames that are carried over, or stale words.
+    pub pending: Vec<u32>,
     /// Why the scan could not see everything.
     pub incomplete: Option<&'static str>,
 }
@@ -63,19 +67,21 @@ impl Scan {
 }
 
 /// Scans from the stack pointer `rsp` to the end of its stack, and the stacks that signal frames
-/// lead to. `buffer` is kept between calls, to be allocated once.
+/// lead to. `compiled` says that the thread is in code that a compiler made, where no return address is
+/// ever below the stack pointer: what is there is the last one that was used. `buffer` is kept between
+/// calls, to be allocated once.
 pub fn scan(
     memory: &impl ReadMemory,
     maps: &Maps,
     blind: &BlindRanges,
-    rsp: u64,
+    (rsp, compiled): (u64, bool),
     buffer: &mut Vec<u8>,
 ) -> Scan {
     let mut scan = Scan::default();
     let mut done: Vec<(u64, u64)> = Vec::new();
-    let mut todo = vec![rsp];
-    while let Some(rsp) = todo.pop() {
-        let from = rsp.saturating_sub(RED_ZONE) & !7;
+    let mut todo = vec![(rsp, if compiled { 0 } else { RED_ZONE })];
+    while let Some((rsp, below)) = todo.pop() {
+        let from = rsp.saturating_sub(below) & !7;
         if done.iter().any(|(start, end)| *start <= from && from < *end) {
             continue;
         }
@@ -97,8 +103,8 @@ pub fn scan(
         let frames = one(memory, blind, from, end, buffer, &mut scan);
         for frame in frames {
             let Ok(pc) = memory.read_u64(frame.offset(SAVED_RIP)) else { continue };
-            scan.interrupted.extend(blind.counter(pc));
-            todo.extend(memory.read_u64(frame.offset(SAVED_RSP)));
+            scan.interrupted.extend(blind.counter(pc).blind());
+            todo.extend(memory.read_u64(frame.offset(SAVED_RSP)).map(|rsp| (rsp, RED_ZONE)));
         }
     }
     scan
@@ -127,11 +133,23 @@ fn one(
             let word = u64::from_le_bytes(*word);
             if blind.may_hold(word) {
                 let at = ProcAddr(at + 8 * index as u64);
-                scan.hits.extend(blind.return_address(word).map(|point| Hit { at, point }));
+                match blind.return_address(word) {
+                    Standing::Clear => {}
+                    Standing::Site(function) => scan.pending.push(function),
+                    Standing::Blind(point) => {
+                        scan.hits.push(Hit { at, word: ProcAddr(word), point });
+                    }
+                }
             } else if SELECTORS.contains(&word) {
                 let frame = ProcAddr(at + 8 * index as u64).back(TO_FRAME);
-                if frame.0 >= from && is_signal_frame(memory, frame) {
+                if frame.0 < from {
+                    continue;
+                }
+                if is_signal_frame(memory, frame) {
                     frames.push(frame);
+                } else if let Ok(pc) = memory.read_u64(frame.offset(SAVED_RIP)) {
+                    // A restorer of the program's own, perhaps: what it interrupted counts.
+                    scan.interrupted.extend(blind.counter(pc).blind());
                 }
             }
         }
@@ -152,10 +170,11 @@ fn is_signal_frame(memory: &impl ReadMemory, frame: ProcAddr) -> bool {
 mod tests {
     use super::*;
     use crate::address::Bias;
+    use crate::record::detours::Detours;
     use crate::record::map::AddressMap;
     use crate::target::memory::FakeMemory;
-    use dsu_patch_format::OldAddr;
-    use dsu_patch_format::plan::{BlindRange, Plan};
+    use dsu_patch_format::plan::{BlindRange, Plan, RedirectForm, Site, SiteKind};
+    use dsu_patch_format::{NewAddr, OldAddr};
 
     fn blind() -> BlindRanges {
         let plan = Plan {
@@ -165,9 +184,21 @@ mod tests {
                 free: vec![OldAddr(0x100)],
                 function: 0,
             }],
+            sites: vec![Site {
+                at: OldAddr(0x180),
+                kind: SiteKind::Return,
+                form: RedirectForm::Near,
+                stub: NewAddr(0),
+                stub_len: 1,
+                to: NewAddr(0),
+                function: 0,
+                expect: vec![0; 5],
+                mask: vec![0; 5],
+            }],
             ..Plan::default()
         };
-        BlindRanges::new(&plan, &AddressMap::of_image(0, 0x1000, Bias(0x1_0000)))
+        let image = AddressMap::of_image(0, 0x1000, Bias(0x1_0000));
+        BlindRanges::new(&plan, &image, &Detours::default())
     }
 
     fn maps() -> Maps {
@@ -191,7 +222,7 @@ mod tests {
             (ProcAddr(0x3_0000), words(other, 0x1000)),
             (ProcAddr(0x9_0000), RESTORERS[0].to_vec()),
         ]);
-        scan(&memory, &maps(), &blind(), rsp, &mut Vec::new())
+        scan(&memory, &maps(), &blind(), (rsp, false), &mut Vec::new())
     }
 
     #[test]
@@ -209,6 +240,9 @@ mod tests {
     fn the_red_zone_counts() {
         assert!(!run(&[(0xf88, 0x1_0150)], &[], 0x2_1000).is_clean());
         assert!(run(&[(0xf78, 0x1_0150)], &[], 0x2_1000).is_clean());
+        let memory = FakeMemory(vec![(ProcAddr(0x2_0000), words(&[(0xf88, 0x1_0150)], 0x2000))]);
+        let at = (0x2_1000, true);
+        assert!(scan(&memory, &maps(), &blind(), at, &mut Vec::new()).is_clean(), "compiled code");
     }
 
     #[test]
@@ -226,6 +260,18 @@ mod tests {
         assert_eq!(found.interrupted.len(), 1);
         let no_restorer = [(at(0), 0x9_0001), frame[1], frame[3]];
         assert!(run(&[(0x1900, 0x1_0110)], &no_restorer, 0x3_0100).is_clean());
+        let own_restorer = [(at(0), 0x9_0001), frame[1], frame[2], frame[3]];
+        assert_eq!(run(&[], &own_restorer, 0x3_0100).interrupted.len(), 1);
+    }
+
+    #[test]
+    fn words_that_lead_to_sites_are_pending() {
+        let content = [(0x1100, 0x1_0180), (0x1108, 0x1_0180), (0x1110, 0x1_0181)];
+        let found = run(&content, &[], 0x2_1000);
+        assert_eq!((found.pending.as_slice(), found.hits.len()), (&[0, 0][..], 1));
+        assert_eq!(found.hits[0].word.0, 0x1_0181);
+        let found = run(&content[..2], &[], 0x2_1000);
+        assert!(found.is_clean() && found.pending.len() == 2);
     }
 
     #[test]

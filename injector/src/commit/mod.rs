@@ -9,6 +9,7 @@
 
 pub mod layout;
 pub mod places;
+pub mod regions;
 pub mod writes;
 
 use crate::address::ProcAddr;
@@ -17,7 +18,8 @@ use crate::options::{ApplyOptions, FailPoint};
 use crate::ptrace::process::StoppedProcess;
 use crate::record::{STATE_AT, State};
 use crate::target::memory::{ProcessMemory, ReadMemory};
-use writes::CommitPlan;
+use regions::Region;
+use writes::{CommitPlan, Expected};
 
 /// A commit that is about to happen in a stopped process.
 pub struct Commit<'a> {
@@ -38,26 +40,38 @@ pub struct Commit<'a> {
 /// # Errors
 /// It is not; nothing was written.
 pub fn verify(memory: &impl ReadMemory, plan: &CommitPlan) -> Result<(), ApplyError> {
-    for expected in &plan.expected {
-        let found = memory.read_vec(expected.at, expected.bytes.len())?;
-        let differs = expected
-            .bytes
-            .iter()
-            .zip(&found)
-            .zip(&expected.mask)
-            .any(|((expected, found), mask)| (expected ^ found) & mask != 0);
-        if differs {
-            return Err(ApplyError::Unsuitable(format!(
-                "{} at {} differs from the build: found {}, expected {}; another tool has patched \
-                 it, or a debugger has a breakpoint there",
-                expected.what,
-                expected.at,
-                crate::target::elf::hex(&found),
-                crate::target::elf::hex(&expected.bytes),
-            )));
+    check(plan, &read(memory, plan)?)
+}
+
+/// The content of all regions.
+fn read(memory: &impl ReadMemory, plan: &CommitPlan) -> Result<Vec<Vec<u8>>, SysError> {
+    plan.regions.iter().map(|r| memory.read_vec(r.at, r.len)).collect()
+}
+
+fn check(plan: &CommitPlan, content: &[Vec<u8>]) -> Result<(), ApplyError> {
+    for (region, content) in plan.regions.iter().zip(content) {
+        for expected in region.expected.iter().filter_map(|i| plan.expected.get(*i)) {
+            let found = region.slice(content, expected.at, expected.bytes.len());
+            check_one(expected, found)?;
         }
     }
     Ok(())
+}
+
+fn check_one(expected: &Expected, found: &[u8]) -> Result<(), ApplyError> {
+    let all = found.len() == expected.bytes.len();
+    let pairs = expected.bytes.iter().zip(found).zip(&expected.mask);
+    if all && pairs.clone().all(|((expected, found), mask)| (expected ^ found) & mask == 0) {
+        return Ok(());
+    }
+    Err(ApplyError::Unsuitable(format!(
+        "{} at {} differs from the build: found {}, expected {}; another tool has patched it, or a \
+         debugger has a breakpoint there",
+        expected.what,
+        expected.at,
+        crate::target::elf::hex(found),
+        crate::target::elf::hex(&expected.bytes),
+    )))
 }
 
 impl Commit<'_> {
@@ -66,32 +80,40 @@ impl Commit<'_> {
     /// # Errors
     /// [`ApplyError::CommitFailed`] when it was undone; others before the first write.
     pub fn run(&self, _stopped: &StoppedProcess) -> Result<(), ApplyError> {
-        verify(self.memory, self.plan)?;
+        let old = read(self.memory, self.plan)?;
+        check(self.plan, &old)?;
         self.options.pass(FailPoint::Verified)?;
-        let old = self.read_old()?;
         self.memory.write(self.journal, &self.plan.journal(&old))?;
         self.state(State::Committing)?;
         let mut done = 0;
-        self.write_all(&mut done).map_err(|cause| self.undo(&old, done, &cause))
+        self.write_all(&old, &mut done).map_err(|cause| self.undo(&old, done, &cause))
     }
 
-    fn read_old(&self) -> Result<Vec<Vec<u8>>, SysError> {
-        self.plan.writes.iter().map(|w| self.memory.read_vec(w.at, w.bytes.len())).collect()
+    /// The regions in which something is written, with their content.
+    fn regions<'b>(
+        &'b self,
+        old: &'b [Vec<u8>],
+    ) -> impl DoubleEndedIterator<Item = (&'b Region, &'b [u8])> + ExactSizeIterator {
+        let all: Vec<_> = self.plan.regions.iter().zip(old.iter().map(Vec::as_slice)).collect();
+        let written: Vec<_> = all.into_iter().filter(|(r, _)| !r.writes.is_empty()).collect();
+        written.into_iter()
     }
 
     fn state(&self, state: State) -> Result<(), SysError> {
         self.memory.write(self.record.offset(STATE_AT), &state.word())
     }
 
-    fn write_all(&self, done: &mut usize) -> Result<(), ApplyError> {
+    fn write_all(&self, old: &[Vec<u8>], done: &mut usize) -> Result<(), ApplyError> {
         self.options.pass(FailPoint::Journalled)?;
-        for (number, write) in self.plan.writes.iter().enumerate() {
+        for (number, (region, old)) in self.regions(old).enumerate() {
             self.options.pass(FailPoint::BeforeWrite(number))?;
             // A write that fails may have been done in part.
             *done = number + 1;
-            self.memory
-                .write(write.at, &write.bytes)
-                .map_err(|e| SysError::new(format!("{}: {}", write.what, e.operation), e.errno))?;
+            let new = region.after(&self.plan.writes, old);
+            self.memory.write(region.write_at(), region.to_write(&new)).map_err(|e| {
+                let what = region.what(&self.plan.writes);
+                SysError::new(format!("{what}: {}", e.operation), e.errno)
+            })?;
             self.options.pass(FailPoint::AfterWrite(number))?;
         }
         self.options.pass(FailPoint::BeforeApplied)?;
@@ -101,14 +123,16 @@ impl Commit<'_> {
 
     fn undo(&self, old: &[Vec<u8>], done: usize, cause: &ApplyError) -> ApplyError {
         let mut left = Vec::new();
-        for (number, (write, old)) in self.plan.writes.iter().zip(old).enumerate().take(done).rev()
-        {
+        for (number, (region, old)) in self.regions(old).enumerate().take(done).rev() {
             let result = match self.options.pass(FailPoint::Undo(number)) {
-                Ok(()) => self.memory.write(write.at, old).map_err(ApplyError::from),
+                Ok(()) => self
+                    .memory
+                    .write(region.write_at(), region.to_write(old))
+                    .map_err(ApplyError::from),
                 Err(e) => Err(e),
             };
             if let Err(e) = result {
-                left.push(format!("{} ({e})", write.what));
+                left.push(format!("{} ({e})", region.what(&self.plan.writes)));
             }
         }
         // What could not be undone stays in the journal, for whoever comes next.

@@ -1,14 +1,16 @@
 //! The writes of a commit, computed while the process runs.
 //!
 //! Takes the plan and the places; gives what is written where, in order: data first, then for each
-//! redirect its cave, its jump, and the jump at its identity. Pure. Also gives the identities of NEW.
+//! redirect its cave, its jump, and the jump at its identity, then for each site its cave and its jump;
+//! and the regions in which that is done. Pure. Also gives the identities of NEW.
 
 use super::places::Places;
+use super::regions::{self, Region};
 use crate::address::ProcAddr;
 use crate::error::ApplyError;
 use crate::record::Identity;
 use dsu_patch_format::OldAddr;
-use dsu_patch_format::plan::{MapTarget, Plan, Redirect, RedirectForm};
+use dsu_patch_format::plan::{MapTarget, Plan, Redirect, RedirectForm, Site};
 use dsu_patch_format::validate::{NEAR_JUMP, SHORT_JUMP};
 
 /// `jmp rel32` and `jmp rel8` (SDM volume 2, JMP).
@@ -24,6 +26,10 @@ pub struct Write {
     pub bytes: Vec<u8>,
     /// For messages.
     pub what: String,
+    /// Code: others near it are written with it.
+    pub text: bool,
+    /// A cave, which an earlier update may have used.
+    pub cave: bool,
 }
 
 /// Bytes that must be there before anything is written.
@@ -46,6 +52,8 @@ pub struct CommitPlan {
     pub writes: Vec<Write>,
     /// Checked before the first of them.
     pub expected: Vec<Expected>,
+    /// What is read, checked and written at once.
+    pub regions: Vec<Region>,
     /// For the record.
     pub identities: Vec<Identity>,
 }
@@ -61,6 +69,19 @@ impl CommitPlan {
         name: impl Fn(OldAddr) -> String,
     ) -> Result<Self, ApplyError> {
         let mut commit = Self::default();
+        commit.data(plan, places)?;
+        for redirect in &plan.redirects {
+            commit.redirect(redirect, places, &name(redirect.entry))?;
+        }
+        for site in &plan.sites {
+            commit.site(site, places)?;
+        }
+        commit.inherit_identities(plan, places);
+        commit.regions = regions::of(&commit.writes, &commit.expected);
+        Ok(commit)
+    }
+
+    fn data(&mut self, plan: &Plan, places: &Places<'_>) -> Result<(), ApplyError> {
         for write in &plan.writes {
             let at = places.old_range(write.at, write.bytes.len() as u64)?;
             let mut bytes = write.bytes.clone();
@@ -72,13 +93,10 @@ impl CommitPlan {
                     .ok_or_else(|| ApplyError::Internal("a pointer outside its write".into()))?;
                 field.copy_from_slice(&value.to_le_bytes());
             }
-            commit.writes.push(Write { at, bytes, what: format!("data at {} of OLD", write.at) });
+            let what = format!("data at {} of OLD", write.at);
+            self.writes.push(Write { at, bytes, what, text: false, cave: false });
         }
-        for redirect in &plan.redirects {
-            commit.redirect(redirect, places, &name(redirect.entry))?;
-        }
-        commit.inherit_identities(plan, places);
-        Ok(commit)
+        Ok(())
     }
 
     /// Stands for the real one where only its sizes matter: the same number of writes of the same
@@ -88,17 +106,23 @@ impl CommitPlan {
         let mut draft = Self::default();
         let mut write = |len| {
             let (at, what) = (ProcAddr(0), String::new());
-            draft.writes.push(Write { at, bytes: vec![0; len], what });
+            draft.writes.push(Write { at, bytes: vec![0; len], what, text: true, cave: false });
         };
-        plan.writes.iter().for_each(|w| write(w.bytes.len()));
-        for redirect in &plan.redirects {
+        let mut jump = |form: RedirectForm| {
             write(5);
-            if redirect.form != RedirectForm::Near {
+            if form != RedirectForm::Near {
                 write(2);
             }
+        };
+        plan.sites.iter().for_each(|s| jump(s.form));
+        plan.redirects.iter().for_each(|r| jump(r.form));
+        plan.writes.iter().for_each(|w| write(w.bytes.len()));
+        for redirect in &plan.redirects {
             if places.identity(redirect.entry).is_some() {
                 write(5);
             }
+        }
+        for redirect in &plan.redirects {
             let entry = redirect.to.0;
             draft.identities.push(Identity { entry, identity: 0, jump: 0 });
         }
@@ -122,28 +146,8 @@ impl CommitPlan {
                 what: format!("the entry of {name}"),
             });
         }
-        let jump = match redirect.form {
-            RedirectForm::Near => {
-                let at = places.old_range(redirect.at, NEAR_JUMP)?;
-                self.near(at, to, name)?;
-                at
-            }
-            RedirectForm::Short { cave } => {
-                let at = places.old_range(redirect.at, SHORT_JUMP)?;
-                let cave = places.old_range(cave, NEAR_JUMP)?;
-                self.near(cave, to, name)?;
-                let distance = cave.since(at.offset(SHORT_JUMP)).cast_signed();
-                let distance = i8::try_from(distance).map_err(|_| {
-                    ApplyError::Unsuitable(format!("the padding for {name} is not near it"))
-                })?;
-                self.writes.push(Write {
-                    at,
-                    bytes: vec![JMP_REL8, distance.to_le_bytes()[0]],
-                    what: format!("redirect of {name}"),
-                });
-                cave
-            }
-        };
+        let what = format!("redirect of {name}");
+        let jump = self.jump(redirect.at, redirect.form, to, places, &what)?;
         let known = places.identity(redirect.entry).copied();
         if let Some(identity) = known {
             // Pointers lead here: straight to NEW, not by way of OLD's code.
@@ -154,7 +158,7 @@ impl CommitPlan {
                 mask: vec![0xff],
                 what: format!("the earlier redirect of {name}"),
             });
-            self.near(at, to, name)?;
+            self.near(at, to, &what)?;
         }
         self.identities.push(Identity {
             entry: redirect.to.0,
@@ -164,14 +168,76 @@ impl CommitPlan {
         Ok(())
     }
 
-    fn near(&mut self, at: ProcAddr, to: ProcAddr, name: &str) -> Result<(), ApplyError> {
+    fn site(&mut self, site: &Site, places: &Places<'_>) -> Result<(), ApplyError> {
+        let what = format!("site at {} of OLD", site.at);
+        let stub = places.bias.apply(site.stub.0);
+        self.jump(site.at, site.form, stub, places, &what)?;
+        self.expected.push(Expected {
+            at: places.old_range(site.at, site.form.jump_len())?,
+            bytes: site.expect.clone(),
+            mask: site.mask.clone(),
+            what: format!("the {what}"),
+        });
+        Ok(())
+    }
+
+    /// A jump from OLD code; gives where its `jmp rel32` is.
+    fn jump(
+        &mut self,
+        at: OldAddr,
+        form: RedirectForm,
+        to: ProcAddr,
+        places: &Places<'_>,
+        what: &str,
+    ) -> Result<ProcAddr, ApplyError> {
+        let at = places.old_range(at, form.jump_len())?;
+        let Some(cave) = form.cave() else {
+            self.near(at, to, what)?;
+            return Ok(at);
+        };
+        let cave = places.old_range(cave, NEAR_JUMP)?;
+        self.near(cave, to, what)?;
+        self.writes.last_mut().into_iter().for_each(|write| write.cave = true);
+        let distance = cave.since(at.offset(SHORT_JUMP)).cast_signed();
+        let distance = i8::try_from(distance).map_err(|_| {
+            ApplyError::Unsuitable(format!("the padding for the {what} is not near it"))
+        })?;
+        let bytes = vec![JMP_REL8, distance.to_le_bytes()[0]];
+        self.writes.push(Write { at, bytes, what: what.to_owned(), text: true, cave: false });
+        Ok(cave)
+    }
+
+    fn near(&mut self, at: ProcAddr, to: ProcAddr, what: &str) -> Result<(), ApplyError> {
         let distance = to.since(at.offset(NEAR_JUMP)).cast_signed();
         let distance = i32::try_from(distance).map_err(|_| {
-            ApplyError::Unsuitable(format!("a jump from {at} to {to} is too far ({name})"))
+            ApplyError::Unsuitable(format!("a jump from {at} to {to} is too far ({what})"))
         })?;
         let mut bytes = vec![JMP_REL32];
         bytes.extend_from_slice(&distance.to_le_bytes());
-        self.writes.push(Write { at, bytes, what: format!("redirect of {name}") });
+        self.writes.push(Write { at, bytes, what: what.to_owned(), text: true, cave: false });
+        Ok(())
+    }
+
+    /// Whether a cave of this update is one of an earlier one, which has written at `written`: two
+    /// builds show the same padding, the process has only one.
+    ///
+    /// # Errors
+    /// It is, and names it.
+    pub fn refuse_used_caves(&self, mut written: Vec<(ProcAddr, u64)>) -> Result<(), ApplyError> {
+        written.sort_unstable();
+        for cave in self.writes.iter().filter(|w| w.cave) {
+            let end = cave.at.offset(NEAR_JUMP);
+            // Writes are short or far apart: those that reach a cave begin shortly before it.
+            let before = written.partition_point(|(at, _)| *at < end);
+            let used =
+                written[..before].iter().rev().take(8).any(|(at, len)| at.offset(*len) > cave.at);
+            if used {
+                return Err(ApplyError::Unsuitable(format!(
+                    "the padding at {} that the {} needs is used by an earlier update",
+                    cave.at, cave.what
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -200,17 +266,20 @@ impl CommitPlan {
         4 + self.writes.iter().map(|w| 12 + 2 * w.bytes.len()).sum::<usize>()
     }
 
-    /// The journal, once the old contents are known.
+    /// The journal, once the old contents of the regions are known.
     #[must_use]
     pub fn journal(&self, old: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.journal_len());
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
         out.extend_from_slice(&number(self.writes.len()));
-        for (write, old) in self.writes.iter().zip(old) {
-            out.extend_from_slice(&write.at.0.to_le_bytes());
-            out.extend_from_slice(&number(write.bytes.len()));
-            out.extend_from_slice(old);
-            out.extend_from_slice(&write.bytes);
+        for (region, old) in self.regions.iter().zip(old) {
+            for write in region.writes.iter().filter_map(|i| self.writes.get(*i)) {
+                let len = write.bytes.len();
+                out.extend_from_slice(&write.at.0.to_le_bytes());
+                out.extend_from_slice(&number(len));
+                out.extend_from_slice(region.slice(old, write.at, len));
+                out.extend_from_slice(&write.bytes);
+            }
         }
         out
     }
@@ -308,7 +377,48 @@ mod tests {
         let map = AddressMap::of_image(0, 0x1000, Bias(0x1_0000));
         let plan = Plan { redirects: vec![redirect(0, RedirectForm::Near, 0)], ..Plan::default() };
         let commit = commit(&plan, &map, &[]);
-        let old = vec![vec![9; 5]];
-        assert_eq!(commit.journal(&old).len(), commit.journal_len());
+        let old: Vec<_> = commit.regions.iter().map(|r| vec![9; r.len]).collect();
+        let journal = commit.journal(&old);
+        assert_eq!(journal.len(), commit.journal_len());
+        assert_eq!(journal[16..21], [9; 5]);
+    }
+
+    #[test]
+    fn sites_are_jumps_to_stubs() {
+        let map = AddressMap::of_image(0, 0x1000, Bias(0x1_0000));
+        let site = |at, form: RedirectForm| Site {
+            at: OldAddr(at),
+            kind: dsu_patch_format::plan::SiteKind::Return,
+            form,
+            stub: NewAddr(0x90),
+            stub_len: 5,
+            to: NewAddr(0x40),
+            function: 0,
+            expect: vec![3; usize::try_from(form.jump_len()).unwrap()],
+            mask: vec![0xff; usize::try_from(form.jump_len()).unwrap()],
+        };
+        let short = RedirectForm::Short { cave: OldAddr(0x130) };
+        let plan = Plan {
+            sites: vec![site(0x110, RedirectForm::Near), site(0x120, short)],
+            ..Plan::default()
+        };
+        let commit = commit(&plan, &map, &[]);
+        let bytes: Vec<_> = commit.writes.iter().map(|w| (w.at.0, w.bytes.clone())).collect();
+        let near = |distance: i32| [&[0xe9][..], &distance.to_le_bytes()].concat();
+        assert_eq!(bytes[0], (0x1_0110, near(0x2_0090 - 0x1_0115)));
+        assert_eq!(bytes[1], (0x1_0130, near(0x2_0090 - 0x1_0135)), "the cave first");
+        assert_eq!(bytes[2], (0x1_0120, vec![0xeb, 0x0e]));
+        let expected: Vec<_> = commit.expected.iter().map(|e| (e.at.0, e.bytes.len())).collect();
+        assert_eq!(expected, [(0x1_0110, 5), (0x1_0120, 2)]);
+        assert_eq!(commit.regions.len(), 1);
+        let places = Places { map: &map, identities: &[], bias: Bias(0x2_0000), imports: &[] };
+        assert_eq!(CommitPlan::draft(&plan, &places).journal_len(), commit.journal_len());
+
+        let written = |at, len| vec![(ProcAddr(0x10), 4), (ProcAddr(at), len)];
+        assert!(commit.refuse_used_caves(written(0x1_0134, 1)).is_err());
+        assert!(commit.refuse_used_caves(written(0x1_012c, 5)).is_err());
+        assert!(commit.refuse_used_caves(written(0x1_012b, 5)).is_ok());
+        assert!(commit.refuse_used_caves(written(0x1_0135, 5)).is_ok());
+        assert!(commit.refuse_used_caves(written(0x1_0110, 5)).is_ok(), "not a cave");
     }
 }

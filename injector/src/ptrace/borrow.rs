@@ -17,7 +17,7 @@
 use super::sched::Pace;
 use super::stop::Event;
 use super::sys::{Registers, Resume};
-use super::thread::{Running, Stopped, WaitError};
+use super::thread::{Stopped, WaitError};
 use crate::address::ProcAddr;
 use crate::error::SysError;
 use nix::errno::Errno;
@@ -194,14 +194,4 @@ fn settle(mut thread: Stopped, pace: Pace) -> Result<Stopped, WaitError> {
         thread = stop_again(thread, pace)?;
     }
     Ok(thread)
-}
-
-impl Stopped {
-    /// Lets it go on, to be stopped again at once.
-    fn resume_interrupted(self) -> Result<Running, SysError> {
-        // The request stays pending over the resume (ptrace(2), PTRACE_INTERRUPT).
-        super::sys::interrupt(self.tid())
-            .map_err(|e| SysError::new(format!("interrupt thread {}", self.tid()), e))?;
-        self.resume(Resume::Freely)
-    }
 }

@@ -9,12 +9,14 @@
 //! | [`process`] | [`process::StoppedProcess`]: every thread at once |
 //! | [`borrow`] | [`borrow::Borrowed`]: remote system calls in a stopped thread |
 //! | [`onward`] | some threads run on to an address while the others stand still |
+//! | [`stepping`] | one thread goes on, instruction by instruction |
 //! | [`sched`] | when and where the tool itself runs |
 
 pub mod borrow;
 pub mod onward;
 pub mod process;
 pub mod sched;
+pub mod stepping;
 pub mod stop;
 pub mod sys;
 pub mod thread;

@@ -2,7 +2,7 @@
 //!
 //! Takes stopped threads, for each up to four addresses and the stack pointer that it must have there
 //! at least (a recursion passes the same address in deeper frames first); gives the threads, stopped
-//! again, wherever they are. The stop is a hardware breakpoint in the thread's own debug registers
+//! again, wherever they are, and says which have come to an address of theirs. The stop is a hardware breakpoint in the thread's own debug registers
 //! (SDM volume 3, 18.2): nothing is written into the text. They run together: each one alone would hold
 //! the others for its own time, and may need what one of them holds.
 //!
@@ -24,8 +24,6 @@ use crate::error::SysError;
 use crate::target::process::Status;
 use std::time::{Duration, Instant};
 
-/// `TRAP_HWBKPT` of siginfo.h: the `si_code` of a debug register's trap.
-const TRAP_HWBKPT: i32 = 4;
 /// The processor has four address registers (SDM volume 3, 18.2).
 pub const MAX_GOALS: usize = 4;
 /// The control register, whose bits 0, 2, 4 and 6 enable the four for this thread, with all else zero
@@ -76,6 +74,17 @@ struct Arrived {
     armed: bool,
     /// A trap of its may still be pending.
     unsure: bool,
+    /// It is at a goal.
+    there: bool,
+}
+
+/// One that ran on and stands still again.
+#[derive(Debug)]
+pub struct Ran {
+    /// The thread.
+    pub thread: Stopped,
+    /// It is at one of its goals.
+    pub there: bool,
 }
 
 /// Lets all of them run on, each for `bound` at most. Those that have ended are left out.
@@ -85,7 +94,7 @@ struct Arrived {
 ///
 /// # Errors
 /// The process has executed another program.
-pub fn run(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Stopped>, WaitError> {
+pub fn run(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Ran>, WaitError> {
     let at_once = if pace == Pace::Calm { usize::MAX } else { CROWDED_AT_ONCE };
     let mut stopped = Vec::with_capacity(runners.len());
     let mut runners = runners.into_iter();
@@ -98,11 +107,7 @@ pub fn run(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Stop
     }
 }
 
-fn run_at_once(
-    runners: Vec<Runner>,
-    bound: Duration,
-    pace: Pace,
-) -> Result<Vec<Stopped>, WaitError> {
+fn run_at_once(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Ran>, WaitError> {
     let armed = runners.into_iter().map(|one| (arm(&one.thread, one.goals), one.thread)).collect();
     let start = Instant::now();
     let mut active = set_off(armed, start, bound);
@@ -174,14 +179,19 @@ impl Active {
         let stopped = match stopped.event() {
             // A group stop ends the run; other signals are delivered and their handlers run.
             Event::GroupStop(_) => {
-                return Ok(Step::Stands(Arrived { thread: stopped, armed, unsure: armed }));
+                return Ok(Step::Stands(Arrived {
+                    thread: stopped,
+                    armed,
+                    unsure: armed,
+                    there: false,
+                }));
             }
-            Event::Signal(libc::SIGTRAP) if is_trap(&stopped) => {
+            Event::Signal(libc::SIGTRAP) if is_trap(&stopped, Cause::Breakpoint) => {
                 let thread = stopped.without_signal();
                 let registers = thread.registers()?;
                 let here = |g: &Goal| registers.rip == g.at.0 && registers.rsp >= g.min_rsp;
                 if goals.iter().any(here) {
-                    return Ok(Step::Stands(Arrived { thread, armed, unsure: false }));
+                    return Ok(Step::Stands(Arrived { thread, armed, unsure: false, there: true }));
                 }
                 // The kernel sets the resume flag, so that it does not trap here again at once.
                 thread
@@ -202,7 +212,12 @@ fn interrupt(over: Vec<Active>, pace: Pace) -> Vec<Arrived> {
     let stop = |one: Active| {
         let armed = !one.goals.is_empty();
         let thread = one.running.wait(until, pace).ok()?;
-        Some(Arrived { thread: without_trap(thread), armed, unsure: armed })
+        Some(Arrived {
+            thread: without_trap(thread, Cause::Breakpoint),
+            armed,
+            unsure: armed,
+            there: false,
+        })
     };
     over.into_iter().filter_map(stop).collect()
 }
@@ -221,19 +236,29 @@ fn arm(thread: &Stopped, mut goals: Vec<Goal>) -> Vec<Goal> {
     goals
 }
 
-/// Takes the breakpoints away, and a trap that is on its way: the thread goes on only to stop again
-/// with it, before any instruction of its own.
-fn disarm(one: Arrived, pace: Pace) -> Result<Stopped, WaitError> {
-    let Arrived { thread, armed, unsure } = one;
+/// Takes the breakpoints away, and a trap that is on its way.
+fn disarm(one: Arrived, pace: Pace) -> Result<Ran, WaitError> {
+    let Arrived { thread, armed, unsure, there } = one;
     if armed {
         clear(&thread)?;
     }
-    let pending = unsure && Status::of(thread.tid()).is_some_and(|s| s.pending & TRAP_BIT != 0);
-    if !pending {
+    let thread =
+        if unsure { without_pending_trap(thread, Cause::Breakpoint, pace)? } else { thread };
+    Ok(Ran { thread, there })
+}
+
+/// Takes away a trap that this tool has caused and that the thread has not taken yet: it goes on
+/// only to stop again with it, before any instruction of its own.
+pub(super) fn without_pending_trap(
+    thread: Stopped,
+    cause: Cause,
+    pace: Pace,
+) -> Result<Stopped, WaitError> {
+    if Status::of(thread.tid()).is_none_or(|s| s.pending & TRAP_BIT == 0) {
         return Ok(thread);
     }
     let running = thread.resume(Resume::Freely)?;
-    Ok(without_trap(running.wait(Instant::now() + MUST_STOP, pace)?))
+    Ok(without_trap(running.wait(Instant::now() + MUST_STOP, pace)?, cause))
 }
 
 fn set(thread: &Stopped, goals: &[Goal]) -> Result<(), SysError> {
@@ -251,7 +276,7 @@ fn clear(thread: &Stopped) -> Result<(), SysError> {
 }
 
 /// Whether a thread's SIGTRAP can be used without changing what the process sees of it.
-fn may_trap(tid: i32) -> bool {
+pub(super) fn may_trap(tid: i32) -> bool {
     Status::of(tid).is_some_and(|s| (s.ignored | s.blocked | s.caught) & TRAP_BIT == 0)
 }
 
@@ -259,13 +284,34 @@ fn is_asleep(tid: i32) -> bool {
     Status::of(tid).is_some_and(|s| matches!(s.state, 'S' | 'D'))
 }
 
-/// Whether it is about to take a trap of a debug register.
-fn is_trap(stopped: &Stopped) -> bool {
+/// What makes a thread trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A debug register.
+    Breakpoint,
+    /// A single step.
+    Step,
+}
+
+impl Cause {
+    /// Values of `si_code`: `TRAP_HWBKPT`; `TRAP_TRACE`, `TRAP_BRKPT` behind a system call, and the
+    /// signal's number at the start of a handler (siginfo.h; arch/x86/kernel/ptrace.c, signal.c). An
+    /// `int3` of the program's has `SI_KERNEL`, a signal that was sent no positive number.
+    fn codes(self) -> &'static [i32] {
+        match self {
+            Self::Breakpoint => &[4],
+            Self::Step => &[2, 1, libc::SIGTRAP],
+        }
+    }
+}
+
+/// Whether it is about to take a trap that this tool has caused.
+pub(super) fn is_trap(stopped: &Stopped, cause: Cause) -> bool {
     stopped.event() == Event::Signal(libc::SIGTRAP)
-        && stopped.signal_code().is_ok_and(|code| code == TRAP_HWBKPT)
+        && stopped.signal_code().is_ok_and(|code| cause.codes().contains(&code))
 }
 
 /// Forgets the signal of a trap; keeps any other.
-fn without_trap(stopped: Stopped) -> Stopped {
-    if is_trap(&stopped) { stopped.without_signal() } else { stopped }
+pub(super) fn without_trap(stopped: Stopped, cause: Cause) -> Stopped {
+    if is_trap(&stopped, cause) { stopped.without_signal() } else { stopped }
 }

@@ -1,8 +1,9 @@
-//! When the tool runs, and where, and how it waits. The first two end with the value that stands for
-//! them.
+//! When the tool runs, and where, how it waits, and when it may be ended. All but the waiting end with
+//! the value that stands for them.
 
 use super::sys;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -145,6 +146,30 @@ impl Drop for Beside {
         if let Some(set) = &self.before {
             // The processors may have been taken away meanwhile; then the kernel has chosen others.
             let _ = sched_setaffinity(Pid::from_raw(0), set);
+        }
+    }
+}
+
+/// Signals that would end the tool wait: a thread whose debug registers or trap flag are set must not be
+/// left alone, the trap would end it.
+#[derive(Debug)]
+pub struct Undisturbed {
+    before: Option<SigSet>,
+}
+
+impl Undisturbed {
+    /// Begins.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { before: SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok() }
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            // What waited is taken now.
+            let _ = before.thread_set_mask();
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum Resume {
     Freely,
     /// `PTRACE_SYSCALL`: until it enters or leaves a system call.
     ToSystemCall,
+    /// `PTRACE_SINGLESTEP`: for one instruction.
+    Step,
     /// `PTRACE_DETACH`: untraced.
     Untraced,
 }
@@ -46,6 +48,7 @@ pub fn resume(tid: i32, how: Resume, signal: i32) -> Result<(), Errno> {
     let kind = match how {
         Resume::Freely => libc::PTRACE_CONT,
         Resume::ToSystemCall => libc::PTRACE_SYSCALL,
+        Resume::Step => libc::PTRACE_SINGLESTEP,
         Resume::Untraced => libc::PTRACE_DETACH,
     };
     request(kind, tid, 0, usize::try_from(signal).map_err(|_| Errno::EINVAL)?).map(drop)
@@ -61,6 +64,21 @@ pub fn registers(tid: i32) -> Result<Registers, Errno> {
     Errno::result(result)?;
     // SAFETY: it was zeroed, and every bit pattern is a valid `user_regs_struct` of integers.
     Ok(unsafe { registers.assume_init() })
+}
+
+/// The program counter of a stopped thread (`PTRACE_PEEKUSER`), for a third of what all registers cost.
+pub fn program_counter(tid: i32) -> Result<u64, Errno> {
+    let offset =
+        std::mem::offset_of!(libc::user, regs) + std::mem::offset_of!(libc::user_regs_struct, rip);
+    // The C library stores the word itself and returns it: an error is known by errno alone.
+    Errno::clear();
+    // SAFETY: the offset is that of a field of `struct user`; no pointer is passed.
+    let word = unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, tid, offset, 0usize) };
+    match Errno::last() {
+        Errno::UnknownErrno => Ok(word.cast_unsigned()),
+        errno if word == -1 => Err(errno),
+        _ => Ok(word.cast_unsigned()),
+    }
 }
 
 /// `PTRACE_SETREGS`.
@@ -118,6 +136,23 @@ pub fn poll(tid: i32) -> Result<Option<c_int>, Errno> {
     // SAFETY: status is an int that the kernel may write.
     let result = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
     Ok((Errno::result(result)? != 0).then_some(status))
+}
+
+/// Sleeps until something has happened to a traced thread (SIGCHLD, which must be blocked), or for this
+/// long.
+pub fn sleep_until_child(most: std::time::Duration) {
+    let nanos = c_long::from(most.subsec_nanos().cast_signed());
+    let seconds = libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX);
+    let most = libc::timespec { tv_sec: seconds, tv_nsec: nanos };
+    let mut child = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is initialized by sigemptyset before anything reads it; the information about
+    // the signal is not asked for; set and time are whole and live over the call.
+    unsafe {
+        libc::sigemptyset(child.as_mut_ptr());
+        libc::sigaddset(child.as_mut_ptr(), libc::SIGCHLD);
+        // Whether it was the signal or the time does not matter: the caller looks.
+        libc::sigtimedwait(child.as_ptr(), std::ptr::null_mut(), &raw const most);
+    }
 }
 
 /// Sets this thread's scheduling policy and real-time priority.

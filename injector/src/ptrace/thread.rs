@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// New threads are traced from their first instruction; system call stops can be told from traps.
 const OPTIONS: i32 =
     libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;
+/// One that is waited for asleep is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// How long threads are waited for that were given up while they ran.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
@@ -132,6 +134,27 @@ impl Running {
             patience.pause();
         }
     }
+
+    /// Waits for it to stop, asleep until the kernel says that it has: for a thread that stops within
+    /// microseconds once it gets a processor, which may be this one. Needs SIGCHLD to be blocked; gives
+    /// the thread back when it still runs at `until`.
+    ///
+    /// # Errors
+    /// [`WaitError`]; the thread is gone then.
+    pub fn wait_asleep(mut self, until: Instant) -> Result<Result<Stopped, Self>, WaitError> {
+        loop {
+            match self.poll()? {
+                Ok(stopped) => return Ok(Ok(stopped)),
+                Err(running) => self = running,
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Err(self));
+            }
+            // Another thread of this process may take the signal: look again soon in any case.
+            sys::sleep_until_child(left.min(LOOK_EVERY));
+        }
+    }
 }
 
 impl Drop for Running {
@@ -189,6 +212,15 @@ impl Stopped {
     /// The thread was killed.
     pub fn registers(&self) -> Result<Registers, SysError> {
         sys::registers(self.tid).map_err(|e| failed("read the registers of", self.tid, e))
+    }
+
+    /// Its program counter.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn program_counter(&self) -> Result<u64, SysError> {
+        sys::program_counter(self.tid)
+            .map_err(|e| failed("read the program counter of", self.tid, e))
     }
 
     /// Sets its registers.
@@ -250,6 +282,17 @@ impl Stopped {
         sys::resume(self.tid, how, self.event.pending())
             .map_err(|e| failed("let go on", self.tid, e))?;
         Ok(Running { tid: self.tid, armed: true })
+    }
+
+    /// Lets it go on, to be stopped again at once: on its way out of the kernel without an instruction
+    /// of its own.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn resume_interrupted(self) -> Result<Running, SysError> {
+        // The request stays pending over the resume (ptrace(2), PTRACE_INTERRUPT).
+        sys::interrupt(self.tid).map_err(|e| failed("interrupt", self.tid, e))?;
+        self.resume(Resume::Freely)
     }
 
     /// Lets it go on, untraced.

@@ -14,7 +14,11 @@
 //! 32     body, postcard
 //! ..     journal: old and new bytes of every write of the commit, filled in before the first
 //! ```
+//!
+//! A record holds what its own update did; what several of them come to is put together when it is
+//! needed ([`detours`]): else a process that climbs many versions would hold each site many times.
 
+pub mod detours;
 pub mod map;
 
 use crate::address::{Bias, ProcAddr};
@@ -27,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of a record.
 pub const MAGIC: &[u8; 8] = b"DSURECRD";
 /// The one version that this release reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where the state word is.
 pub const STATE_AT: u64 = 12;
 /// Bytes before the body.
@@ -73,6 +77,22 @@ pub struct Identity {
     pub jump: u64,
 }
 
+/// A site that the update has planted. All numbers are as linked, which keeps them short, and the
+/// record's size independent of where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planted {
+    /// Where the jump is, in the version before.
+    pub at: u64,
+    /// The cave that it goes through.
+    pub cave: Option<u64>,
+    /// The stub, in the shadow image.
+    pub stub: u64,
+    /// Bytes of the stub.
+    pub stub_len: u32,
+    /// Where the stub leads, in the shadow image.
+    pub to: u64,
+}
+
 /// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -102,6 +122,8 @@ pub struct Record {
     pub map: AddressMap,
     /// Its functions whose identity is elsewhere, ascending by entry.
     pub identities: Vec<Identity>,
+    /// Sites that it planted, ascending by place.
+    pub sites: Vec<Planted>,
     /// Names of the functions that it replaced.
     pub functions: Vec<String>,
 }
@@ -131,6 +153,35 @@ impl Record {
     pub fn journal_offset(&self) -> Result<usize, postcard::Error> {
         Ok(HEADER + postcard::to_stdvec(self)?.len())
     }
+}
+
+/// The places that the commit of a record wrote, with their lengths, from its journal.
+///
+/// # Errors
+/// The record cannot be read any more.
+pub fn written(memory: &impl ReadMemory, found: &Found) -> Result<Vec<(ProcAddr, u64)>, SysError> {
+    let mut lengths = [0; 16];
+    memory.read(found.at.offset(16), &mut lengths)?;
+    let [body, journal] = [0, 8]
+        .map(|i| lengths[i..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes)));
+    let len = usize::try_from(journal.min(MAX_BODY)).unwrap_or(0);
+    let start = found.at.offset(HEADER as u64).offset(body);
+    Ok(extents(&memory.read_vec(start, len)?))
+}
+
+/// Of a journal: a count, and for each write its place, its length and both contents.
+fn extents(journal: &[u8]) -> Vec<(ProcAddr, u64)> {
+    let mut out = Vec::new();
+    let Some((_, mut rest)) = journal.split_first_chunk::<4>() else { return out };
+    while let Some((at, behind)) = rest.split_first_chunk::<8>() {
+        let Some((len, contents)) = behind.split_first_chunk::<4>() else { break };
+        let len = u32::from_le_bytes(*len);
+        let both = usize::try_from(len).unwrap_or(usize::MAX).saturating_mul(2);
+        let Some((_, next)) = contents.split_at_checked(both) else { break };
+        out.push((ProcAddr(u64::from_le_bytes(*at)), u64::from(len)));
+        rest = next;
+    }
+    out
 }
 
 /// A record as found in a process.
@@ -198,6 +249,7 @@ mod tests {
             span_len: 0,
             map: AddressMap::of_image(0, 0x1000, Bias(0x5000)),
             identities: vec![Identity { entry: 1, identity: 2, jump: 3 }],
+            sites: vec![Planted { at: 9, cave: None, stub: 99, stub_len: 5, to: 999 }],
             functions: vec!["f".into()],
         }
     }

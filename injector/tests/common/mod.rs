@@ -6,8 +6,10 @@
 //! that were written for it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod sites;
+
 use dsu_injector::{ApplyOptions, Outcome, apply};
-use dsu_patch_format::manifest::{BuildInfo, ImageKind, Manifest, ReplacedFunction};
+use dsu_patch_format::manifest::{BuildInfo, Coverage, ImageKind, Manifest, ReplacedFunction};
 use dsu_patch_format::plan::{
     BlindRange, DataWrite, Fixup, FixupKind, Identity, LineRow, MapRun, MapTarget, Plan,
     Protection, Redirect, RedirectForm, Segment, Target,
@@ -41,6 +43,10 @@ pub struct Build {
     pub build_id: String,
     pub extent: (u64, u64),
     pub symbols: BTreeMap<String, Symbol>,
+    /// Program points that the source names `site_...`.
+    pub points: BTreeMap<String, u64>,
+    /// The section `.text`, with its address.
+    pub text: (u64, Vec<u8>),
 }
 
 /// Compiles `tests/programs/NAME.c` with `-DVERSION=version` and these flags.
@@ -81,12 +87,18 @@ fn read_build(path: &Path) -> Build {
     let build_id = file.build_id().unwrap().expect("a build id");
     let start = file.segments().map(|s| s.address()).min().unwrap();
     let end = file.segments().map(|s| s.address() + s.size()).max().unwrap();
+    let text = file.section_by_name(".text").unwrap();
     let mut symbols = BTreeMap::new();
+    let mut points = BTreeMap::new();
     for symbol in file.symbols().filter(|s| s.is_definition()) {
         let kind = symbol.kind();
         if !matches!(kind, object::SymbolKind::Text | object::SymbolKind::Data)
             || symbol.size() == 0
         {
+            continue;
+        }
+        if let Some(point) = symbol.name().unwrap().strip_prefix("site_") {
+            points.insert(point.to_owned(), symbol.address());
             continue;
         }
         let section = symbol.section_index().and_then(|i| file.section_by_index(i).ok());
@@ -106,12 +118,31 @@ fn read_build(path: &Path) -> Build {
         build_id: build_id.iter().map(|b| format!("{b:02x}")).collect(),
         extent: (start, end),
         symbols,
+        points,
+        text: (text.address(), text.data().unwrap().to_vec()),
     }
 }
 
 impl Build {
     pub fn symbol(&self, name: &str) -> &Symbol {
         self.symbols.get(name).unwrap_or_else(|| panic!("no symbol {name}"))
+    }
+
+    /// Bytes of a function and of the padding behind it; of a variable its size.
+    pub fn room(&self, name: &str) -> u64 {
+        let symbol = self.symbol(name);
+        if !symbol.is_function {
+            return symbol.size;
+        }
+        let next = self.symbols.values().filter(|s| s.is_function && s.address > symbol.address);
+        let next = next.map(|s| s.address - symbol.address).min().unwrap_or(symbol.size);
+        symbol.size.next_multiple_of(16).min(next)
+    }
+
+    /// Code, wherever it ends.
+    pub fn code(&self, at: u64, len: usize) -> &[u8] {
+        let start = usize::try_from(at - self.text.0).unwrap();
+        &self.text.1[start..start + len]
     }
 
     fn info(&self) -> BuildInfo {
@@ -136,10 +167,15 @@ pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bu
     for name in &carried {
         let symbol = new.symbol(name);
         let protection = if symbol.is_function { Protection::Text } else { Protection::Data };
+        let mut bytes = symbol.bytes.clone();
+        if symbol.is_function {
+            // The padding behind it, where the next update may have to write.
+            bytes = new.code(symbol.address, usize::try_from(new.room(name)).unwrap()).to_vec();
+        }
         plan.segments.push(Segment {
             start: NewAddr(symbol.address),
-            bytes: symbol.bytes.clone(),
-            zeroes: symbol.size - symbol.bytes.len() as u64,
+            zeroes: symbol.size.saturating_sub(bytes.len() as u64),
+            bytes,
             protection,
         });
         plan.fixups.extend(fixups(old, new, symbol, &carried));
@@ -176,6 +212,7 @@ pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bu
             file: "program.c".into(),
             line,
             why: vec!["the test says so".into()],
+            coverage: Coverage::default(),
         });
     }
     plan.identities.sort_by_key(|i| i.new);
@@ -190,6 +227,7 @@ pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bu
             added: Vec::new(),
             line_only: Vec::new(),
             data: Vec::new(),
+            blind_points: Vec::new(),
             warnings: Vec::new(),
         },
         plan,
@@ -246,7 +284,8 @@ fn map(old: &Build, new: &Build, carried: &[&str]) -> Vec<MapRun> {
         };
         let free = runs.last().is_none_or(|r| r.start.0 + r.len <= symbol.address);
         if free {
-            runs.push(MapRun { start: NewAddr(symbol.address), len: symbol.size, to });
+            let len = if to == MapTarget::Shadow { new.room(name) } else { symbol.size };
+            runs.push(MapRun { start: NewAddr(symbol.address), len, to });
         }
     }
     runs
@@ -357,6 +396,33 @@ impl Program {
             std::thread::sleep(Duration::from_millis(1));
         }
         panic!("it does not die");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid.to_string();
+        let done = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(done.unwrap().success());
+    }
+
+    /// Waits until its main thread is in the system call with this number, with its first argument
+    /// not standard input.
+    pub fn wait_for_call(&self, number: u64) {
+        for _ in 0..2000 {
+            let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid)).unwrap();
+            let mut fields = call.split(' ');
+            let same = fields.next() == Some(&number.to_string());
+            if same && fields.next().is_some_and(|first| first != "0x0") {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it does not come to call {number}");
+    }
+
+    /// Writes into the pipe that its signal handler waits for.
+    pub fn open_gate(&self) {
+        let write_end = format!("/proc/{}/fd/4", self.pid);
+        std::fs::OpenOptions::new().write(true).open(write_end).unwrap().write_all(b"x").unwrap();
     }
 
     /// Waits until its main thread sleeps in the kernel, as it does between questions.

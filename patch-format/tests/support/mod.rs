@@ -3,21 +3,25 @@
 //! An arbitrary bundle is built from a list of numbers that proptest chooses (and shrinks): each
 //! number is one decision, and every decision leads to a valid bundle.
 
+mod frames;
+
+use dsu_patch_format::frames::{Binary, Location, Move, Proof, Value};
 use dsu_patch_format::manifest::{
-    AddedFunction, BuildInfo, DataAction, DataChange, ImageKind, ReplacedFunction,
+    AddedFunction, BlindPoint, BuildInfo, Coverage, DataAction, DataChange, ImageKind,
+    ReplacedFunction,
 };
 use dsu_patch_format::plan::{
     BlindRange, DataPointer, DataWrite, Fixup, FixupKind, Identity, Import, LineRow, MapRun,
-    MapTarget, Protection, Redirect, RedirectForm, Segment, Target,
+    MapTarget, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, Target,
 };
-use dsu_patch_format::{Bundle, Manifest, NewAddr, OldAddr, Plan};
+use dsu_patch_format::{Bundle, Manifest, NewAddr, OldAddr, Plan, Translation};
 use proptest::prelude::*;
 
 const PAGE: u64 = 4096;
 
 /// Any valid bundle.
 pub fn bundles() -> impl Strategy<Value = Bundle> {
-    proptest::collection::vec(any::<u32>(), 0..400)
+    proptest::collection::vec(any::<u32>(), 0..1500)
         .prop_map(|numbers| Choices::new(numbers).bundle())
 }
 
@@ -52,6 +56,10 @@ impl Choices {
         (0..len).map(|i| first.wrapping_mul(31).wrapping_add(i.to_le_bytes()[0])).collect()
     }
 
+    fn small(&mut self) -> u32 {
+        u32::try_from(self.below(100)).unwrap()
+    }
+
     fn text(&mut self) -> String {
         const TEXTS: [&str; 6] = ["", "f", "naïve::größe<T>", "a b", "x.isra.0", "\"quoted\"\n"];
         TEXTS[self.count(TEXTS.len())].to_owned()
@@ -60,7 +68,8 @@ impl Choices {
     fn bundle(mut self) -> Bundle {
         let manifest = self.manifest();
         let plan = self.plan(&manifest);
-        Bundle { manifest, plan, frames: Vec::new() }
+        let frames = plan.sites.iter().map(|_| self.frame(&plan)).collect();
+        Bundle { manifest, plan, frames }
     }
 
     fn manifest(&mut self) -> Manifest {
@@ -80,6 +89,7 @@ impl Choices {
             file: c.text(),
             line: u32::try_from(c.below(9999)).unwrap(),
             why: texts(c),
+            coverage: Coverage { sites: c.small(), of: c.small() },
         };
         let actions = [
             DataAction::Added,
@@ -88,12 +98,14 @@ impl Choices {
             DataAction::Moved,
             DataAction::Removed,
         ];
+        let functions: Vec<_> = (0..self.count(4)).map(|_| replaced(self)).collect();
         Manifest {
             tool: self.text(),
             options: texts(self),
             old: build(self, "aa"),
             new: build(self, "bb"),
-            replaced: (0..self.count(4)).map(|_| replaced(self)).collect(),
+            blind_points: self.blind_points(functions.len()),
+            replaced: functions,
             added: (0..self.count(3))
                 .map(|_| AddedFunction {
                     name: self.text(),
@@ -115,6 +127,26 @@ impl Choices {
         }
     }
 
+    fn blind_points(&mut self, replaced: usize) -> Vec<BlindPoint> {
+        let mut at = 0;
+        let point = |_| {
+            at += self.below(100);
+            BlindPoint {
+                function: u32::try_from(self.count(replaced)).unwrap(),
+                at: OldAddr(at),
+                kind: self.site_kind(),
+                line: self.small(),
+                why: self.text(),
+            }
+        };
+        (0..if replaced == 0 { 0 } else { 2 }).map(point).collect()
+    }
+
+    fn site_kind(&mut self) -> SiteKind {
+        let kinds = [SiteKind::Return, SiteKind::Loop, SiteKind::LandingPad, SiteKind::Point];
+        kinds[self.count(kinds.len())]
+    }
+
     fn plan(&mut self, manifest: &Manifest) -> Plan {
         let old_start = self.below(1 << 32);
         let mut plan = Plan {
@@ -127,14 +159,10 @@ impl Choices {
         plan.imports = (0..self.count(3)).map(|_| self.import()).collect();
         self.segments(&mut plan);
         self.fixups(&mut plan);
-        for _ in 0..self.count(4) {
-            let redirect = self.redirect(&plan);
-            plan.redirects.extend(redirect);
-        }
-        self.writes(&mut plan);
-        self.blind(&mut plan, manifest.replaced.len());
+        let behind = self.functions(&mut plan, manifest.replaced.len());
+        self.writes(&mut plan, behind);
         self.lines(&mut plan);
-        self.map(&mut plan);
+        self.map(&mut plan, behind);
         plan
     }
 
@@ -209,29 +237,87 @@ impl Choices {
         }
     }
 
-    fn redirect(&mut self, plan: &Plan) -> Option<Redirect> {
-        let text = |s: &&Segment| s.protection == Protection::Text && !s.bytes.is_empty();
-        let segment = plan.segments.iter().find(text)?;
-        let entry = self.old(plan, 200);
-        let at = entry.offset(4 * self.below(2));
-        let form = if self.yes() {
-            RedirectForm::Short { cave: at.offset(2 + self.below(120)) }
-        } else {
-            RedirectForm::Near
-        };
-        let len = self.count(65);
-        Some(Redirect {
-            entry,
-            at,
-            form,
-            to: segment.start.offset(self.below(segment.bytes.len() as u64)),
-            expect: self.bytes(len),
-            mask: self.bytes(len),
-        })
+    /// Replaced functions with what is written into them, one behind the other; gives where the last
+    /// one ends.
+    fn functions(&mut self, plan: &mut Plan, replaced: usize) -> OldAddr {
+        let mut next = plan.old_start;
+        for _ in 0..self.count(4).min(replaced * 4) {
+            let start = next.offset(self.below(500));
+            let end = start.offset(20 + self.below(300));
+            if end.offset(64) > plan.old_end {
+                break;
+            }
+            let function = u32::try_from(self.count(replaced)).unwrap();
+            plan.blind.push(BlindRange { start, end, free: Vec::new(), function });
+            let room = self.redirect(plan, start);
+            self.sites(plan, room);
+            if self.yes() {
+                let site = plan.sites.last().filter(|s| s.at > start).map(|s| s.at);
+                plan.dead_returns.push(site.unwrap_or(start).offset(1));
+            }
+            next = end.offset(4);
+        }
+        next
     }
 
-    fn writes(&mut self, plan: &mut Plan) {
-        let mut next = plan.old_start;
+    /// Perhaps a redirect at the entry of the last blind range; gives where it ends.
+    fn redirect(&mut self, plan: &mut Plan, entry: OldAddr) -> OldAddr {
+        let text = |s: &&Segment| s.protection == Protection::Text && !s.bytes.is_empty();
+        let Some(segment) = plan.segments.iter().find(text).filter(|_| self.yes()) else {
+            return entry;
+        };
+        let at = entry.offset(4 * self.below(2));
+        let (form, end) = self.jump(at, 12);
+        let to = segment.start.offset(self.below(segment.bytes.len() as u64));
+        let len = self.count(65);
+        let (expect, mask) = (self.bytes(len), self.bytes(len));
+        plan.redirects.push(Redirect { entry, at, form, to, expect, mask });
+        plan.blind.last_mut().unwrap().free = vec![entry, at];
+        end
+    }
+
+    /// A jump at `at`, with its cave at most `room` bytes behind it; gives what is behind both.
+    fn jump(&mut self, at: OldAddr, room: u64) -> (RedirectForm, OldAddr) {
+        if self.yes() {
+            return (RedirectForm::Near, at.offset(5));
+        }
+        let cave = at.offset(2 + self.below(room - 6));
+        (RedirectForm::Short { cave }, cave.offset(5))
+    }
+
+    /// Sites in the last blind range, from `next` on.
+    fn sites(&mut self, plan: &mut Plan, mut next: OldAddr) {
+        let BlindRange { end, function, .. } = *plan.blind.last().unwrap();
+        let text = |s: &Segment| s.protection == Protection::Text && s.bytes.len() > 10;
+        let Some(index) = plan.segments.iter().position(text) else { return };
+        for _ in 0..self.count(5) {
+            let at = next.offset(self.below(30));
+            if at >= end {
+                return;
+            }
+            let (form, behind) = self.jump(at, 60);
+            // The next function may begin there.
+            if behind > end.offset(4) {
+                return;
+            }
+            let segment = &plan.segments[index];
+            let segment_end = segment.start.offset(segment.bytes.len() as u64);
+            let known = plan.sites.last().map(|s| (s.stub, s.stub_len, s.to));
+            let stub = known.map_or(segment.start, |(stub, len, _)| stub.offset(u64::from(len)));
+            let len = 1 + self.small() % 9;
+            let (stub, stub_len, to) = match known {
+                Some(same) if stub.offset(u64::from(len)) > segment_end || self.yes() => same,
+                _ => (stub, len, stub),
+            };
+            let bytes = usize::try_from(form.jump_len()).unwrap();
+            let (expect, mask) = (self.bytes(bytes), self.bytes(bytes));
+            let kind = self.site_kind();
+            plan.sites.push(Site { at, kind, form, stub, stub_len, to, function, expect, mask });
+            next = behind;
+        }
+    }
+
+    fn writes(&mut self, plan: &mut Plan, mut next: OldAddr) {
         for _ in 0..self.count(4) {
             let at = next.offset(self.below(500));
             let len = 1 + self.count(100);
@@ -250,21 +336,6 @@ impl Choices {
         }
     }
 
-    fn blind(&mut self, plan: &mut Plan, replaced: usize) {
-        let mut next = plan.old_start;
-        for _ in 0..self.count(4).min(replaced * 4) {
-            let start = next.offset(self.below(500));
-            let len = 1 + self.below(300);
-            if start.offset(len) > plan.old_end {
-                return;
-            }
-            let free = (0..self.count(3)).map(|_| start.offset(self.below(len))).collect();
-            let function = u32::try_from(self.count(replaced)).unwrap();
-            plan.blind.push(BlindRange { start, end: start.offset(len), free, function });
-            next = start.offset(len);
-        }
-    }
-
     fn lines(&mut self, plan: &mut Plan) {
         let mut start = plan.old_start;
         for _ in 0..if plan.files.is_empty() { 0 } else { self.count(6) } {
@@ -275,14 +346,18 @@ impl Choices {
         }
     }
 
-    fn map(&mut self, plan: &mut Plan) {
+    /// Kept is only what lies behind the replaced functions.
+    fn map(&mut self, plan: &mut Plan, behind: OldAddr) {
         let mut next = self.below(1 << 32);
         for _ in 0..self.count(5) {
             let start = NewAddr(next + self.below(100));
             let len = 1 + self.below(1000);
             let to = match self.yes() {
-                true => MapTarget::Old(self.old(plan, len)),
-                false => MapTarget::Shadow,
+                true if behind.offset(len) <= plan.old_end => {
+                    let room = plan.old_end.since(behind) - len + 1;
+                    MapTarget::Old(behind.offset(self.below(room)))
+                }
+                _ => MapTarget::Shadow,
             };
             plan.map.push(MapRun { start, len, to });
             next = start.0 + len;
@@ -317,6 +392,7 @@ pub fn example() -> Bundle {
                 file: "price.c".to_owned(),
                 line: 12,
                 why: vec!["price.c:14: `add eax,1` -> `add eax,2`".to_owned()],
+                coverage: Coverage { sites: 2, of: 3 },
             },
             ReplacedFunction {
                 name: "discount".to_owned(),
@@ -327,6 +403,7 @@ pub fn example() -> Bundle {
                 file: String::new(),
                 line: 0,
                 why: vec!["NEW has no such function".to_owned()],
+                coverage: Coverage::default(),
             },
         ],
         added: vec![AddedFunction { name: "rebate".to_owned(), new: NewAddr(0x1180), size: 16 }],
@@ -338,9 +415,16 @@ pub fn example() -> Bundle {
             action: DataAction::UpdatedInPlace,
             why: "a constant table whose content changed".to_owned(),
         }],
+        blind_points: vec![BlindPoint {
+            function: 0,
+            at: OldAddr(0x1134),
+            kind: SiteKind::Return,
+            line: 15,
+            why: "variable `rebate` (line 13) has no value in OLD".to_owned(),
+        }],
         warnings: vec!["main stays".to_owned()],
     };
-    Bundle { manifest, plan: example_plan(), frames: Vec::new() }
+    Bundle { manifest, plan: example_plan(), frames: example_frames() }
 }
 
 fn example_plan() -> Plan {
@@ -387,7 +471,7 @@ fn example_plan() -> Plan {
                 entry: OldAddr(0x1150),
                 at: OldAddr(0x1150),
                 form: RedirectForm::Short { cave: OldAddr(0x1158) },
-                to: NewAddr(0x1180),
+                to: NewAddr(0x1160),
                 expect: vec![0x89, 0xf8, 0xc3],
                 mask: vec![0xff; 3],
             },
@@ -415,6 +499,31 @@ fn example_plan() -> Plan {
                 function: 1,
             },
         ],
+        sites: vec![
+            Site {
+                at: OldAddr(0x112b),
+                kind: SiteKind::Return,
+                form: RedirectForm::Near,
+                stub: NewAddr(0x1170),
+                stub_len: 12,
+                to: NewAddr(0x114f),
+                function: 0,
+                expect: vec![0x89, 0xc3, 0xe8, 0, 0],
+                mask: vec![0xff, 0xff, 0xff, 0, 0],
+            },
+            Site {
+                at: OldAddr(0x1146),
+                kind: SiteKind::Loop,
+                form: RedirectForm::Short { cave: OldAddr(0x1130) },
+                stub: NewAddr(0x117c),
+                stub_len: 9,
+                to: NewAddr(0x115f),
+                function: 0,
+                expect: vec![0xeb, 0xf0],
+                mask: vec![0xff, 0xff],
+            },
+        ],
+        dead_returns: vec![OldAddr(0x1148)],
         lines: vec![LineRow { start: OldAddr(0x1120), file: 0, line: 12 }],
         files: vec!["price.c".to_owned()],
         map: vec![
@@ -423,6 +532,45 @@ fn example_plan() -> Plan {
         ],
         identities: vec![Identity { new: NewAddr(0x1140), old: OldAddr(0x1120) }],
     }
+}
+
+/// Each kind of place, value and proof once.
+fn example_frames() -> Vec<Translation> {
+    let general = |number, bytes| Location::General { number, bytes };
+    let vector = |number, bytes| Location::Vector { number, bytes };
+    let slot = |cfa, bytes| Location::Slot { cfa, bytes };
+    let one = |to, from, proof| Move { to, from, proof };
+    let address = Value::Address { target: Target::Old(OldAddr(0x4010)), addend: 8 };
+    let both = |op, bytes, left, right| Value::Binary {
+        op,
+        bytes,
+        left: Box::new(left),
+        right: Box::new(right),
+    };
+    let shifted = both(Binary::Shl, 8, Value::At(general(3, 8)), Value::Constant(3));
+    let narrow = Value::ZeroExtend { from: 1, value: Box::new(Value::At(general(2, 1))) };
+    let sum = both(Binary::Add, 4, narrow, Value::Constant(1));
+    let wide = Value::SignExtend { from: 4, to: 8, value: Box::new(sum) };
+    let first = Translation {
+        old_depth: 40,
+        new_depth: 56,
+        flags: true,
+        moves: vec![
+            one(general(0, 4), Value::At(general(0, 4)), Proof::Result),
+            one(general(3, 8), Value::At(general(3, 8)), Proof::Equal),
+            one(general(5, 8), Value::At(slot(-16, 8)), Proof::CalleeSaved),
+            one(general(6, 8), address, Proof::Remade),
+            one(general(12, 8), shifted, Proof::Remade),
+            one(general(13, 8), wide, Proof::Remade),
+            one(vector(1, 16), Value::At(vector(0, 16)), Proof::EqualVariable("rate".into())),
+            one(slot(-56, 4), Value::At(slot(-40, 4)), Proof::Variable("count".into())),
+            one(slot(-48, 8), Value::Frame(-40), Proof::Remade),
+            one(slot(-24, 8), Value::Canary, Proof::Remade),
+            one(slot(8, 4), Value::Constant(0), Proof::NewLocal("rebate".into())),
+        ],
+        objects: vec![(-40, -32)],
+    };
+    vec![first, Translation { old_depth: 8, new_depth: 8, ..Translation::default() }]
 }
 
 fn fixup(at: u64, kind: FixupKind, addend: i64, target: Target) -> Fixup {

@@ -29,9 +29,6 @@ struct Arguments {
     /// Mutations for the comparison suite, over all programs together; 0 leaves that suite out.
     #[arg(long, default_value_t = 100, value_name = "N")]
     mutations: usize,
-    /// Also libcrypto and libssl (minutes of building).
-    #[arg(long)]
-    openssl: bool,
     /// Only fetch and build.
     #[arg(long)]
     build_only: bool,
@@ -115,7 +112,7 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static dyn Program>> {
         ensure!(known.contains(&key.as_str()), "no program {key}; there are {}", known.join(", "));
     }
     let wanted = |key: &str| match arguments.only.as_slice() {
-        [] => key != "openssl3" || arguments.openssl,
+        [] => true,
         only => only.iter().any(|k| k == key),
     };
     Ok(all.into_iter().filter(|p| wanted(p.recipe().key)).collect())

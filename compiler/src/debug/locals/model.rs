@@ -32,7 +32,7 @@ impl Register {
 }
 
 /// Where a variable is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// Its bytes are the low ones of a register (or the register's value is its value).
     Register(Register),
@@ -57,7 +57,7 @@ pub enum Place {
 }
 
 /// A piece of a variable.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Piece {
     /// How many bytes of the variable.
     pub bytes: u64,
@@ -110,8 +110,7 @@ pub struct Local {
     pub decl_file: Option<FileId>,
     /// The line of its declaration, 0 where unknown.
     pub decl_line: u32,
-    /// Where it is, by ranges of code, ascending. No two overlap, but for a default location (DWARF
-    /// 5, section 2.6.2), which comes last.
+    /// Where it is, by ranges of code, ascending; no two overlap.
     pub places: Vec<(Range<u64>, Place)>,
     /// It has one place for as long as it lives, and the compiler gave no ranges. That says nothing
     /// of the code which puts it there: the prologue's, for a parameter.
@@ -154,7 +153,13 @@ impl Local {
 
     /// The entry of [`Local::places`] that holds at `pc`.
     pub fn entry_at(&self, pc: u64) -> Option<&(Range<u64>, Place)> {
-        self.places.iter().find(|(range, _)| range.contains(&pc))
+        self.places.get(self.entry_index(pc)?)
+    }
+
+    /// The index of that entry.
+    pub fn entry_index(&self, pc: u64) -> Option<usize> {
+        let after = self.places.partition_point(|(range, _)| range.start <= pc);
+        after.checked_sub(1).filter(|index| self.places[*index].0.contains(&pc))
     }
 
     /// Its extent in the frame, if there is one place in memory of the frame where it is whenever

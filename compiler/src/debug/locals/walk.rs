@@ -340,9 +340,7 @@ impl<'a> Walk<'_, 'a> {
                 places.of(&range, found.data, &mut bounded);
             }
         }
-        bounded.sort_by_key(|(range, _)| (range.start, range.end));
-        bounded.append(&mut default);
-        local.places = bounded;
+        local.places = disjoint(bounded, default);
     }
 
     fn places(&self) -> Places<'_, 'a> {
@@ -373,6 +371,41 @@ impl<'a> Walk<'_, 'a> {
         }
         self.out
     }
+}
+
+/// Entries in order, without overlaps: of two that hold somewhere each is right there (DWARF 5,
+/// section 2.6.2), and the first is kept; defaults hold where no other does.
+fn disjoint(
+    mut entries: Vec<(Range<u64>, Place)>,
+    mut defaults: Vec<(Range<u64>, Place)>,
+) -> Vec<(Range<u64>, Place)> {
+    let start = |(range, _): &(Range<u64>, Place)| (range.start, range.end);
+    entries.sort_by_key(start);
+    defaults.sort_by_key(start);
+    let mut out: Vec<(Range<u64>, Place)> = Vec::with_capacity(entries.len());
+    for (range, place) in entries {
+        let after = out.last().map_or(0, |(last, _)| last.end);
+        let range = range.start.max(after)..range.end;
+        if !range.is_empty() {
+            out.push((range, place));
+        }
+    }
+    let bounded: Vec<Range<u64>> = out.iter().map(|(range, _)| range.clone()).collect();
+    for (range, place) in defaults {
+        let mut start = range.start;
+        let first = bounded.partition_point(|other| other.end <= range.start);
+        for other in bounded[first..].iter().take_while(|other| other.start < range.end) {
+            if start < other.start {
+                out.push((start..other.start, place.clone()));
+            }
+            start = start.max(other.end);
+        }
+        if start < range.end {
+            out.push((start..range.end, place));
+        }
+    }
+    out.sort_by_key(start);
+    out
 }
 
 fn link_name(entry: &Entry<'_>) -> String {

@@ -3,7 +3,7 @@
 use object::{Object, ObjectSection};
 
 use super::*;
-use crate::debug::changed_types;
+use crate::debug::{FrameView, SectionStore, changed_types};
 
 const SOURCE: &str = r#"
     struct node { struct node *next; union { int a; float f; }; enum { X, Y = 7 } e; char n[3][4]; };
@@ -42,7 +42,8 @@ fn sections(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
         .collect()
 }
 
-fn use_all(info: &DebugInfo) {
+fn use_all(info: &DebugInfo, bytes: &[u8]) {
+    use_locals(info, bytes);
     for (id, ty) in info.types.iter() {
         info.types.size(id);
         info.types.is_const(id);
@@ -62,6 +63,21 @@ fn use_all(info: &DebugInfo) {
     }
 }
 
+/// Local variables are read later, from the same bytes; what is said of them ends, too.
+fn use_locals(info: &DebugInfo, bytes: &[u8]) {
+    let file = object::File::parse(bytes).unwrap();
+    let Ok(store) = SectionStore::load(&file) else { return };
+    for (index, function) in info.functions.iter().enumerate() {
+        let Ok(locals) = info.locals(index, &store, bytes, &FrameView::default()) else { continue };
+        assert!(locals.variables.len() < 1 << 12);
+        for range in &function.ranges {
+            locals.at(range.start).for_each(drop);
+            locals.inlined_at(range.start);
+        }
+        locals.object_at(-16, None);
+    }
+}
+
 fn damage(options: &[&str], rounds: usize) {
     let whole = compile("gcc", options, &[SOURCE]).bytes();
     let sections = sections(&whole);
@@ -77,7 +93,7 @@ fn damage(options: &[&str], rounds: usize) {
             bytes[at] = if byte < 64 { 0xff } else { byte };
         }
         if let Ok(info) = read(&bytes, None) {
-            use_all(&info);
+            use_all(&info, &bytes);
             changed_types(&good, &info);
             changed_types(&info, &good);
             read_well += 1;
@@ -107,7 +123,7 @@ fn noise_in_place_of_each_section() {
                 *byte = fill.unwrap_or_else(|| u8::try_from(numbers.next(256)).unwrap());
             }
             if let Ok(info) = read(&bytes, None) {
-                use_all(&info);
+                use_all(&info, &bytes);
             }
         }
     }

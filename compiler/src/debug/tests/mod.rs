@@ -2,6 +2,7 @@
 
 mod damage;
 mod layouts;
+mod locals;
 mod reading;
 
 use std::path::{Path, PathBuf};
@@ -10,9 +11,9 @@ use std::process::Command;
 use super::{DebugError, DebugInfo, Function, Variable};
 
 /// A program compiled in a directory of its own.
-pub(super) struct Built {
-    pub(super) directory: tempfile::TempDir,
-    pub(super) path: PathBuf,
+pub(crate) struct Built {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) path: PathBuf,
 }
 
 impl Built {
@@ -25,7 +26,7 @@ impl Built {
     }
 
     /// Runs a tool of binutils on the program, into another file.
-    pub(super) fn objcopy(&self, options: &[&str]) -> Vec<u8> {
+    pub(crate) fn objcopy(&self, options: &[&str]) -> Vec<u8> {
         let to = self.directory.path().join("copied");
         run(Command::new("objcopy").args(options).arg(&self.path).arg(&to));
         std::fs::read(to).unwrap()
@@ -33,7 +34,7 @@ impl Built {
 }
 
 /// Compiles sources, named `a.c`, `b.c` and so on, or `.cc` by a C++ compiler.
-pub(super) fn compile(compiler: &str, options: &[&str], sources: &[&str]) -> Built {
+pub(crate) fn compile(compiler: &str, options: &[&str], sources: &[&str]) -> Built {
     let directory = tempfile::tempdir().unwrap();
     let suffix = if compiler.contains("++") { "cc" } else { "c" };
     let mut names = Vec::new();
@@ -72,7 +73,7 @@ pub(super) fn variable<'i>(info: &'i DebugInfo, name: &str) -> &'i Variable {
 }
 
 /// A clang, if this machine has one: it is no part of what the project needs to be built.
-pub(super) fn clang() -> Option<&'static str> {
+pub(crate) fn clang() -> Option<&'static str> {
     let is_there = |name: &&str| {
         let found = Command::new(name).arg("--version").output();
         found.is_ok_and(|output| output.status.success())

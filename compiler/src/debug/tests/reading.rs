@@ -67,9 +67,15 @@ fn registers(integer: u8, sse: u8, result: (u8, u8, u8)) -> Parameters {
     Parameters {
         integer,
         sse,
-        on_stack: false,
+        stack: 0,
+        vector_bytes: if sse > 0 { 8 } else { 0 },
         variadic: false,
-        result: Returned { integer: result_integer, sse: result_sse, x87 },
+        result: Returned {
+            integer: result_integer,
+            sse: result_sse,
+            x87,
+            vector_bytes: if result_sse > 0 { 8 } else { 0 },
+        },
     }
 }
 
@@ -122,10 +128,10 @@ fn check_bits(info: &DebugInfo) {
 /// What holds where nothing was inlined, cloned or left out.
 fn check_signatures(info: &DebugInfo) {
     let of = |name: &str| function(info, name).parameters.unwrap();
-    assert_eq!(of("ld"), Parameters { on_stack: true, ..registers(1, 0, (0, 0, 1)) });
-    assert_eq!(of("sm"), Parameters { on_stack: true, ..registers(4, 2, (1, 1, 0)) });
+    assert_eq!(of("ld"), Parameters { stack: 16, ..registers(1, 0, (0, 0, 1)) });
+    assert_eq!(of("sm"), Parameters { stack: 16, ..registers(4, 2, (1, 1, 0)) });
     assert_eq!(of("bg"), Parameters { variadic: true, ..registers(2, 2, (1, 0, 0)) });
-    assert_eq!(of("cd"), Parameters { on_stack: true, ..registers(0, 3, (0, 2, 0)) });
+    assert_eq!(of("cd"), Parameters { stack: 16, ..registers(0, 3, (0, 2, 0)) });
 }
 
 #[test]

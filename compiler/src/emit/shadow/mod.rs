@@ -294,8 +294,18 @@ impl<'a> Shadow<'a> {
                 self.unknown(ctx.function.name(), address);
             }
             Thing::Constant(address) => {
-                self.constant(address, r, Some(ctx.body));
+                if r.access > 0 {
+                    self.queue.push(Item::Constant(address, address + r.access));
+                } else {
+                    self.carry_constant(ctx.function.name(), address, Some(ctx.body));
+                }
                 self.carried(r);
+            }
+            // An end to compare with: what is there does not matter.
+            Thing::Mark(name) if r.taken && is_only_compared(ctx.body, step) => {
+                if let Some(target) = self.mark(ctx.function.name(), &name, r.target) {
+                    self.fix_value(r, target);
+                }
             }
             Thing::Outside(_) | Thing::Mark(_) | Thing::Unknown => {
                 if let Some(target) = self.value(ctx.function.name(), r.target) {
@@ -461,11 +471,6 @@ impl<'a> Shadow<'a> {
                 self.carried(r);
             }
         }
-    }
-
-    fn constant(&mut self, address: u64, r: &Reference, body: Option<&Body>) {
-        let end = if r.access > 0 { address + r.access } else { self.constant_end(address, body) };
-        self.queue.push(Item::Constant(address, end));
     }
 
     /// Where a constant ends that is to be carried: too long does no harm, too short does.

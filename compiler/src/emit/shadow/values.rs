@@ -4,9 +4,12 @@
 //! OLD's; everything else is queued to be carried and is where the shadow image has it.
 
 use super::{Item, Shadow};
-use crate::change::describe;
+use crate::change::{describe, is_bound_code, same_label};
+use crate::code::Body;
 use crate::emit::Inputs;
-use crate::image::{DynamicRelocation, FunctionId, Meaning, ObjectId, SymbolName, Thing};
+use crate::image::{
+    DynamicRelocation, FunctionId, Meaning, ObjectId, SectionKind, SymbolName, Thing,
+};
 use crate::matching::names::readable;
 use dsu_patch_format::plan::{Import, Target};
 use dsu_patch_format::{NewAddr, OldAddr};
@@ -40,8 +43,7 @@ impl Shadow<'_> {
             }),
             Thing::Object { object, .. } => Some(self.object_value(address, object)),
             Thing::Constant(at) => {
-                let end = self.constant_end(at, None);
-                self.queue.push(Item::Constant(at, end));
+                self.carry_constant(user, at, None);
                 Some(Target::New(NewAddr(address)))
             }
             Thing::Slot(slot) => match self.slots.find(pair, &slot) {
@@ -52,15 +54,10 @@ impl Shadow<'_> {
                 }
             },
             Thing::Mark(name) => {
-                let old = pair.old.objects.iter().find(|o| o.names.contains(&name));
-                let section = pair.old.sections.iter().find(|s| s.name == name);
-                match old.map(|o| o.address).or(section.map(|s| s.address)) {
-                    Some(old) => Some(Target::Old(OldAddr(old))),
-                    None => {
-                        self.unknown(user, address);
-                        None
-                    }
+                if !same_label(pair, &name) {
+                    self.changed_label(user, &name);
                 }
+                self.mark(user, &name, address)
             }
             Thing::Outside(number) => {
                 // As far from OLD's headers as from NEW's; plain numbers need no fix-up at all.
@@ -78,12 +75,63 @@ impl Shadow<'_> {
         }
     }
 
+    /// Where OLD has a mark of the linker, or a label without a size.
+    pub(super) fn mark(&mut self, user: &str, name: &str, address: u64) -> Option<Target> {
+        let old = self.inputs.pair.old;
+        let object = old.objects.iter().find(|o| o.names.iter().any(|n| n == name));
+        let section = old.sections.iter().find(|s| s.name == name);
+        let found = object.map(|o| o.address).or(section.map(|s| s.address));
+        if found.is_none() {
+            self.unknown(user, address);
+        }
+        found.map(|old| Target::Old(OldAddr(old)))
+    }
+
+    fn changed_label(&mut self, user: &str, name: &str) {
+        let text = format!(
+            "{} refers to {name}, a label without a size among constants, and what is there changed \
+             (or there are several of that name)",
+            readable(user)
+        );
+        let way = format!(
+            "say what it is in its source: `.type {name}, @object` and `.size {name}, . - {name}`"
+        );
+        self.refuse("unsized", name, text, &way);
+    }
+
     pub(super) fn unknown(&mut self, user: &str, address: u64) {
-        let text =
-            format!("{} refers to {address:#x} in NEW, which no symbol names", readable(user));
+        let text = format!(
+            "{} refers to {address:#x} in NEW{}, which no symbol names",
+            readable(user),
+            self.behind(address)
+        );
         let way = "build with symbols of statics (no strip -x, no --discard-all), or link with \
                    --emit-relocs";
         self.refuse("unnamed", user, text, way);
+    }
+
+    /// The function that an address in code is behind, in words.
+    fn behind(&self, address: u64) -> String {
+        let image = self.new_image();
+        let text = image.section_at(address).is_some_and(|s| s.kind == SectionKind::Text);
+        let after = image.functions.partition_point(|f| f.address <= address);
+        let before = after.checked_sub(1).filter(|_| text).map(|i| image.functions[i].name());
+        before.map_or_else(String::new, |name| format!(" (behind {})", readable(name)))
+    }
+
+    /// Carries an anonymous constant whose address is taken. Between functions that is the whole gap:
+    /// the address may be in the midst of a table.
+    pub(super) fn carry_constant(&mut self, user: &str, address: u64, body: Option<&Body>) {
+        let image = self.new_image();
+        let text = image.section_at(address).is_some_and(|s| s.kind == SectionKind::Text);
+        let Some(gap) = image.constant_zone(address).filter(|_| text) else {
+            let end = self.constant_end(address, body);
+            return self.queue.push(Item::Constant(address, end));
+        };
+        if is_bound_code(image, address) {
+            return self.unknown(user, address);
+        }
+        self.queue.push(Item::Constant(gap.start, gap.end));
     }
 
     pub(super) fn object_value(&mut self, address: u64, object: ObjectId) -> Target {

@@ -10,9 +10,10 @@ use super::common::{common, rising};
 use super::tokens::{Key, Token, number};
 use crate::change::Pair;
 use crate::code::Body;
-use crate::debug::{FileId, LineRow, LineTable};
+use crate::debug::{FileId, Inlined, LineTable};
 use crate::image::{FunctionId, Image};
-use std::collections::{BTreeMap, HashMap};
+use crate::matching::names;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Source position of an instruction, in one side's own terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,16 +24,57 @@ pub(super) struct Spot {
     pub line: u32,
     /// The column; 0 when unknown.
     pub column: u32,
+    /// The inlined body that it is in, of [`Spots::bodies`]; none where it is the function's own.
+    pub body: Option<usize>,
 }
 
 /// The positions of a body's instructions.
-pub(super) fn spots(image: &Image, body: &Body) -> Vec<Option<Spot>> {
-    body.steps.iter().map(|step| spot(image.debug.lines.row_at(step.address()))).collect()
+pub(super) struct Spots {
+    /// Of each step.
+    pub steps: Vec<Option<Spot>>,
+    /// The bodies inlined into the function.
+    pub bodies: Vec<Inlined>,
 }
 
-fn spot(row: Option<&LineRow>) -> Option<Spot> {
-    let row = row.filter(|row| row.line != 0 && row.file.0 != u32::MAX)?;
-    Some(Spot { file: row.file, line: row.line, column: row.column })
+/// Looks them up.
+pub(super) fn spots(image: &Image, function: FunctionId, body: &Body) -> Spots {
+    let locals = image.locals(image.function(function));
+    let bodies = locals.map(|locals| locals.inlined).unwrap_or_default();
+    let steps = body.steps.iter().map(|step| {
+        let row = image.debug.lines.row_at(step.address());
+        let row = row.filter(|row| row.line != 0 && row.file.0 != u32::MAX)?;
+        let body = innermost(&bodies, step.address());
+        Some(Spot { file: row.file, line: row.line, column: row.column, body })
+    });
+    Spots { steps: steps.collect(), bodies }
+}
+
+/// The innermost inlined body at an address.
+fn innermost(bodies: &[Inlined], address: u64) -> Option<usize> {
+    let holds = |body: &Inlined| body.ranges.iter().any(|range| range.contains(&address));
+    let holding = bodies.iter().enumerate().filter(|(_, body)| holds(body));
+    holding.max_by_key(|(_, body)| body.scope.len()).map(|(index, _)| index)
+}
+
+/// A source position in NEW's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// The file.
+    pub file: FileId,
+    /// The line.
+    pub line: u32,
+    /// The column; 0 when unknown.
+    pub column: u32,
+    /// The function's own body, or the calls that stand around it; `None` when their lines have no
+    /// counterpart.
+    pub body: Option<Key>,
+}
+
+impl Place {
+    /// The line alone.
+    pub(super) fn line(&self) -> (FileId, u32) {
+        (self.file, self.line)
+    }
 }
 
 /// OLD's lines in NEW.
@@ -51,47 +93,88 @@ struct FileMap {
 
 impl LineMap {
     /// Compares both bodies' instructions and the declarations of their files.
-    pub(super) fn new(
-        pair: Pair<'_>,
-        old: (&[Token], &[Option<Spot>]),
-        new: (&[Token], &[Option<Spot>]),
-    ) -> Self {
+    pub(super) fn new(pair: Pair<'_>, old: (&[Token], &Spots), new: (&[Token], &Spots)) -> Self {
         let mut files: HashMap<FileId, FileMap> = HashMap::new();
-        for spot in old.1.iter().flatten() {
-            if files.contains_key(&spot.file) {
-                continue;
-            }
-            if let Some(file) = same_file(&pair.old.debug.lines, &pair.new.debug.lines, spot.file) {
-                files.insert(spot.file, FileMap { file, pairs: Vec::new() });
+        let calls = old.1.bodies.iter().flat_map(|body| &body.scope);
+        let calls = calls.filter_map(|scope| scope.call.as_ref()?.file);
+        let all = old.1.steps.iter().flatten().map(|spot| spot.file).chain(calls);
+        for file in all.collect::<BTreeSet<FileId>>() {
+            let (from, to) = (&pair.old.debug.lines, &pair.new.debug.lines);
+            if let Some(other) = same_file(from, to, file) {
+                files.insert(file, FileMap { file: other, pairs: Vec::new() });
             }
         }
         declarations(pair, &mut files);
-        for ((file, line), counterpart) in shown(&files, old, new) {
-            if let Some(map) = files.get_mut(&file) {
+        for map in files.values_mut() {
+            map.chain();
+        }
+        let moved = moved(&files, &old.1.steps, &new.1.steps);
+        let votes = shown(&files, (old.0, &old.1.steps), (new.0, &new.1.steps));
+        for ((file, line), counterpart) in votes {
+            if let Some(map) = files.get_mut(&file)
+                && !moved.contains(&(file, map.stretch(line)))
+            {
                 map.pairs.push((line, counterpart));
             }
         }
         for map in files.values_mut() {
-            map.pairs.sort_unstable();
-            map.pairs.dedup();
-            // Of several counterparts of one line the chain keeps one: the last comes first.
-            let mut pairs = map.pairs.clone();
-            pairs.sort_by_key(|(line, other)| (*line, std::cmp::Reverse(*other)));
-            map.pairs = rising(&pairs, |pair| pair.1).into_iter().map(|i| pairs[i]).collect();
+            map.chain();
         }
         Self { files }
     }
 
-    /// A position of OLD in NEW.
-    pub(super) fn to_new(&self, spot: Spot) -> Option<Spot> {
-        let map = self.files.get(&spot.file)?;
-        Some(Spot { file: map.file, line: map.line(spot.line)?, column: spot.column })
+    /// A line of OLD in NEW.
+    fn line(&self, file: FileId, line: u32) -> Option<(FileId, u32)> {
+        let map = self.files.get(&file)?;
+        Some((map.file, map.line(line)?))
+    }
+}
+
+impl Spots {
+    /// The positions in NEW's terms: through the map for OLD, as they are for NEW.
+    pub(super) fn places(&self, map: Option<&LineMap>) -> Vec<Option<Place>> {
+        let line = |file, line| match map {
+            Some(map) => map.line(file, line),
+            None => Some((file, line)),
+        };
+        let bodies = self.bodies.iter().map(|body| {
+            let calls = body.scope.iter().map(|scope| {
+                let call = scope.call.as_ref();
+                let at = call.map(|call| line(call.file?, call.line));
+                let name = names::canonical(&scope.function);
+                // The function's own body has no call around it.
+                at.map_or(Some((name.clone(), None)), |at| Some((name.clone(), Some(at?))))
+            });
+            calls.collect::<Option<Vec<_>>>().map(|calls| number(&calls))
+        });
+        let bodies: Vec<Option<Key>> = bodies.collect();
+        let place = |spot: &Option<Spot>| {
+            let spot = (*spot)?;
+            let (file, line) = line(spot.file, spot.line)?;
+            let body = spot.body.map_or(Some(0), |body| bodies[body]);
+            Some(Place { file, line, column: spot.column, body })
+        };
+        self.steps.iter().map(place).collect()
     }
 }
 
 impl FileMap {
+    /// Keeps a longest chain of pairs.
+    fn chain(&mut self) {
+        // Of several counterparts of one line the chain keeps one: the last comes first.
+        self.pairs.sort_unstable_by_key(|(line, other)| (*line, std::cmp::Reverse(*other)));
+        self.pairs.dedup();
+        let kept = rising(&self.pairs, |pair| pair.1);
+        self.pairs = kept.into_iter().map(|i| self.pairs[i]).collect();
+    }
+
+    /// Between which pairs a line is.
+    fn stretch(&self, line: u32) -> usize {
+        self.pairs.partition_point(|(l, _)| *l <= line)
+    }
+
     fn line(&self, line: u32) -> Option<u32> {
-        let behind = self.pairs.partition_point(|(l, _)| *l <= line);
+        let behind = self.stretch(line);
         let shift = |&(l, other): &(u32, u32)| i64::from(other) - i64::from(l);
         let before = behind.checked_sub(1).map(|i| &self.pairs[i]);
         let after = self.pairs.get(behind);
@@ -130,28 +213,65 @@ fn declarations(pair: Pair<'_>, files: &mut HashMap<FileId, FileMap>) {
     }
 }
 
-/// Lines whose instructions are the same, in most cases, as those of one line of NEW.
+/// Stretches between two declarations that were moved as a whole: nearly all lines that have code
+/// on both sides have it at a column in common. Instructions could only mislead there.
+fn moved(
+    files: &HashMap<FileId, FileMap>,
+    old: &[Option<Spot>],
+    new: &[Option<Spot>],
+) -> BTreeSet<(FileId, usize)> {
+    let lines = |spots: &[Option<Spot>]| {
+        let mut lines: BTreeMap<(FileId, u32), BTreeSet<u32>> = BTreeMap::new();
+        for spot in spots.iter().flatten() {
+            lines.entry((spot.file, spot.line)).or_default().insert(spot.column);
+        }
+        lines
+    };
+    let (old, new) = (lines(old), lines(new));
+    // Lines of each stretch: all, those with code in NEW, those with a common column.
+    let mut stretches: BTreeMap<(FileId, usize), (usize, usize, usize)> = BTreeMap::new();
+    for ((file, line), columns) in old {
+        let Some(map) = files.get(&file) else { continue };
+        let count = stretches.entry((file, map.stretch(line))).or_default();
+        count.0 += 1;
+        if let Some(others) = map.line(line).and_then(|other| new.get(&(map.file, other))) {
+            count.1 += 1;
+            count.2 += usize::from(!columns.is_disjoint(others));
+        }
+    }
+    let whole = |(all, both, alike): (usize, usize, usize)| both * 2 > all && alike * 10 > both * 8;
+    stretches.into_iter().filter(|(_, count)| whole(*count)).map(|(at, _)| at).collect()
+}
+
+/// Lines whose instructions are the same, in most cases, as those of one line of NEW. What is
+/// frequent says little.
 fn shown(
     files: &HashMap<FileId, FileMap>,
     old: (&[Token], &[Option<Spot>]),
     new: (&[Token], &[Option<Spot>]),
 ) -> Vec<((FileId, u32), u32)> {
     let key = |token: &Token, file: FileId, column: u32| number(&(token.exact, file, column));
-    let keys_old: Vec<(usize, Key)> = (old.0.iter().zip(old.1).enumerate())
-        .filter_map(|(i, (token, spot))| {
-            let spot = (*spot)?;
-            Some((i, key(token, files.get(&spot.file)?.file, spot.column)))
-        })
-        .collect();
-    let keys_new: Vec<(usize, Key)> = (new.0.iter().zip(new.1).enumerate())
-        .filter_map(|(i, (token, spot))| spot.map(|s| (i, key(token, s.file, s.column))))
-        .collect();
-    let plain = |keys: &[(usize, Key)]| keys.iter().map(|(_, key)| *key).collect::<Vec<_>>();
+    let (mut keys_old, mut keys_new) = (Vec::new(), Vec::new());
+    for (token, spot) in old.0.iter().zip(old.1) {
+        if let Some(spot) = spot
+            && let Some(map) = files.get(&spot.file)
+        {
+            keys_old.push((key(token, map.file, spot.column), *spot));
+        }
+    }
+    for (token, spot) in new.0.iter().zip(new.1) {
+        keys_new.extend(spot.map(|spot| (key(token, spot.file, spot.column), spot)));
+    }
+    let mut count: HashMap<Key, usize> = HashMap::new();
+    for (key, _) in keys_old.iter().chain(&keys_new) {
+        *count.entry(*key).or_default() += 1;
+    }
+    let plain = |keys: &[(Key, Spot)]| keys.iter().map(|(key, _)| *key).collect::<Vec<_>>();
     let mut votes: BTreeMap<(FileId, u32), BTreeMap<u32, usize>> = BTreeMap::new();
     for (i, j) in common(&plain(&keys_old), &plain(&keys_new)) {
-        if let (Some(a), Some(b)) = (old.1[keys_old[i].0], new.1[keys_new[j].0]) {
-            *votes.entry((a.file, a.line)).or_default().entry(b.line).or_default() += 1;
-        }
+        let ((key, a), (_, b)) = (keys_old[i], keys_new[j]);
+        let votes = votes.entry((a.file, a.line)).or_default();
+        *votes.entry(b.line).or_default() += 1000 / count.get(&key).copied().unwrap_or(1);
     }
     votes
         .into_iter()

@@ -16,6 +16,7 @@
 
 mod common;
 mod lines;
+pub mod quality;
 mod tokens;
 mod view;
 mod votes;
@@ -81,11 +82,11 @@ pub fn match_blocks(
     }
     let (x, y) = (Side { pair, old: true }, Side { pair, old: false });
     let (s, t) = (x.tokens(&old.1.body), y.tokens(&new.1.body));
-    let spots = lines::spots(pair.old, &old.1.body);
-    let q = lines::spots(pair.new, &new.1.body);
-    let map = LineMap::new(pair, (&s, &spots), (&t, &q));
-    let p = view::translated(&map, &spots);
-    let (a, b) = (View::new(x, old.1, &s, &p), View::new(y, new.1, &t, &q));
+    let p = lines::spots(pair.old, old.0, &old.1.body);
+    let q = lines::spots(pair.new, new.0, &new.1.body);
+    let map = LineMap::new(pair, (&s, &p), (&t, &q));
+    let a = View::new(x, old.1, &s, &p.places(Some(&map)));
+    let b = View::new(y, new.1, &t, &q.places(None));
     matching.add(BlockId(0), BlockId(0));
     equal(&a, &b, &mut matching);
     votes::settle(&a, &b, &mut matching);

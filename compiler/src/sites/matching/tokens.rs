@@ -32,8 +32,8 @@ pub(super) struct Token {
 pub(super) enum Callee {
     /// A function: itself, and it by its name without a clone's suffixes.
     Known(Key, Key),
-    /// Through a pointer, with the offset it is loaded from where the call itself tells.
-    Indirect(Option<u64>),
+    /// Through a pointer.
+    Indirect,
 }
 
 impl Callee {
@@ -41,7 +41,8 @@ impl Callee {
     pub(super) fn agrees(self, other: Self) -> bool {
         match (self, other) {
             (Self::Known(a, s), Self::Known(b, t)) => a == b || s == t,
-            (Self::Indirect(a), Self::Indirect(b)) => a.is_none() || b.is_none() || a == b,
+            // Fields move; where a pointer comes from is a vote of its own.
+            (Self::Indirect, Self::Indirect) => true,
             _ => false,
         }
     }
@@ -50,7 +51,7 @@ impl Callee {
     pub(super) fn key(self) -> Key {
         match self {
             Self::Known(_, stem) => number(&("call", stem)),
-            Self::Indirect(_) => number(&"call through a pointer"),
+            Self::Indirect => number(&"call through a pointer"),
         }
     }
 }
@@ -280,10 +281,7 @@ impl<'a> Side<'a> {
                 return Some(Callee::Known(key, stem));
             }
         }
-        let is_field = i.op_count() > 0
-            && i.op_kind(0) == OpKind::Memory
-            && !matches!(i.memory_base(), Register::RSP | Register::RIP | Register::None);
-        Some(Callee::Indirect(is_field.then(|| i.memory_displacement64())))
+        Some(Callee::Indirect)
     }
 }
 

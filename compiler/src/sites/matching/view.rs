@@ -1,11 +1,14 @@
 //! One side of a matching: its graph with what each block says.
 
-use super::lines::{LineMap, Spot};
+use super::lines::Place;
 use super::tokens::{Callee, Key, Side, Token, number, sense};
 use crate::code::Step;
 use crate::machine::dominators::{Dominators, Loops};
 use crate::machine::flow::{Block, BlockId, End, Flow};
 use std::collections::BTreeMap;
+
+/// More edges than this at one end of a block are not followed.
+pub(super) const HUB: usize = 16;
 
 /// A call, as seen from both its ends.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +16,7 @@ pub(super) struct Call {
     /// Whom it calls.
     pub callee: Callee,
     /// Where, in NEW's terms.
-    pub spot: Option<Spot>,
+    pub place: Option<Place>,
 }
 
 /// An edge of the graph.
@@ -30,16 +33,12 @@ pub(super) struct Edge {
 /// What a block says.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
-    /// Its instructions without registers, and where it returns from.
-    pub content: Key,
-    /// The same with source positions.
+    /// Its instructions without registers, their source positions, and where it returns from.
     pub strong: Key,
     /// What is in it, ascending, each once, with how much it tells.
     pub features: Vec<(Key, f32)>,
     /// The call that it is the return point of.
     pub returns: Option<Call>,
-    /// The position of its first instruction that has one.
-    pub first: Option<Spot>,
 }
 
 /// One side.
@@ -55,36 +54,31 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Looks at a graph; `spots` in NEW's terms.
+    /// Looks at a graph.
     pub(super) fn new(
         side: Side<'a>,
         flow: &'a Flow,
         tokens: &[Token],
-        spots: &[Option<Spot>],
+        places: &[Option<Place>],
     ) -> Self {
         let dominators = Dominators::new(flow);
         let loops = Loops::new(flow, &dominators);
         let out: Vec<Vec<Edge>> = flow.blocks.iter().map(|block| edges(flow, block)).collect();
-        let mut into = vec![Vec::new(); flow.blocks.len()];
-        for (from, edges) in out.iter().enumerate() {
-            for edge in edges {
-                into[edge.block.0].push(Edge { block: BlockId(from), ..*edge });
-            }
-        }
+        let into = reversed(&out, &dominators);
         let mut returns = vec![None; flow.blocks.len()];
         for block in &flow.blocks {
             if let (End::Call, Some(to)) = (block.end, block.successors.first())
                 && let Some(at) = block.steps.clone().last()
                 && let Some(step) = flow.body.steps.get(at)
             {
-                returns[to.0] = side.callee(step).map(|callee| Call { callee, spot: spots[at] });
+                returns[to.0] = side.callee(step).map(|callee| Call { callee, place: places[at] });
             }
         }
         let facts = flow
             .blocks
             .iter()
             .zip(returns)
-            .map(|(block, returns)| facts(side, flow, block, returns, tokens, spots))
+            .map(|(block, returns)| facts(side, flow, block, returns, tokens, places))
             .collect();
         Self { flow, dominators, loops, facts, out, into }
     }
@@ -100,9 +94,21 @@ impl<'a> View<'a> {
     }
 }
 
-/// Positions of OLD in NEW.
-pub(super) fn translated(map: &LineMap, spots: &[Option<Spot>]) -> Vec<Option<Spot>> {
-    spots.iter().map(|spot| spot.and_then(|spot| map.to_new(spot))).collect()
+/// The edges by the block that they lead to. Where very many lead (the targets of an interpreter's
+/// jumps) only those from dominators are kept: the others tell nothing and cost much.
+fn reversed(out: &[Vec<Edge>], dominators: &Dominators) -> Vec<Vec<Edge>> {
+    let mut into = vec![Vec::new(); out.len()];
+    for (from, edges) in out.iter().enumerate() {
+        for edge in edges {
+            into[edge.block.0].push(Edge { block: BlockId(from), ..*edge });
+        }
+    }
+    for (to, edges) in into.iter_mut().enumerate() {
+        if edges.len() > HUB {
+            edges.retain(|edge| dominators.dominates(edge.block, BlockId(to)));
+        }
+    }
+    into
 }
 
 fn edges(flow: &Flow, block: &Block) -> Vec<Edge> {
@@ -137,12 +143,11 @@ fn facts(
     block: &Block,
     returns: Option<Call>,
     tokens: &[Token],
-    spots: &[Option<Spot>],
+    places: &[Option<Place>],
 ) -> Facts {
     let exact: Vec<Key> = block.steps.clone().map(|i| tokens[i].exact).collect();
-    let places = &spots[block.steps.clone()];
-    let came = returns.map(|call| (call.callee.key(), call.spot));
-    let content = number(&(&exact, came.map(|c| c.0), block.landing_pad));
+    let own = &places[block.steps.clone()];
+    let came = returns.map(|call| (call.callee.key(), call.place));
     let mut features: BTreeMap<Key, f32> = BTreeMap::new();
     let mut add = |key: Key, tells: f32| {
         let known = features.entry(key).or_default();
@@ -151,21 +156,22 @@ fn facts(
     for (n, i) in block.steps.clone().enumerate() {
         add(tokens[i].exact, if n < 2 { 0.4 } else { 0.25 });
         tokens[i].facts.iter().for_each(|(key, tells)| add(*key, *tells));
-        if let Some(spot) = spots[i] {
-            add(number(&(spot.file, spot.line)), 0.5);
-            add(number(&spot), 0.5);
+        if let Some(place) = places[i] {
+            add(number(&place.line()), 0.5);
+            add(number(&(place.line(), place.column)), 0.3);
+            add(number(&(place.line(), place.body)), 0.3);
         }
     }
-    let first = places.iter().flatten().next().copied();
-    if let Some(spot) = first {
-        add(number(&("first", spot)), 0.5);
-        add(number(&("first", spot.file, spot.line)), 0.5);
+    let first = own.iter().flatten().next().copied();
+    if let Some(place) = first {
+        add(number(&("first", place.line())), 0.5);
+        add(number(&("first", place)), 0.5);
     }
     let mut calls = |call: Call, what: &str, tells: f32| {
         add(number(&(what, call.callee.key())), tells);
-        if let Some(spot) = call.spot {
-            add(number(&(what, call.callee.key(), spot.file, spot.line)), tells);
-            add(number(&(what, call.callee.key(), spot)), tells);
+        if let Some(place) = call.place {
+            add(number(&(what, call.callee.key(), place.line())), tells);
+            add(number(&(what, call.callee.key(), place)), tells);
         }
     };
     if let Some(call) = returns {
@@ -174,14 +180,12 @@ fn facts(
     if let Some(at) = block.steps.clone().last()
         && let Some(callee) = flow.body.steps.get(at).and_then(|step| side.callee(step))
     {
-        calls(Call { callee, spot: spots[at] }, "calls", 0.7);
+        calls(Call { callee, place: places[at] }, "calls", 0.7);
     }
     add(number(&("end", std::mem::discriminant(&block.end))), 0.2);
     Facts {
-        content,
-        strong: number(&(content, places, came)),
+        strong: number(&(exact, own, came, block.landing_pad)),
         features: features.into_iter().collect(),
         returns,
-        first,
     }
 }

@@ -6,7 +6,7 @@
 
 use super::BlockMatching;
 use super::tokens::Key;
-use super::view::{Edge, View};
+use super::view::{Edge, HUB, View};
 use crate::machine::flow::BlockId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,6 +16,8 @@ const ROUNDS: [(f32, f32); 4] = [(2.4, 0.5), (1.7, 0.3), (1.1, 0.2), (0.7, 0.1)]
 const PASSES: usize = 200;
 /// A feature of more blocks than this finds no candidates.
 const COMMON: usize = 12;
+/// Blocks without counterparts that one block's surroundings go through at most.
+const NEARBY: usize = 16;
 /// Candidates of one block at most.
 const CANDIDATES: usize = 32;
 
@@ -43,6 +45,114 @@ struct Voting<'v, 'a> {
     content: HashMap<(BlockId, BlockId), f32>,
     /// How often blocks of two loops were paired.
     loops: BTreeMap<BlockId, BTreeMap<BlockId, usize>>,
+    /// What is around each block without a counterpart.
+    around: [Vec<Around>; 2],
+}
+
+/// The closest blocks with counterparts on the paths to and from a block, with how the path begins
+/// that leads away from the one or the other.
+#[derive(Debug, Clone, Default)]
+struct Around {
+    into: Vec<Edge>,
+    out: Vec<Edge>,
+}
+
+impl Around {
+    fn new(view: &View<'_>, matched: &[Option<BlockId>], old: bool) -> Vec<Self> {
+        let blocks = (0..view.len()).map(BlockId);
+        let around = blocks.map(|block| {
+            if matched[block.0].is_some() {
+                return Self::default();
+            }
+            let into = closest(&view.into, matched, block, (old, false));
+            Self { into, out: closest(&view.out, matched, block, (old, true)) }
+        });
+        around.collect()
+    }
+}
+
+/// Blocks without counterparts next to one, and next to these.
+fn reach(edges: &[Vec<Edge>], matched: &[Option<BlockId>], block: BlockId) -> Vec<BlockId> {
+    let mut out: Vec<BlockId> = Vec::new();
+    let mut queue = vec![block];
+    while let Some(block) = queue.pop() {
+        for edge in &edges[block.0] {
+            if out.len() < NEARBY && matched[edge.block.0].is_none() && !out.contains(&edge.block) {
+                out.push(edge.block);
+                queue.push(edge.block);
+            }
+        }
+    }
+    out
+}
+
+/// Follows edges until blocks with counterparts. A path's label is that of its first edge in the
+/// order of execution.
+fn closest(
+    edges: &[Vec<Edge>],
+    matched: &[Option<BlockId>],
+    block: BlockId,
+    (old, forward): (bool, bool),
+) -> Vec<Edge> {
+    let mut out: Vec<Edge> = Vec::new();
+    let mut seen = vec![block];
+    let mut queue: Vec<Edge> = edges[block.0].clone();
+    while let Some(edge) = queue.pop() {
+        if let Some(counterpart) = matched[edge.block.0] {
+            out.push(Edge { block: if old { counterpart } else { edge.block }, ..edge });
+        } else if seen.len() < NEARBY
+            && edges[edge.block.0].len() <= HUB
+            && !seen.contains(&edge.block)
+        {
+            seen.push(edge.block);
+            let further = edges[edge.block.0].iter();
+            let on = |next: &Edge| if forward { Edge { block: next.block, ..edge } } else { *next };
+            queue.extend(further.map(on));
+        }
+    }
+    out.sort_unstable_by_key(|e| (e.block, e.label));
+    out.dedup_by_key(|e| (e.block, e.label));
+    out
+}
+
+/// How far two lists of closest blocks agree.
+struct Agreement {
+    alike: f32,
+    not: f32,
+    /// The same blocks on the same paths.
+    exact: bool,
+}
+
+impl Agreement {
+    /// Compares two lists that are in the same order.
+    fn of(p: &[Edge], q: &[Edge]) -> Self {
+        let mut found = Self { alike: 0.0, not: 0.0, exact: !p.is_empty() && p.len() == q.len() };
+        let (mut i, mut j) = (0, 0);
+        while i < p.len() || j < q.len() {
+            let block = p.get(i).into_iter().chain(q.get(j)).map(|e| e.block).min();
+            let of = |edges: &[Edge], from: usize| {
+                edges[from..].iter().take_while(|e| Some(e.block) == block).count()
+            };
+            let (m, n) = (of(p, i), of(q, j));
+            let (x, y) = (&p[i..i + m], &q[j..j + n]);
+            let best = x
+                .iter()
+                .flat_map(|e| y.iter().map(move |f| (e.label == f.label, e.kind == f.kind)));
+            let best = best.map(|alike| match alike {
+                (true, _) => 1.0,
+                (_, true) => 0.5,
+                _ => 0.3,
+            });
+            match best.reduce(f32::max) {
+                Some(vote) => found.alike += vote,
+                None => found.not += 0.5,
+            }
+            let labels = x.iter().zip(y).all(|(e, f)| e.label == f.label);
+            found.exact &= m == n && labels;
+            (i, j) = (i + m, j + n);
+        }
+        found
+    }
 }
 
 /// The best candidate and the votes of it and of the next one.
@@ -92,23 +202,26 @@ impl<'v, 'a> Voting<'v, 'a> {
             out
         });
         let similar = similar.collect();
-        let (content, loops) = (HashMap::new(), BTreeMap::new());
-        Self { a, b, matching, frequency, similar, content, loops }
+        let (content, loops, around) = (HashMap::new(), BTreeMap::new(), Default::default());
+        Self { a, b, matching, frequency, similar, content, loops, around }
     }
 
     /// One pass; whether it found anything.
     fn pass(&mut self, least: f32, margin: f32) -> bool {
         self.loops = self.pair_loops();
+        self.around = [
+            Around::new(self.a, &self.matching.new_of, true),
+            Around::new(self.b, &self.matching.old_of, false),
+        ];
         let mut best_new: Vec<Option<Best>> = vec![None; self.a.len()];
         let mut best_old: Vec<Option<Best>> = vec![None; self.b.len()];
-        for i in 0..self.a.len() {
-            let x = BlockId(i);
-            if self.matching.new_of[i].is_some() {
+        for x in (0..self.a.len()).map(BlockId) {
+            if self.matching.new_of[x.0].is_some() {
                 continue;
             }
             for y in self.candidates(x) {
                 if let Some(votes) = self.votes(x, y) {
-                    Best::offer(&mut best_new[i], y, votes);
+                    Best::offer(&mut best_new[x.0], y, votes);
                     Best::offer(&mut best_old[y.0], x, votes);
                 }
             }
@@ -128,16 +241,15 @@ impl<'v, 'a> Voting<'v, 'a> {
     /// NEW blocks without a counterpart that may be an OLD block's.
     fn candidates(&self, x: BlockId) -> BTreeSet<BlockId> {
         let mut out: BTreeSet<BlockId> = self.similar[x.0].iter().copied().collect();
-        for edge in &self.a.into[x.0] {
-            if let Some(from) = self.matching.new_of[edge.block.0] {
-                out.extend(self.b.out[from.0].iter().map(|e| e.block).take(CANDIDATES));
+        let around = &self.around[0][x.0];
+        let mut near = |edges: &[Edge], theirs: &[Vec<Edge>]| {
+            for edge in edges.iter().take(NEARBY) {
+                let free = reach(theirs, &self.matching.old_of, edge.block);
+                out.extend(free);
             }
-        }
-        for edge in &self.a.out[x.0] {
-            if let Some(to) = self.matching.new_of[edge.block.0] {
-                out.extend(self.b.into[to.0].iter().map(|e| e.block).take(CANDIDATES));
-            }
-        }
+        };
+        near(&around.into, &self.b.out);
+        near(&around.out, &self.b.into);
         if let Some(head) = self.loop_of(x) {
             out.insert(head);
         }
@@ -154,14 +266,19 @@ impl<'v, 'a> Voting<'v, 'a> {
         // Behind a call is behind that call.
         match (p.returns, q.returns) {
             (Some(c), Some(d)) if !c.callee.agrees(d.callee) => return None,
-            (Some(_), None) | (None, Some(_)) => return None,
+            // A return point that others jump to is a join, and may be one that no call is before.
+            (Some(_), None) if self.a.block(x).predecessors.len() < 2 => return None,
+            (None, Some(_)) if self.b.block(y).predecessors.len() < 2 => return None,
             _ => {}
         }
         let content = self.content(x, y);
         let around = self.around(x, y);
         let mut votes = content + around;
+        if p.returns.is_some() != q.returns.is_some() {
+            votes -= 0.5;
+        }
         if !self.same_loop(x, y) {
-            votes -= 0.7;
+            votes -= 1.0;
         }
         if !self.dominated_alike(x, y) {
             votes -= 0.7;
@@ -199,31 +316,9 @@ impl<'v, 'a> Voting<'v, 'a> {
     /// What is around two blocks: edges that lead from or to pairs, alike or not.
     fn around(&self, x: BlockId, y: BlockId) -> f32 {
         let matching = &*self.matching;
-        let (mut alike, mut not) = (0.0, 0.0);
-        let mut count = |edges: &[Edge], others: &[Edge], to: &[Option<BlockId>], full: bool| {
-            for edge in edges {
-                let Some(other) = to[edge.block.0] else { continue };
-                let same = others.iter().filter(|e| e.block == other);
-                let best = same.map(|e| {
-                    if e.label == edge.label {
-                        1.0
-                    } else if e.kind == edge.kind {
-                        0.6
-                    } else {
-                        0.4
-                    }
-                });
-                match best.reduce(f32::max) {
-                    Some(vote) if full => alike += vote,
-                    Some(_) => {}
-                    None => not += 0.5,
-                }
-            }
-        };
-        count(&self.a.into[x.0], &self.b.into[y.0], &matching.new_of, true);
-        count(&self.a.out[x.0], &self.b.out[y.0], &matching.new_of, true);
-        count(&self.b.into[y.0], &self.a.into[x.0], &matching.old_of, false);
-        count(&self.b.out[y.0], &self.a.out[x.0], &matching.old_of, false);
+        let (p, q) = (&self.around[0][x.0], &self.around[1][y.0]);
+        let (into, out) = (Agreement::of(&p.into, &q.into), Agreement::of(&p.out, &q.out));
+        let (alike, not) = (into.alike + out.alike, into.not + out.not);
         let adjacent = |i: Option<usize>, j: Option<usize>| {
             let (Some(i), Some(j)) = (i, j) else { return false };
             matching.new_of.get(i).is_some_and(|to| *to == Some(BlockId(j)))
@@ -237,7 +332,8 @@ impl<'v, 'a> Voting<'v, 'a> {
         } else {
             0.0
         };
-        1.5 * (alike - not) / (alike + not + 0.5) + beside
+        let exact = if into.exact { 0.8 } else { 0.0 };
+        1.5 * (alike - not) / (alike + not + 0.5) + beside + exact
     }
 
     /// For each loop of OLD the loops of NEW that its blocks went to.
@@ -258,6 +354,9 @@ impl<'v, 'a> Voting<'v, 'a> {
     }
 
     fn same_loop(&self, x: BlockId, y: BlockId) -> bool {
+        if !self.both_reached(x, y) {
+            return true;
+        }
         match (self.a.loops.innermost(x), self.b.loops.innermost(y)) {
             (Some(h), Some(k)) => match self.loop_of(h) {
                 Some(other) => other == k,
@@ -268,8 +367,16 @@ impl<'v, 'a> Voting<'v, 'a> {
         }
     }
 
+    /// Of what cannot be reached, as far as is known, nothing is known.
+    fn both_reached(&self, x: BlockId, y: BlockId) -> bool {
+        self.a.dominators.place(x).is_some() && self.b.dominators.place(y).is_some()
+    }
+
     /// Whether what became of the closest dominator that has a counterpart dominates, too.
     fn dominated_alike(&self, x: BlockId, y: BlockId) -> bool {
+        if !self.both_reached(x, y) {
+            return true;
+        }
         let mut up = self.a.dominators.idom(x);
         for _ in 0..32 {
             let Some(block) = up else { return true };

@@ -2,9 +2,21 @@
 //!
 //! Takes a decoded bundle; gives the first contradiction. Apply relies on every rule here and
 //! checks none of them again.
+//!
+//! | module | holds |
+//! |---|---|
+//! | here | segments, fix-ups, redirects, data, blind ranges, the address map |
+//! | [`written`] | that no two writes of a commit touch one byte |
+//! | [`sites`] | checkpoint sites and their stubs |
+//! | [`frames`] | frame translations |
 
+mod frames;
+mod sites;
+mod written;
+
+use crate::manifest::BlindPoint;
 use crate::plan::{
-    BlindRange, DataPointer, FixupKind, Plan, Protection, Redirect, RedirectForm, Target,
+    BlindRange, DataPointer, FixupKind, Plan, Protection, Redirect, RedirectForm, Segment, Target,
 };
 use crate::{Bundle, NewAddr, OldAddr};
 
@@ -36,6 +48,15 @@ fn require(holds: bool, rule: &'static str, place: impl std::fmt::Display) -> Ch
 /// # Errors
 /// The first rule that does not hold.
 pub fn validate(bundle: &Bundle) -> Check {
+    validate_plan(bundle)?;
+    frames::check(bundle)
+}
+
+/// Checks all but the frames: they may be left out.
+///
+/// # Errors
+/// The first rule that does not hold.
+pub fn validate_plan(bundle: &Bundle) -> Check {
     let plan = &bundle.plan;
     build_ids(bundle)?;
     require(plan.old_start < plan.old_end, "OLD's extent is not empty", plan.old_start)?;
@@ -47,7 +68,9 @@ pub fn validate(bundle: &Bundle) -> Check {
     writes(plan)?;
     blind(bundle)?;
     lines(plan)?;
-    map(plan)
+    map(plan)?;
+    sites::check(bundle)?;
+    written::check(plan)
 }
 
 fn build_ids(bundle: &Bundle) -> Check {
@@ -113,25 +136,24 @@ fn check_target(plan: &Plan, target: &Target) -> Check {
 
 fn check_redirect(plan: &Plan, redirect: &Redirect) -> Check {
     let at = redirect.at;
-    let size = match redirect.form {
-        RedirectForm::Near => NEAR_JUMP,
-        RedirectForm::Short { cave } => {
-            let reach = cave.since(at.offset(SHORT_JUMP)).cast_signed();
-            let reachable = i8::try_from(reach).is_ok();
-            require(reachable, "a cave is within reach of a short jump", cave)?;
-            require(in_old(plan, cave, NEAR_JUMP), "a cave lies in OLD's image", cave)?;
-            SHORT_JUMP
-        }
-    };
-    require(in_old(plan, at, size), "a redirect lies in OLD's image", at)?;
+    check_jump(plan, at, redirect.form)?;
+    require(in_old(plan, redirect.entry, 1), "an entry lies in OLD's image", redirect.entry)?;
     let behind = at.0.wrapping_sub(redirect.entry.0);
     require(behind == 0 || behind == 4, "a redirect is at its entry or behind endbr64", at)?;
-    let text = plan.segments.iter().any(|s| {
-        s.protection == Protection::Text && contains(s.start, s.bytes.len() as u64, redirect.to)
-    });
+    let text = in_text(plan, redirect.to, 1);
     require(text, "a redirect leads to code in the shadow image", redirect.to)?;
     let masked = redirect.expect.len() == redirect.mask.len() && redirect.expect.len() <= 64;
     require(masked, "expected bytes and their mask have one length", at)
+}
+
+/// A jump written into OLD: of a redirect or to a stub.
+fn check_jump(plan: &Plan, at: OldAddr, form: RedirectForm) -> Check {
+    if let Some(cave) = form.cave() {
+        let reach = cave.since(at.offset(SHORT_JUMP)).cast_signed();
+        require(i8::try_from(reach).is_ok(), "a cave is within reach of a short jump", cave)?;
+        require(in_old(plan, cave, NEAR_JUMP), "a cave lies in OLD's image", cave)?;
+    }
+    require(in_old(plan, at, form.jump_len()), "a jump lies in OLD's image", at)
 }
 
 fn writes(plan: &Plan) -> Check {
@@ -165,7 +187,10 @@ fn blind(bundle: &Bundle) -> Check {
         require(free.iter().all(|f| start <= f && f < stop), "free points lie inside", start)?;
         end = *stop;
     }
-    Ok(())
+    let points = &bundle.manifest.blind_points;
+    let known = |p: &BlindPoint| (p.function as usize) < bundle.manifest.replaced.len();
+    require(points.iter().all(known), "a blind point names a replaced function", "blind points")?;
+    require(points.is_sorted_by_key(|p| p.at), "blind points ascend", "blind points")
 }
 
 fn lines(plan: &Plan) -> Check {
@@ -192,23 +217,29 @@ fn map(plan: &Plan) -> Check {
     Ok(())
 }
 
-fn contains(start: NewAddr, len: u64, address: NewAddr) -> bool {
-    address.since(start) < len
+/// The segment that could hold an address: segments ascend, so it is the last one that starts there
+/// or before.
+fn segment_at(plan: &Plan, address: NewAddr) -> Option<&Segment> {
+    let after = plan.segments.partition_point(|s| s.start <= address);
+    after.checked_sub(1).and_then(|i| plan.segments.get(i))
 }
 
 fn in_segment(plan: &Plan, address: NewAddr) -> bool {
-    // One past the end is an address that programs may form.
-    plan.segments.iter().any(|s| contains(s.start, s.bytes.len() as u64 + s.zeroes + 1, address))
+    // One past the end is an address that programs may form, also where the next segment starts.
+    segment_at(plan, address)
+        .is_some_and(|s| address.since(s.start) <= s.bytes.len() as u64 + s.zeroes)
 }
 
 fn in_bytes(plan: &Plan, address: NewAddr, size: u64) -> bool {
-    // Segments ascend: the last one that starts at or before the address is the only candidate.
-    let after = plan.segments.partition_point(|s| s.start <= address);
-    let Some(segment) = after.checked_sub(1).and_then(|i| plan.segments.get(i)) else {
-        return false;
-    };
-    let offset = address.since(segment.start);
-    offset.checked_add(size).is_some_and(|e| e <= segment.bytes.len() as u64)
+    segment_at(plan, address).is_some_and(|s| {
+        let end = address.since(s.start).checked_add(size);
+        end.is_some_and(|e| e <= s.bytes.len() as u64)
+    })
+}
+
+fn in_text(plan: &Plan, address: NewAddr, size: u64) -> bool {
+    in_bytes(plan, address, size)
+        && segment_at(plan, address).is_some_and(|s| s.protection == Protection::Text)
 }
 
 fn in_old(plan: &Plan, address: OldAddr, size: u64) -> bool {

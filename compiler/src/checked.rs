@@ -1,0 +1,81 @@
+//! No site without the checker's consent: what it objects to is taken out and becomes a blind point.
+//!
+//! Takes what is proven of each function's frames; gives the plan with its sites planted. The bundle is
+//! encoded and read back for the check, as the process's side will read it.
+
+use crate::BuildError;
+use crate::check::{Objection, check};
+use crate::emit::{Emitted, Inputs, carried};
+use crate::frames::{Blind, Carried, Obstacle};
+use dsu_patch_format::{Bundle, Manifest};
+use std::collections::BTreeMap;
+
+/// Sites that are taken out make room for others; after so many rounds there is nothing left to try.
+const ROUNDS: usize = 4;
+
+/// Plants all sites that the checker accepts.
+///
+/// # Errors
+/// [`BuildError::Encode`] when the plan does not pass its own reader.
+pub fn plant(
+    inputs: Inputs<'_>,
+    proven: &mut [Carried],
+    bare: &Emitted,
+) -> Result<Emitted, BuildError> {
+    for _ in 0..ROUNDS {
+        let mut emitted = bare.clone();
+        carried::write(inputs, proven, &mut emitted);
+        let objections = objections(inputs, &emitted)?;
+        if objections.is_empty() {
+            return Ok(emitted);
+        }
+        take_out(proven, &objections);
+    }
+    proven.iter_mut().for_each(|one| one.proven.clear());
+    let mut emitted = bare.clone();
+    carried::write(inputs, proven, &mut emitted);
+    Ok(emitted)
+}
+
+fn objections(inputs: Inputs<'_>, emitted: &Emitted) -> Result<Vec<Objection>, BuildError> {
+    if emitted.plan.sites.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pair = inputs.pair;
+    let manifest = Manifest {
+        tool: String::new(),
+        options: Vec::new(),
+        old: crate::build_info(pair.old),
+        new: crate::build_info(pair.new),
+        replaced: emitted.replaced.clone(),
+        added: emitted.added.clone(),
+        line_only: Vec::new(),
+        data: Vec::new(),
+        blind_points: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let bundle = Bundle { manifest, plan: emitted.plan.clone(), frames: emitted.frames.clone() };
+    let read = dsu_patch_format::decode(&dsu_patch_format::encode(&bundle)?)?;
+    Ok(check(pair.old, pair.new, &read))
+}
+
+fn take_out(proven: &mut [Carried], objections: &[Objection]) {
+    let mut by_site: BTreeMap<_, Vec<Obstacle>> = BTreeMap::new();
+    for objection in objections {
+        let text = format!(
+            "the checker does not accept it: {} (must hold: {})",
+            objection.subject, objection.rule
+        );
+        by_site.entry(objection.at).or_default().push(Obstacle { text, new_local: false });
+    }
+    for one in proven {
+        let (out, left): (Vec<_>, Vec<_>) =
+            one.proven.drain(..).partition(|p| by_site.contains_key(&p.at));
+        one.proven = left;
+        one.blind.extend(out.into_iter().map(|p| Blind {
+            at: p.at,
+            kind: p.kind,
+            obstacles: by_site.get(&p.at).cloned().unwrap_or_default(),
+        }));
+    }
+}

@@ -1,0 +1,79 @@
+//! Sites, blind points and coverage of the bundle, from what is known of each function's frames.
+
+use super::sites::{Dropped, Planned, plant};
+use super::{Emitted, Inputs};
+use crate::frames::{Blind, Carried};
+use dsu_patch_format::manifest::{BlindPoint, Coverage};
+use dsu_patch_format::plan::SiteKind;
+use dsu_patch_format::{NewAddr, OldAddr};
+
+/// Reasons told of one blind point.
+const REASONS: usize = 3;
+
+/// Plants the proven points; says of the others why frames cannot go on there.
+pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
+    let pair = inputs.pair;
+    let index = |entry: u64| {
+        let found = out.replaced.iter().position(|r| r.old == OldAddr(entry));
+        found.and_then(|i| u32::try_from(i).ok())
+    };
+    let mut planned = Vec::new();
+    let mut points = Vec::new();
+    let mut dead = Vec::new();
+    for one in carried {
+        let Some(function) = index(pair.old.function(one.function).address) else { continue };
+        planned.extend(one.proven.iter().map(|p| Planned {
+            at: p.at,
+            kind: p.kind,
+            to: p.to,
+            function,
+            translation: p.translation.clone(),
+        }));
+        points.extend(one.blind.iter().map(|b| (function, b.at, b.kind, words(b))));
+        dead.extend(&one.dead_returns);
+    }
+    let dropped = plant(pair.old, NewAddr(pair.new.extent.end), planned, out);
+    points.extend(
+        dropped
+            .into_iter()
+            .map(|Dropped { at, kind, function, reason }| (function, at, kind, reason)),
+    );
+    points.sort();
+    dead.sort_unstable();
+    dead.dedup();
+    out.plan.dead_returns = dead;
+    coverage(&points, out);
+    out.blind_points = points
+        .into_iter()
+        .map(|(function, at, kind, why)| {
+            // The line is that of the call, which lies before its return address.
+            let call = if kind == SiteKind::Return { at.0.saturating_sub(1) } else { at.0 };
+            let line = pair.old.debug.position(call).map_or(0, |(_, line)| line);
+            BlindPoint { function, at, kind, line, why }
+        })
+        .collect();
+}
+
+fn words(blind: &Blind) -> String {
+    let mut told: Vec<&str> = Vec::new();
+    for obstacle in &blind.obstacles {
+        if !told.contains(&obstacle.text.as_str()) {
+            told.push(&obstacle.text);
+        }
+    }
+    let more = told.len().saturating_sub(REASONS);
+    told.truncate(REASONS);
+    let text = told.join("; ");
+    if more > 0 { format!("{text}; and {more} more") } else { text }
+}
+
+fn coverage(points: &[(u32, OldAddr, SiteKind, String)], out: &mut Emitted) {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    for (index, replaced) in out.replaced.iter_mut().enumerate() {
+        let is_call =
+            |function: u32, kind: SiteKind| function == count(index) && kind == SiteKind::Return;
+        let sites = out.plan.sites.iter().filter(|s| is_call(s.function, s.kind)).count();
+        let blind = points.iter().filter(|p| is_call(p.0, p.2)).count();
+        replaced.coverage = Coverage { sites: count(sites), of: count(sites + blind) };
+    }
+}

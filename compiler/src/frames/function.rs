@@ -1,0 +1,389 @@
+//! One replaced function: its points, the relation between its bodies, and a translation for each point.
+
+use super::entry::Entry;
+use super::relation::{Bodies, Relation};
+use super::translate::{Obstacle, Pending, translate};
+use super::value::{Place, Side};
+use super::variables::{self, Variables};
+use super::{Blind, Carried, Proven, addresses, exec, repair, source};
+use crate::emit::Inputs;
+use crate::image::FunctionId;
+use crate::machine::calls::{Callee, callee};
+use crate::machine::flow::{BlockId, End, Flow};
+use crate::machine::{Analysis, Clobbers};
+use crate::sites::matching::{BlockMatching, match_blocks};
+use dsu_patch_format::plan::{Fixup, SiteKind};
+use dsu_patch_format::{NewAddr, OldAddr};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Pairs found out by the relation may be given up this often before it is taken as it is.
+const ROUNDS: usize = 6;
+
+/// What all functions of a patch share.
+pub(super) struct Shared<'a> {
+    pub inputs: Inputs<'a>,
+    pub fixups: &'a [Fixup],
+    pub clobbers: (&'a Clobbers, &'a Clobbers),
+    /// OLD functions below which a replaced one may be running.
+    pub through: BTreeSet<FunctionId>,
+}
+
+/// A point of OLD that would be a site.
+struct Wanted {
+    at: u64,
+    kind: SiteKind,
+    block: BlockId,
+    /// The block that ends with the call, for a return point.
+    call: Option<BlockId>,
+}
+
+/// Translates what can be of one function's frames.
+pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Carried {
+    let pair = shared.inputs.pair;
+    let (f, g) = (pair.old.function(old), pair.new.function(new));
+    let old_locals = pair.old.locals(f).unwrap_or_default();
+    let new_locals = pair.new.locals(g).unwrap_or_default();
+    let a = Analysis::new(pair.old, old, &old_locals, shared.clobbers.0);
+    let b = Analysis::new(pair.new, new, &new_locals, shared.clobbers.1);
+    let mut carried = Carried {
+        function: old,
+        proven: Vec::new(),
+        blind: Vec::new(),
+        dead_returns: dead_returns(&a.flow),
+    };
+    let wanted = wanted(&a.flow);
+    let all_blind = |carried: &mut Carried, text: String| {
+        carried.blind = wanted
+            .iter()
+            .map(|w| Blind {
+                at: OldAddr(w.at),
+                kind: w.kind,
+                obstacles: vec![Obstacle { text: text.clone(), new_local: false }],
+            })
+            .collect();
+    };
+    for (analysis, side) in [(&a, "OLD"), (&b, "NEW")] {
+        if let Some(problem) = &analysis.problem {
+            all_blind(&mut carried, format!("{side}'s code: {problem}"));
+            return carried;
+        }
+        if !analysis.flow.returns_twice.is_empty() {
+            let text = "the function calls setjmp or the like: its frame may be used a second time";
+            all_blind(&mut carried, text.to_owned());
+            return carried;
+        }
+    }
+    let mut matching = match_blocks(pair, (old, &a.flow), (new, &b.flow));
+    let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
+    repair::repair(&a.flow, &b.flow, &mut matching, &|block| points.contains(&block));
+    let entry = Entry::new((pair.old, f, &old_locals), (pair.new, g, &new_locals));
+    let bodies = Both { shared, analyses: (&a, &b), entry };
+    let Some((mut relation, matching)) = bodies.relate(matching, &points) else {
+        all_blind(&mut carried, "the function is too large to be followed".to_owned());
+        return carried;
+    };
+    let variables = Variables::new(
+        variables::Side { image: pair.old, function: old, locals: &old_locals, flow: &a.flow },
+        variables::Side { image: pair.new, function: new, locals: &new_locals, flow: &b.flow },
+    );
+    let named = addresses::named(shared.fixups, &b.flow.body);
+    if std::env::var("DSU_DEBUG").is_ok() {
+        eprintln!(
+            "{} blocks {} {} pairs {} points {} failures {:?}",
+            f.name(),
+            a.flow.blocks.len(),
+            b.flow.blocks.len(),
+            matching.pairs().count(),
+            relation.len(),
+            relation
+                .failures
+                .iter()
+                .map(|(x, y)| format!(
+                    "{:x}->{:x}",
+                    a.flow.body.steps[a.flow.blocks[x.0].steps.start].address(),
+                    b.flow.body.steps[b.flow.blocks[y.0].steps.start].address()
+                ))
+                .collect::<Vec<_>>()
+        );
+    }
+    for point in wanted {
+        match bodies.site(&point, &matching, &mut relation, &variables, &named) {
+            Ok(proven) => carried.proven.push(proven),
+            Err(obstacles) => {
+                carried.blind.push(Blind { at: OldAddr(point.at), kind: point.kind, obstacles });
+            }
+        }
+    }
+    carried
+}
+
+/// Both bodies of one function.
+struct Both<'a> {
+    shared: &'a Shared<'a>,
+    analyses: (&'a Analysis, &'a Analysis),
+    entry: Entry,
+}
+
+impl Both<'_> {
+    fn flows(&self) -> (&Flow, &Flow) {
+        (&self.analyses.0.flow, &self.analyses.1.flow)
+    }
+
+    /// The relation, once no pair is left that it finds out; `None` when it does not settle.
+    fn relate(
+        &self,
+        mut matching: BlockMatching,
+        points: &BTreeSet<BlockId>,
+    ) -> Option<(Relation, BlockMatching)> {
+        let mut best: Option<(usize, Relation, BlockMatching)> = None;
+        for _ in 0..ROUNDS {
+            let relation = self.relation(&matching).ok()?;
+            let failures: Vec<(BlockId, BlockId)> = relation.failures.iter().copied().collect();
+            let count = failures.len();
+            if best.as_ref().is_none_or(|(least, ..)| count < *least) {
+                best = Some((count, relation, matching.clone()));
+            }
+            let give_up = failures.iter().map(|f| f.0).find(|b| b.0 != 0 && !points.contains(b));
+            let give_up = give_up.or_else(|| failures.iter().map(|f| f.0).find(|b| b.0 != 0));
+            match give_up {
+                Some(block) => matching.unmatch(block),
+                None => break,
+            };
+        }
+        best.map(|(_, relation, matching)| (relation, matching))
+    }
+
+    fn relation(&self, matching: &BlockMatching) -> Result<Relation, super::relation::TooLarge> {
+        let pair = self.shared.inputs.pair;
+        let (old, new) = self.flows();
+        let extents = |analysis: &Analysis| -> Vec<std::ops::Range<i64>> {
+            analysis.objects.iter().map(|o| o.extent.clone()).collect()
+        };
+        let (old_objects, new_objects) = (extents(self.analyses.0), extents(self.analyses.1));
+        let old_address =
+            |values: &mut super::value::Values, step: &crate::code::Step, immediate: bool| {
+                addresses::old(pair.old, values, step, immediate)
+            };
+        let new_address =
+            |values: &mut super::value::Values, step: &crate::code::Step, immediate: bool| {
+                addresses::new(self.shared.fixups, values, step, immediate)
+            };
+        let callees = self.callees();
+        let same_callee = |a: BlockId, b: BlockId| match (callees.0.get(&a), callees.1.get(&b)) {
+            (Some(a), Some(b)) => self.same_callee(a, b),
+            _ => false,
+        };
+        // Calls of OLD that have no partner: a call of NEW may be one of them, moved.
+        let left: Vec<&Callee> = callees
+            .0
+            .iter()
+            .filter(|(block, callee)| {
+                let partner = matching.new_of[block.0].and_then(|b| callees.1.get(&b));
+                !partner.is_some_and(|partner| self.same_callee(callee, partner))
+            })
+            .map(|(_, callee)| callee)
+            .collect();
+        let inserted = |block: BlockId| {
+            callees.1.get(&block).is_some_and(|callee| {
+                *callee != Callee::Unknown
+                    && left.iter().all(|l| **l != Callee::Unknown && !self.same_callee(l, callee))
+            })
+        };
+        let kept = |side: Side, block: BlockId, place: Place| {
+            let (callees, clobbers) = match side {
+                Side::Old => (&callees.0, self.shared.clobbers.0),
+                Side::New => (&callees.1, self.shared.clobbers.1),
+            };
+            match (callees.get(&block), place) {
+                (Some(Callee::Function(id)), Place::General(number)) => {
+                    clobbers.keeps_general(*id, number)
+                }
+                (Some(Callee::Function(id)), Place::Lane(number, _)) => {
+                    clobbers.keeps_vector(*id, number)
+                }
+                _ => false,
+            }
+        };
+        let entry = |place: Place| self.entry.counterpart(place);
+        let depth = |side: Side, block: BlockId| {
+            let analysis = match side {
+                Side::Old => self.analyses.0,
+                Side::New => self.analyses.1,
+            };
+            analysis.frame.depth(analysis.flow.blocks[block.0].steps.start)
+        };
+        Relation::new(&Bodies {
+            old,
+            new,
+            matching,
+            old_context: exec::Context {
+                side: Side::Old,
+                image: pair.old,
+                address: &old_address,
+                objects: &old_objects,
+            },
+            new_context: exec::Context {
+                side: Side::New,
+                image: pair.new,
+                address: &new_address,
+                objects: &new_objects,
+            },
+            same_callee: &same_callee,
+            inserted: &inserted,
+            kept: &kept,
+            entry: &entry,
+            depth: &depth,
+        })
+    }
+
+    /// Whom each block that ends with a call calls.
+    fn callees(&self) -> (BTreeMap<BlockId, Callee>, BTreeMap<BlockId, Callee>) {
+        let of = |image: &crate::image::Image, flow: &Flow| {
+            let calls = flow.blocks.iter().enumerate().filter(|(_, b)| b.end == End::Call);
+            calls
+                .map(|(i, b)| (BlockId(i), callee(image, &flow.body.steps[b.steps.end - 1])))
+                .collect()
+        };
+        let pair = self.shared.inputs.pair;
+        let (old, new) = self.flows();
+        (of(pair.old, old), of(pair.new, new))
+    }
+
+    fn same_callee(&self, a: &Callee, b: &Callee) -> bool {
+        match (a, b) {
+            (Callee::Function(a), Callee::Function(b)) => {
+                self.shared.inputs.pair.matching.is_pair(*a, *b)
+            }
+            (Callee::Import(a), Callee::Import(b)) => a == b,
+            (Callee::Unknown, Callee::Unknown) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a callee keeps a caller-saved register in both builds.
+    fn keeps(&self, callee: FunctionId, place: Place) -> bool {
+        let (old, new) = self.shared.clobbers;
+        let Some(partner) = self.shared.inputs.pair.matching.new_of(callee) else { return false };
+        match place {
+            Place::General(n) => old.keeps_general(callee, n) && new.keeps_general(partner, n),
+            Place::Lane(n, _) => old.keeps_vector(callee, n) && new.keeps_vector(partner, n),
+            _ => false,
+        }
+    }
+
+    /// The translation of one point.
+    fn site(
+        &self,
+        point: &Wanted,
+        matching: &BlockMatching,
+        relation: &mut Relation,
+        variables: &Variables<'_>,
+        named: &source::Named,
+    ) -> Result<Proven, Vec<Obstacle>> {
+        let fail = |text: &str| Err(vec![Obstacle { text: text.to_owned(), new_local: false }]);
+        let (old, new) = self.flows();
+        let Some(partner) = matching.new_of[point.block.0] else {
+            return fail("no counterpart of this point was found in NEW");
+        };
+        if let Some(call) = point.call {
+            let callees = self.callees();
+            let fits = new.blocks.iter().enumerate().any(|(i, b)| {
+                b.end == End::Call
+                    && b.successors.first() == Some(&partner)
+                    && callees.1.get(&BlockId(i)).is_some_and(|c| {
+                        callees.0.get(&call).is_some_and(|o| self.same_callee(o, c))
+                    })
+            });
+            if !fits {
+                return fail("NEW does not make this call here");
+            }
+            if old.blocks[call.0].successors.len() > 1 {
+                return fail("an exception of the callee may land in this function");
+            }
+        }
+        let Some(state) = relation.at(point.block, partner).cloned() else {
+            return fail("no path leads here");
+        };
+        let (i, j) = (old.blocks[point.block.0].steps.start, new.blocks[partner.0].steps.start);
+        let (a, b) = self.analyses;
+        let callee = point.call.and_then(|call| self.callees().0.remove(&call));
+        let kept = |place: Place| match callee {
+            Some(Callee::Function(id)) if !self.shared.through.contains(&id) => {
+                self.keeps(id, place)
+            }
+            _ => false,
+        };
+        let is_new_call = |step: u32| {
+            let step = usize::try_from(step).ok().and_then(|step| new.body.steps.get(step));
+            step.is_some_and(|s| {
+                s.instruction.is_call_near() || s.instruction.is_call_near_indirect()
+            })
+        };
+        let pending = Pending {
+            is_new_call: &is_new_call,
+            kept: &kept,
+            at: point.at,
+            to: new.body.steps[j].address(),
+            kind: point.kind,
+            state: &state,
+            old_live: &a.live[i],
+            new_live: &b.live[j],
+            old_objects: &a.objects,
+            new_objects: b
+                .objects
+                .iter()
+                .map(|o| (o, o.live.get(j).copied().unwrap_or(true)))
+                .collect(),
+            variables,
+            named,
+        };
+        let translation = translate(&mut relation.values, &pending)?;
+        let to = NewAddr(pending.to);
+        Ok(Proven { at: OldAddr(point.at), kind: point.kind, to, translation })
+    }
+}
+
+/// The points of OLD that would be sites: behind calls, loop heads.
+fn wanted(flow: &Flow) -> Vec<Wanted> {
+    let mut points: BTreeMap<u64, Wanted> = BTreeMap::new();
+    for (i, block) in flow.blocks.iter().enumerate() {
+        let Some(behind) = flow.return_point(BlockId(i)) else { continue };
+        let at = flow.body.steps[block.steps.end - 1].end();
+        points.insert(
+            at,
+            Wanted { at, kind: SiteKind::Return, block: behind, call: Some(BlockId(i)) },
+        );
+    }
+    for head in crate::machine::dominators::loop_heads(flow) {
+        let at = flow.body.steps[flow.blocks[head.0].steps.start].address();
+        // The entry itself is where the redirect is.
+        if at != flow.entry {
+            points.entry(at).or_insert(Wanted {
+                at,
+                kind: SiteKind::Loop,
+                block: head,
+                call: None,
+            });
+        }
+    }
+    points.into_values().collect()
+}
+
+/// Behind calls that do not return, where nothing else leads either.
+fn dead_returns(flow: &Flow) -> Vec<OldAddr> {
+    let starts: BTreeSet<u64> = flow
+        .blocks
+        .iter()
+        .filter(|b| !b.predecessors.is_empty())
+        .map(|b| flow.body.steps[b.steps.start].address())
+        .collect();
+    let calls = flow.blocks.iter().filter(|b| b.end == End::NoReturn);
+    let mut dead: Vec<OldAddr> = calls
+        .map(|b| flow.body.steps[b.steps.end - 1].end())
+        .filter(|at| !starts.contains(at))
+        .map(OldAddr)
+        .collect();
+    dead.sort_unstable();
+    dead.dedup();
+    dead
+}

@@ -1,0 +1,124 @@
+//! Frame translation: for each checkpoint site, how OLD's frame becomes NEW's (DESIGN sections 3.6, 5).
+//!
+//! ```text
+//! machine/, sites/ -> repair -> relation (point, state, value, exec, vector, addresses)
+//!                                  -> translate (source, variables) -> Translation, or obstacles
+//! ```
+//!
+//! Takes the replaced functions, their graphs with liveness, their matched blocks, and the shadow
+//! image's fix-ups; gives for each call site, loop head and landing pad of OLD a [`Translation`] with a
+//! proof for every location, or the reasons why there is none. [`carry`] is the way in.
+
+mod addresses;
+mod copies;
+mod entry;
+mod exec;
+mod function;
+mod point;
+mod relation;
+mod repair;
+mod same;
+mod source;
+mod state;
+mod translate;
+mod trust;
+mod value;
+pub mod variables;
+mod vector;
+
+pub use translate::Obstacle;
+
+use crate::emit::Inputs;
+use crate::image::FunctionId;
+use crate::machine::Clobbers;
+use dsu_patch_format::frames::Translation;
+use dsu_patch_format::plan::{Fixup, SiteKind};
+use dsu_patch_format::{NewAddr, OldAddr};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+
+/// A site with its proof.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// In OLD.
+    pub at: OldAddr,
+    /// What sort of point.
+    pub kind: SiteKind,
+    /// In NEW.
+    pub to: NewAddr,
+    /// What the stub shall do.
+    pub translation: Translation,
+}
+
+/// A point that cannot be carried over.
+#[derive(Debug, Clone)]
+pub struct Blind {
+    /// In OLD.
+    pub at: OldAddr,
+    /// What sort of point.
+    pub kind: SiteKind,
+    /// Why.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// What is known of the frames of one replaced function.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    /// In OLD.
+    pub function: FunctionId,
+    /// Points that can be carried over.
+    pub proven: Vec<Proven>,
+    /// Points that cannot.
+    pub blind: Vec<Blind>,
+    /// Return addresses that no callee returns to.
+    pub dead_returns: Vec<OldAddr>,
+}
+
+impl Carried {
+    /// Call sites: those that can be carried over, those that only a local of NEW's stands against, all.
+    #[must_use]
+    pub fn coverage(&self) -> (usize, usize, usize) {
+        let proven = self.proven.iter().filter(|p| p.kind == SiteKind::Return).count();
+        let blind: Vec<_> = self.blind.iter().filter(|b| b.kind == SiteKind::Return).collect();
+        let new_locals = blind.iter().filter(|b| b.obstacles.iter().all(|o| o.new_local)).count();
+        (proven, new_locals, proven + blind.len())
+    }
+}
+
+/// OLD functions below which a replaced one may be running: what they are known to keep, a stub or a
+/// NEW body may not.
+fn through_replaced(inputs: Inputs<'_>) -> BTreeSet<FunctionId> {
+    let callers = crate::machine::callers(inputs.pair.old);
+    let mut found: BTreeSet<FunctionId> = inputs.closure.replaced.keys().copied().collect();
+    let mut queue: Vec<FunctionId> = found.iter().copied().collect();
+    while let Some(id) = queue.pop() {
+        for caller in callers.get(&id).into_iter().flatten() {
+            if found.insert(*caller) {
+                queue.push(*caller);
+            }
+        }
+    }
+    found
+}
+
+/// Translates what can be of all replaced functions' frames, by OLD function.
+#[must_use]
+pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
+    let pair = inputs.pair;
+    let replaced: Vec<(FunctionId, FunctionId)> = inputs
+        .closure
+        .replaced
+        .keys()
+        .filter_map(|old| Some((*old, pair.matching.new_of(*old)?)))
+        .filter(|(old, new)| {
+            pair.old.function(*old).import.is_none() && pair.new.function(*new).import.is_none()
+        })
+        .collect();
+    if replaced.is_empty() {
+        return Vec::new();
+    }
+    let (old, new) = rayon::join(|| Clobbers::new(pair.old), || Clobbers::new(pair.new));
+    let through = through_replaced(inputs);
+    let context = function::Shared { inputs, fixups, clobbers: (&old, &new), through };
+    replaced.into_par_iter().map(|(old, new)| function::carry(&context, old, new)).collect()
+}

@@ -1,0 +1,464 @@
+//! The simulation relation: which places of OLD and NEW hold equal values at matched points.
+//!
+//! Takes two bodies, their matched blocks and what their addresses mean; walks both together from the
+//! entries, where the ABI makes arguments and callee-saved registers equal, to the fixpoint. Gives the
+//! states at each matched pair: places with the same [`Value`] are equal there.
+//!
+//! What is claimed (DESIGN section 5): if OLD is at p having run any path, there is a path of NEW to p'
+//! such that equal values name equal bits, where results of matched calls and the memory behind them
+//! are taken as equal, and calls that only NEW has are taken as not made. It holds by induction over
+//! the product's edges:
+//!
+//! - every OLD edge out of a point leads to a point; where NEW cannot follow by blocks without partner,
+//!   nothing is known there ([`Relation::failures`]);
+//! - where NEW can follow on several ways, all of them must agree;
+//! - where both sides branch on the same condition, NEW follows in the same sense;
+//! - at a join, places stay together only if they agree on every edge, and a name that stands for the
+//!   last time this point was passed is replaced by a new one.
+//!
+//! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
+//! that is no good matters for what can be shown, never for whether it is true.
+
+use super::exec::{Call, Context, Executor};
+use super::point::{Exit, Point, PointId};
+use super::state::{Machine, State};
+use super::value::{Node, Place, Side, Value, Values};
+use crate::machine::flow::{BlockId, End, Flow};
+use crate::sites::matching::BlockMatching;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Points may be executed this often each, on average, before the search is given up.
+const VISITS: usize = 40;
+
+/// Both bodies.
+pub struct Bodies<'a> {
+    /// OLD's graph.
+    pub old: &'a Flow,
+    /// NEW's graph.
+    pub new: &'a Flow,
+    /// Which blocks belong together.
+    pub matching: &'a BlockMatching,
+    /// What OLD's addresses mean.
+    pub old_context: Context<'a>,
+    /// What NEW's addresses mean.
+    pub new_context: Context<'a>,
+    /// Whether the calls that end two blocks call the same.
+    pub same_callee: &'a dyn Fn(BlockId, BlockId) -> bool,
+    /// Whether OLD has no unmatched call that NEW's call at the end of this block could be.
+    pub inserted: &'a dyn Fn(BlockId) -> bool,
+    /// Whether the callee at the end of a block is known to keep a caller-saved register.
+    pub kept: &'a dyn Fn(Side, BlockId, Place) -> bool,
+    /// What a place holds at NEW's entry, in terms of OLD's entry values; `None`: something else.
+    pub entry: &'a dyn Fn(Place) -> Option<Place>,
+    /// CFA minus stack pointer at the beginning of a block, when that is one number.
+    pub depth: &'a dyn Fn(Side, BlockId) -> Option<u64>,
+}
+
+/// States by matched pair.
+pub struct Relation {
+    /// All values that the states name.
+    pub values: Values,
+    points: Vec<Point>,
+    states: Vec<Option<State>>,
+    index: HashMap<Point, PointId>,
+    /// Matched pairs to which some OLD edge leads that NEW cannot follow.
+    pub failures: BTreeSet<(BlockId, BlockId)>,
+}
+
+/// The search went on for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// Which edge a state came by: the point it left, OLD's edge, NEW's edge.
+type EdgeKey = (PointId, usize, usize);
+/// The entry's, which leaves no point.
+const ENTRY: EdgeKey = (PointId(u32::MAX), 0, 0);
+
+/// A state on its way to a point. `None`: NEW cannot follow.
+type Arrival = (Point, EdgeKey, State);
+
+struct Search<'a, 'b> {
+    bodies: &'b Bodies<'a>,
+    values: Values,
+    points: Vec<Point>,
+    index: HashMap<Point, PointId>,
+    states: Vec<Option<State>>,
+    arrivals: Vec<BTreeMap<EdgeKey, State>>,
+    sent: Vec<BTreeSet<(PointId, EdgeKey)>>,
+    failing: BTreeMap<EdgeKey, (BlockId, BlockId)>,
+    queue: BTreeSet<(usize, u8, usize, PointId)>,
+    order: (Vec<usize>, Vec<usize>),
+    reach: HashMap<BlockId, Vec<bool>>,
+}
+
+impl Relation {
+    /// Runs to the fixpoint.
+    ///
+    /// # Errors
+    /// [`TooLarge`] when the states do not settle within bounds.
+    pub fn new(bodies: &Bodies<'_>) -> Result<Self, TooLarge> {
+        let order = (reverse_postorder(bodies.old), reverse_postorder(bodies.new));
+        let mut search = Search {
+            bodies,
+            values: Values::default(),
+            points: Vec::new(),
+            index: HashMap::new(),
+            states: Vec::new(),
+            arrivals: Vec::new(),
+            sent: Vec::new(),
+            failing: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            order,
+            reach: HashMap::new(),
+        };
+        search.begin();
+        search.run()?;
+        let Search { values, points, states, index, failing, .. } = search;
+        Ok(Self { values, points, states, index, failures: failing.into_values().collect() })
+    }
+
+    /// The states at the beginning of two matched blocks; `None` when OLD never gets there.
+    pub fn at(&self, old: BlockId, new: BlockId) -> Option<&State> {
+        let id = self.index.get(&Point::Joint { old, new })?;
+        self.states.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Number of points: what it has cost.
+    pub fn len(&self) -> usize {
+        self.points.len()
+    }
+}
+
+impl Search<'_, '_> {
+    fn begin(&mut self) {
+        let entry = self.bodies.entry;
+        let old = Machine::at_entry(&mut self.values, |v, place| v.intern(Node::Entry(place)));
+        let id = self.point(Point::Joint { old: BlockId(0), new: BlockId(0) });
+        let new = Machine::at_entry(&mut self.values, |v, place| match entry(place) {
+            Some(same) => v.intern(Node::Entry(same)),
+            None => v.intern(Node::Given(id, Some(Side::New), u32::MAX, place)),
+        });
+        self.arrivals[id.0 as usize].insert(ENTRY, State { old, new });
+        self.enqueue(id);
+    }
+
+    fn point(&mut self, point: Point) -> PointId {
+        if let Some(id) = self.index.get(&point) {
+            return *id;
+        }
+        // Bounded by the product of two functions' blocks, of which few are reached.
+        let id = PointId(u32::try_from(self.points.len()).unwrap_or(u32::MAX));
+        self.points.push(point);
+        self.index.insert(point, id);
+        self.states.push(None);
+        self.arrivals.push(BTreeMap::new());
+        self.sent.push(BTreeSet::new());
+        id
+    }
+
+    /// Earlier blocks first, and NEW catches up before both go on.
+    fn enqueue(&mut self, id: PointId) {
+        let place =
+            |order: &[usize], block: BlockId| order.get(block.0).copied().unwrap_or(usize::MAX);
+        let key = match self.points[id.0 as usize] {
+            Point::NewAlone { old, new } => {
+                (place(&self.order.0, old), 0, place(&self.order.1, new))
+            }
+            Point::OldAlone { old, new } => (place(&self.order.0, old), 1, new.block.0),
+            Point::Joint { old, .. } => (place(&self.order.0, old), 2, 0),
+        };
+        self.queue.insert((key.0, key.1, key.2, id));
+    }
+
+    fn run(&mut self) -> Result<(), TooLarge> {
+        let blocks = self.bodies.old.blocks.len() + self.bodies.new.blocks.len();
+        let mut budget = VISITS * blocks + 1000;
+        while let Some((.., id)) = self.queue.pop_first() {
+            budget = budget.checked_sub(1).ok_or(TooLarge)?;
+            let Some(state) = self.join(id) else { continue };
+            if self.states[id.0 as usize].as_ref() == Some(&state) {
+                continue;
+            }
+            self.states[id.0 as usize] = Some(state.clone());
+            let arrivals = self.execute(id, state);
+            self.deliver(id, arrivals);
+        }
+        Ok(())
+    }
+
+    /// What comes out of a point replaces what came out of it before.
+    fn deliver(&mut self, from: PointId, arrivals: Vec<Arrival>) {
+        let mut now = BTreeSet::new();
+        for (point, key, state) in arrivals {
+            let to = self.point(point);
+            now.insert((to, key));
+            let known = &mut self.arrivals[to.0 as usize];
+            if known.get(&key) != Some(&state) {
+                known.insert(key, state);
+                self.enqueue(to);
+            }
+        }
+        let before = std::mem::replace(&mut self.sent[from.0 as usize], now.clone());
+        for (to, key) in before.difference(&now) {
+            self.arrivals[to.0 as usize].remove(key);
+            self.enqueue(*to);
+        }
+    }
+
+    /// The state at a point: what all edges into it agree on.
+    fn join(&mut self, id: PointId) -> Option<State> {
+        let arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
+        let first = arrivals.first()?.clone();
+        let mut classes: HashMap<Vec<Value>, Value> = HashMap::new();
+        let mut side = |values: &mut Values, side: Side| {
+            first.side(side).map(|place, _| {
+                let all: Option<Vec<Value>> =
+                    arrivals.iter().map(|s| s.side(side).at(place)).collect();
+                let all = all?;
+                let value = all[0];
+                let stays = all.iter().all(|v| *v == value)
+                    && values.depends(value).binary_search(&id).is_err();
+                if stays {
+                    return Some(value);
+                }
+                let name = |values: &mut Values| values.intern(Node::Phi(id, side, place));
+                Some(*classes.entry(all).or_insert_with(|| name(values)))
+            })
+        };
+        let mut old = side(&mut self.values, Side::Old);
+        let mut new = side(&mut self.values, Side::New);
+        // Loops that probe a large frame page by page end where the unwind tables say.
+        let (a, b) = match self.points[id.0 as usize] {
+            Point::Joint { old, new } | Point::NewAlone { old, new } => (old, Some(new)),
+            Point::OldAlone { old, .. } => (old, None),
+        };
+        self.set_depth(&mut old, Side::Old, a);
+        if let Some(b) = b {
+            self.set_depth(&mut new, Side::New, b);
+        }
+        Some(State { old, new })
+    }
+
+    fn set_depth(&mut self, machine: &mut Machine, side: Side, block: BlockId) {
+        if let Some(depth) = (self.bodies.depth)(side, block) {
+            let top = self.values.address(super::value::Base::Cfa, depth.wrapping_neg());
+            machine.set_general(4, top);
+        }
+    }
+
+    fn execute(&mut self, id: PointId, state: State) -> Vec<Arrival> {
+        let mut out = Vec::new();
+        match self.points[id.0 as usize] {
+            Point::Joint { old, new } => self.both(id, state, old, new, &mut out),
+            Point::OldAlone { old, new } => {
+                let machine = self.block(id, Side::Old, old, state.old, Call::Alone);
+                let state = State { old: machine, new: state.new };
+                for (edge, to) in
+                    self.bodies.old.blocks[old.0].successors.clone().into_iter().enumerate()
+                {
+                    self.old_edge(id, edge, to, new, &state, &mut out);
+                }
+            }
+            Point::NewAlone { old, new } => {
+                let call = if (self.bodies.inserted)(new) { Call::Inserted } else { Call::Alone };
+                let machine = self.block(id, Side::New, new, state.new, call);
+                let state = State { old: state.old, new: machine };
+                let exit = Exit { block: new, edge: None };
+                self.follow(id, 0, old, exit, &state, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Both sides execute their blocks.
+    fn both(
+        &mut self,
+        id: PointId,
+        state: State,
+        old: BlockId,
+        new: BlockId,
+        out: &mut Vec<Arrival>,
+    ) {
+        let (b, c) = (&self.bodies.old.blocks[old.0], &self.bodies.new.blocks[new.0]);
+        let calls = b.end == End::Call && c.end == End::Call;
+        let matched = calls && (self.bodies.same_callee)(old, new);
+        let how = |inserted: bool| match (matched, inserted) {
+            (true, _) => Call::Matched,
+            (false, true) => Call::Inserted,
+            (false, false) => Call::Alone,
+        };
+        let inserted = (self.bodies.inserted)(new);
+        let state = State {
+            old: self.block(id, Side::Old, old, state.old, how(false)),
+            new: self.block(id, Side::New, new, state.new, how(inserted)),
+        };
+        let senses = if b.end == End::Branch && c.end == End::Branch {
+            self.same_condition(old, new, &state)
+        } else {
+            None
+        };
+        for (edge, to) in b.successors.clone().into_iter().enumerate() {
+            // With the condition known to agree, NEW takes the edge of the same sense.
+            let follows = senses.map(|same| if same { edge } else { 1 - edge.min(1) });
+            let exit = Exit { block: new, edge: follows };
+            self.old_edge(id, edge, to, exit, &state, out);
+        }
+    }
+
+    /// Whether two branches are taken alike (`true`) or the opposite way; `None`: not known.
+    fn same_condition(&mut self, old: BlockId, new: BlockId, state: &State) -> Option<bool> {
+        let code = |flow: &Flow, block: BlockId| {
+            let last = flow.blocks[block.0].steps.end.checked_sub(1)?;
+            Some(flow.body.steps.get(last)?.instruction.condition_code())
+        };
+        let (first, second) = (code(self.bodies.old, old)?, code(self.bodies.new, new)?);
+        if first == iced_x86::ConditionCode::None || second == iced_x86::ConditionCode::None {
+            return None;
+        }
+        let (x, negated) = super::exec::condition(&mut self.values, first, state.old.flags());
+        let (y, other) = super::exec::condition(&mut self.values, second, state.new.flags());
+        (x == y).then_some(negated == other)
+    }
+
+    /// OLD takes an edge; NEW stays where it is, or follows.
+    fn old_edge(
+        &mut self,
+        id: PointId,
+        edge: usize,
+        to: BlockId,
+        exit: Exit,
+        state: &State,
+        out: &mut Vec<Arrival>,
+    ) {
+        if self.bodies.matching.new_of[to.0].is_some() {
+            self.follow(id, edge, to, exit, state, out);
+        } else {
+            out.push((Point::OldAlone { old: to, new: exit }, (id, edge, 0), state.clone()));
+        }
+    }
+
+    /// OLD is at the beginning of a matched block; NEW goes there by blocks without partner.
+    fn follow(
+        &mut self,
+        id: PointId,
+        edge: usize,
+        old: BlockId,
+        exit: Exit,
+        state: &State,
+        out: &mut Vec<Arrival>,
+    ) {
+        let Some(goal) = self.bodies.matching.new_of[old.0] else { return };
+        let successors = &self.bodies.new.blocks[exit.block.0].successors;
+        let ways: BTreeSet<BlockId> = successors
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| exit.edge.is_none_or(|only| only == *i))
+            .map(|(_, to)| *to)
+            .collect();
+        self.failing.remove(&(id, edge, 0));
+        let mut found = false;
+        for (number, way) in ways.into_iter().enumerate() {
+            let point = if way == goal {
+                Point::Joint { old, new: goal }
+            } else if self.bodies.matching.old_of[way.0].is_none() && self.reaches(goal)[way.0] {
+                Point::NewAlone { old, new: way }
+            } else {
+                continue;
+            };
+            found = true;
+            out.push((point, (id, edge, number), state.clone()));
+        }
+        if !found {
+            self.failing.insert((id, edge, 0), (old, goal));
+            let joint = Point::Joint { old, new: goal };
+            let target = self.point(joint);
+            let new = self.unrelated(target, goal);
+            out.push((joint, (id, edge, usize::MAX), State { old: state.old.clone(), new }));
+        }
+    }
+
+    /// From which blocks without partner NEW gets to a block by such blocks alone.
+    fn reaches(&mut self, goal: BlockId) -> &[bool] {
+        let (flow, matching) = (self.bodies.new, self.bodies.matching);
+        self.reach.entry(goal).or_insert_with(|| {
+            let mut reached = vec![false; flow.blocks.len()];
+            let mut queue = vec![goal];
+            while let Some(block) = queue.pop() {
+                for &before in &flow.blocks[block.0].predecessors {
+                    if matching.old_of[before.0].is_none() && !reached[before.0] {
+                        reached[before.0] = true;
+                        queue.push(before);
+                    }
+                }
+            }
+            reached
+        })
+    }
+
+    /// A state of NEW of which nothing is known but where its frame is.
+    fn unrelated(&mut self, point: PointId, block: BlockId) -> Machine {
+        let mut machine = Machine::at_entry(&mut self.values, |v, place| {
+            v.intern(Node::Given(point, Some(Side::New), u32::MAX, place))
+        });
+        let unknown = Node::Given(point, Some(Side::New), u32::MAX, Place::General(4));
+        let unknown = self.values.intern(unknown);
+        machine.set_general(4, unknown);
+        self.set_depth(&mut machine, Side::New, block);
+        machine
+    }
+
+    /// One side executes a block, its call included.
+    fn block(
+        &mut self,
+        id: PointId,
+        side: Side,
+        block: BlockId,
+        machine: Machine,
+        call: Call,
+    ) -> Machine {
+        let bodies = self.bodies;
+        let (flow, context) = match side {
+            Side::Old => (bodies.old, &bodies.old_context),
+            Side::New => (bodies.new, &bodies.new_context),
+        };
+        let mut executor = Executor::new(context, &mut self.values, machine, id);
+        let b = &flow.blocks[block.0];
+        for index in b.steps.clone() {
+            executor.step(index, &flow.body.steps[index]);
+        }
+        if b.end == End::Call {
+            let kept = |place| (bodies.kept)(side, block, place);
+            executor.call(b.steps.end - 1, call, &kept);
+        }
+        executor.finish()
+    }
+}
+
+/// Each block's place in reverse postorder; unreachable ones at the end.
+fn reverse_postorder(flow: &Flow) -> Vec<usize> {
+    let count = flow.blocks.len();
+    let mut order = vec![usize::MAX; count];
+    let mut seen = vec![false; count];
+    let mut done = Vec::new();
+    let mut stack = vec![(BlockId(0), 0)];
+    if let Some(first) = seen.first_mut() {
+        *first = true;
+    }
+    while let Some((block, next)) = stack.pop() {
+        match flow.blocks.get(block.0).and_then(|b| b.successors.get(next)) {
+            Some(to) => {
+                stack.push((block, next + 1));
+                if !std::mem::replace(&mut seen[to.0], true) {
+                    stack.push((*to, 0));
+                }
+            }
+            None => done.push(block),
+        }
+    }
+    for (place, block) in done.into_iter().rev().enumerate() {
+        if let Some(slot) = order.get_mut(block.0) {
+            *slot = place;
+        }
+    }
+    order
+}

@@ -1,0 +1,343 @@
+//! One site: every location that NEW may read from there on, with its source in OLD's frame.
+//!
+//! Takes the relation's states at a matched pair, liveness of both sides, objects on the stack, and what
+//! the debug information says; gives a [`Translation`], or every reason why there is none. The relation
+//! comes first; variables second, where it does not know; where both know and disagree, nobody is
+//! believed.
+
+use super::source::{Named, Sources};
+use super::state::State;
+use super::value::{Node, Place, Side, Value, Values};
+use super::variables::{Answer, Variables};
+use crate::machine::live::{Live, StackObject};
+use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value as Source};
+use dsu_patch_format::plan::SiteKind;
+
+/// A pair of points to be translated, with all that is known of it.
+pub struct Pending<'a> {
+    /// OLD's point as linked.
+    pub at: u64,
+    /// NEW's point as linked.
+    pub to: u64,
+    /// What sort of point.
+    pub kind: SiteKind,
+    /// What both sides hold there.
+    pub state: &'a State,
+    /// What OLD's code may read from there on.
+    pub old_live: &'a Live,
+    /// What NEW's code may read from there on.
+    pub new_live: &'a Live,
+    /// Objects of OLD's frame whose address is taken.
+    pub old_objects: &'a [StackObject],
+    /// Those of NEW's frame, and whether they may be in use there.
+    pub new_objects: Vec<(&'a StackObject, bool)>,
+    /// The debug information's view.
+    pub variables: &'a Variables<'a>,
+    /// Whether a step of NEW is a call.
+    pub is_new_call: &'a dyn Fn(u32) -> bool,
+    /// Behind a call: caller-saved registers that whoever returns there keeps.
+    pub kept: &'a dyn Fn(Place) -> bool,
+    /// Addresses as NEW names them.
+    pub named: &'a Named,
+}
+
+/// Why a point cannot be translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// In words, with the variable and its line where there is one.
+    pub text: String,
+    /// A local variable that only NEW has, and nothing else.
+    pub new_local: bool,
+}
+
+impl Obstacle {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), new_local: false }
+    }
+}
+
+/// Makes the table of one site.
+///
+/// # Errors
+/// All obstacles.
+pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation, Vec<Obstacle>> {
+    let mut obstacles = Vec::new();
+    let mut depth = |machine: &super::state::Machine, side: &str| {
+        let top = values.as_frame(machine.general(4)).and_then(|top| u64::try_from(-top).ok());
+        if top.is_none() {
+            obstacles.push(Obstacle::new(format!(
+                "{side}'s frame has no fixed size here (alloca, a variable-length array, or a realigned stack)"
+            )));
+        }
+        top
+    };
+    let (old_depth, new_depth) = (depth(&site.state.old, "OLD"), depth(&site.state.new, "NEW"));
+    let (Some(old_depth), Some(new_depth)) = (old_depth, new_depth) else { return Err(obstacles) };
+    if let Some(what) = site.new_live.other {
+        obstacles.push(Obstacle::new(format!("NEW has a live value in {what} here")));
+    }
+    let flags = site.new_live.flags;
+    if flags && site.state.old.flags() != site.state.new.flags() {
+        obstacles.push(Obstacle::new("NEW tests flags here that OLD does not have"));
+    }
+    let objects = objects(site, &mut obstacles);
+    let usable = |place| usable(site, place);
+    let mut table = Table {
+        site,
+        sources: Sources::new(values, site.state, site.named, usable),
+        moves: Vec::new(),
+        obstacles,
+    };
+    table.registers();
+    table.slots();
+    let Table { mut moves, obstacles, .. } = table;
+    if !obstacles.is_empty() {
+        return Err(obstacles);
+    }
+    moves.sort_by_key(|m| m.to);
+    Ok(Translation { old_depth, new_depth, flags, moves, objects })
+}
+
+/// How many low bytes of a place of OLD hold what OLD's code put there.
+fn usable(site: &Pending<'_>, place: Place) -> u8 {
+    let behind_call = matches!(site.kind, SiteKind::Return | SiteKind::LandingPad);
+    match place {
+        Place::General(4) | Place::Flags | Place::Memory => 0,
+        // Behind a call only results and callee-saved registers: another caller-saved one may be
+        // kept by the callee that OLD called, but not by the one that returns (DESIGN section 5).
+        Place::General(n)
+            if behind_call && !super::source::is_callee_saved(n) && !matches!(n, 0 | 2) =>
+        {
+            if (site.kept)(place) { 8 } else { 0 }
+        }
+        Place::Lane(n, _) if behind_call && n > 1 => {
+            if (site.kept)(place) {
+                8
+            } else {
+                0
+            }
+        }
+        Place::General(_) | Place::Lane(..) => 8,
+        // Outgoing arguments are the callee's to overwrite: only what OLD itself still reads counts.
+        Place::Slot(at, bytes) => {
+            let end = at + i64::from(bytes);
+            let live = site.old_live.slots.iter().any(|r| r.start <= at && end <= r.end);
+            if live { bytes } else { 0 }
+        }
+    }
+}
+
+/// Objects whose address may be known: they stay where they are, or the point is blind.
+fn objects(site: &Pending<'_>, obstacles: &mut Vec<Obstacle>) -> Vec<(i64, i64)> {
+    let mut stay = Vec::new();
+    for (object, in_use) in &site.new_objects {
+        if !in_use {
+            continue;
+        }
+        let name = object.name.as_ref().map_or_else(
+            || {
+                format!(
+                    "an object of {} bytes on the stack",
+                    object.extent.end - object.extent.start
+                )
+            },
+            |name| format!("the local `{name}`"),
+        );
+        let partner = match &object.name {
+            // A variable out of scope is in nobody's hands any more (C17 6.2.4).
+            Some(_) if !site.variables.is_visible(&object.extent, site.to) => continue,
+            Some(_) => site.variables.object_partner(object.extent.clone(), site.at, site.to),
+            None => site
+                .old_objects
+                .iter()
+                .find(|o| o.name.is_none() && o.extent == object.extent)
+                .map(|o| o.extent.clone())
+                .ok_or_else(|| {
+                    format!("{name}, whose address is taken, has no counterpart in OLD")
+                }),
+        };
+        match partner {
+            Ok(extent) if extent == object.extent => stay.push((extent.start, extent.end)),
+            Ok(extent) => obstacles.push(Obstacle::new(format!(
+                "{name}, whose address is taken, is at another place of NEW's frame (CFA{:+} instead of CFA{:+})",
+                object.extent.start, extent.start
+            ))),
+            Err(why) => obstacles.push(Obstacle::new(why)),
+        }
+    }
+    stay.sort_unstable();
+    stay.dedup();
+    stay
+}
+
+struct Table<'a, 'v> {
+    site: &'a Pending<'a>,
+    sources: Sources<'v>,
+    moves: Vec<Move>,
+    obstacles: Vec<Obstacle>,
+}
+
+impl Table<'_, '_> {
+    fn registers(&mut self) {
+        let (live, state) = (self.site.new_live, &self.site.state.new);
+        for number in 0..16u8 {
+            let bytes = covering(u64::from(live.general[usize::from(number)]));
+            let value = state.general(number);
+            if bytes > 0 && number != 4 && !self.is_rest(value, number) {
+                self.supply(Location::General { number, bytes: bytes.min(8) }, &[value]);
+            }
+        }
+        for number in 0..32u8 {
+            let bytes = covering(live.vector[usize::from(number)]).max(4);
+            if live.vector[usize::from(number)] == 0 {
+                continue;
+            }
+            let to = Location::Vector { number, bytes };
+            if number >= 16 || bytes > 32 {
+                self.obstacles
+                    .push(Obstacle::new(format!("NEW has a live value in zmm{number} here")));
+                continue;
+            }
+            let lanes: Vec<Value> =
+                (0..bytes.div_ceil(8)).map(|lane| state.lane(number, lane)).collect();
+            self.supply(to, &lanes);
+        }
+    }
+
+    /// Whether a register holds what some call left there, which no code means to read: it only looks
+    /// live because the arguments of a later call are not known.
+    fn is_rest(&mut self, value: Value, number: u8) -> bool {
+        let caller_saved = !super::source::is_callee_saved(number) && !matches!(number, 0 | 2);
+        match *self.sources.values().node(value) {
+            Node::Given(_, Some(Side::New), step, Place::General(_)) => {
+                caller_saved && (self.site.is_new_call)(step)
+            }
+            _ => false,
+        }
+    }
+
+    fn slots(&mut self) {
+        let known: Vec<(i64, u8, Value)> = self.site.state.new.slots().collect();
+        for range in &self.site.new_live.slots {
+            let mut at = range.start;
+            while at < range.end {
+                let found = known
+                    .iter()
+                    .find(|(start, bytes, _)| *start <= at && at < start + i64::from(*bytes));
+                match found {
+                    Some((start, bytes, value)) => {
+                        let wanted = (range.end - start).min(i64::from(*bytes));
+                        let bytes = covering_bytes(u64::try_from(wanted).unwrap_or(8)).min(*bytes);
+                        self.supply(
+                            Location::Slot { cfa: *start, bytes: u32::from(bytes) },
+                            &[*value],
+                        );
+                        at = start + i64::from(bytes).max(1);
+                    }
+                    None => {
+                        let next = known.iter().map(|k| k.0).filter(|k| *k > at).min();
+                        let end = next.map_or(range.end, |n| n.min(range.end));
+                        let bytes = u32::try_from(end - at).unwrap_or(u32::MAX);
+                        self.by_name_alone(Location::Slot { cfa: at, bytes });
+                        at = end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds the source of a location of whose value NEW's state knows the lanes.
+    fn supply(&mut self, to: Location, lanes: &[Value]) {
+        if self.moves.iter().any(|m| m.to == to) {
+            return;
+        }
+        let bytes = bytes_of(to);
+        let proved = match lanes {
+            [one] => self.sources.of(*one, bytes, to),
+            _ => self.sources.of_lanes(lanes, bytes, to),
+        };
+        let named = self.site.variables.source(self.site.at, self.site.to, to);
+        match (proved, named) {
+            (Some((from, proof)), Answer::Found { value, name, .. }) => {
+                let contradicts = lanes.len() == 1
+                    && value != from
+                    && self.sources.agrees(lanes[0], bytes, &value) == Some(false)
+                    && proof == Proof::Equal;
+                if contradicts {
+                    self.obstacles.push(Obstacle::new(format!(
+                        "the debug information of variable `{name}` contradicts the code"
+                    )));
+                    return;
+                }
+                let proof = if proof == Proof::Equal { Proof::EqualVariable(name) } else { proof };
+                self.moves.push(Move { to, from, proof });
+            }
+            (Some((from, proof)), _) => self.moves.push(Move { to, from, proof }),
+            (None, answer) => self.named(to, answer),
+        }
+    }
+
+    fn by_name_alone(&mut self, to: Location) {
+        let answer = self.site.variables.source(self.site.at, self.site.to, to);
+        self.named(to, answer);
+    }
+
+    fn named(&mut self, to: Location, answer: Answer) {
+        match answer {
+            Answer::Found { value, name, .. } if self.is_usable(&value) => {
+                self.moves.push(Move { to, from: value, proof: Proof::Variable(name) });
+            }
+            Answer::Found { name, .. } => self.obstacles.push(Obstacle::new(format!(
+                "variable `{name}`: where the debug information has it in OLD, a callee may have overwritten it"
+            ))),
+            Answer::Unavailable { why, new_local, .. } => {
+                self.obstacles.push(Obstacle { text: why, new_local });
+            }
+            _ => self.obstacles.push(Obstacle::new(format!(
+                "a value without a name that NEW keeps in {} has no proven source in OLD",
+                words(to)
+            ))),
+        }
+    }
+
+    /// Whether OLD's code keeps what the debug information names.
+    fn is_usable(&self, value: &Source) -> bool {
+        match value {
+            Source::At(Location::General { number, bytes }) => {
+                usable(self.site, Place::General(*number)) >= *bytes
+            }
+            Source::At(Location::Vector { number, .. }) => {
+                usable(self.site, Place::Lane(*number, 0)) > 0
+            }
+            _ => true,
+        }
+    }
+}
+
+fn bytes_of(location: Location) -> u8 {
+    match location {
+        Location::General { bytes, .. } | Location::Vector { bytes, .. } => bytes,
+        Location::Slot { bytes, .. } => u8::try_from(bytes).unwrap_or(u8::MAX),
+    }
+}
+
+fn words(location: Location) -> String {
+    const NAMES: [&str; 16] = [
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
+        "r13", "r14", "r15",
+    ];
+    match location {
+        Location::General { number, .. } => NAMES[usize::from(number) % 16].to_owned(),
+        Location::Vector { number, .. } => format!("xmm{number}"),
+        Location::Slot { cfa, .. } => format!("its frame (CFA{cfa:+})"),
+    }
+}
+
+/// The width of a register whose live bytes are these bits: 0, 1, 2, 4, 8, 16, 32 or 64.
+fn covering(mask: u64) -> u8 {
+    covering_bytes(u64::from(64 - mask.leading_zeros()))
+}
+
+fn covering_bytes(bytes: u64) -> u8 {
+    if bytes == 0 { 0 } else { u8::try_from(bytes.next_power_of_two()).unwrap_or(64) }
+}

@@ -1,0 +1,460 @@
+//! Symbolic values of both bodies in one table, so that equal means the same number.
+//!
+//! A value is 64 bits. Equal operations on equal inputs are one value, whichever build does them, in
+//! whatever order and registers: nodes are hash-consed in a normal form. Sums and products with
+//! constants are linear combinations modulo 2^64; narrower results are the low bytes of wider ones.
+//!
+//! A value that depends on *when* it was computed carries the points it depends on ([`Values::depends`]):
+//! names given at a point stand for its latest execution, and the relation renames older ones
+//! when the point is passed again.
+
+use super::point::PointId;
+use dsu_patch_format::plan::Target;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A value in [`Values`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(u32);
+
+/// Which of the two bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// The build that runs.
+    Old,
+    /// The build to come.
+    New,
+}
+
+/// A place that holds a value, named for its entry value and as the representative of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// A general register by number.
+    General(u8),
+    /// Eight bytes of a vector register: its number, and which eight.
+    Lane(u8, u8),
+    /// The status flags.
+    Flags,
+    /// All memory but private slots.
+    Memory,
+    /// Private memory at an offset from the CFA, that many bytes.
+    Slot(i64, u8),
+}
+
+/// What an address is counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// The frame's CFA.
+    Cfa,
+    /// The thread pointer.
+    Thread,
+    /// OLD's image as it lies in the process.
+    Old,
+    /// Identities of OLD's functions.
+    Identity,
+    /// The shadow image.
+    Shadow,
+    /// A symbol of another image.
+    Import(u32),
+}
+
+/// How a value is computed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// Sum of values times factors, plus a number. No terms: a constant.
+    Linear(Rc<[(Value, u64)]>, u64),
+    /// An address.
+    Base(Base),
+    /// What a place held at entry.
+    Entry(Place),
+    /// The low bytes, zero-extended.
+    Low(u8, Value),
+    /// The low bytes, sign-extended to 64 bits.
+    Signed(u8, Value),
+    /// The first with its low bytes replaced by those of the second.
+    Insert(u8, Value, Value),
+    /// Any other pure function of its operands.
+    Operation(Operation, Rc<[Value]>),
+    /// What memory held at an address, zero-extended.
+    Load(Value, Value, u8),
+    /// Memory after a store: memory before, address, value, bytes.
+    Store(Value, Value, Value, u8),
+    /// Memory that never changes: constants, the dynamic linker's slots.
+    Constants,
+    /// Named at a point: what a class of places held when the point was last entered.
+    Phi(PointId, Side, Place),
+    /// Named at a point: what the nth step behind it gave last.
+    Given(PointId, Option<Side>, u32, Place),
+}
+
+/// A pure function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Bitwise and.
+    And,
+    /// Bitwise or.
+    Or,
+    /// Bitwise exclusive or.
+    Xor,
+    /// Product of two values that are not constant.
+    Multiply,
+    /// Shift left of so many bytes' width, by a value.
+    ShiftLeft(u8),
+    /// Shift right of so many bytes' width.
+    ShiftRight(u8),
+    /// Arithmetic shift right of so many bytes' width.
+    ShiftArithmetic(u8),
+    /// Flags of a comparison (subtraction) of so many bytes.
+    Compare(u8),
+    /// Flags of a logical result of so many bytes.
+    Logic(u8),
+    /// A condition (an even condition code) on flags: 0 or 1.
+    Condition(u8),
+    /// Condition, value if 1, value if 0.
+    Select,
+    /// Result `output` of an instruction with an immediate.
+    Instruction {
+        /// iced's number of the instruction's form.
+        code: u16,
+        /// Its immediate.
+        immediate: u64,
+        /// Which of its results.
+        output: u8,
+    },
+}
+
+/// All values of one pair of functions.
+pub struct Values {
+    nodes: Vec<Node>,
+    numbers: HashMap<Node, Value>,
+    depends: Vec<Rc<[PointId]>>,
+    nothing: Rc<[PointId]>,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            numbers: HashMap::new(),
+            depends: Vec::new(),
+            nothing: Rc::new([]),
+        }
+    }
+}
+
+impl Values {
+    /// How a value is computed.
+    pub fn node(&self, value: Value) -> &Node {
+        &self.nodes[value.0 as usize]
+    }
+
+    /// The points whose names a value contains, ascending.
+    pub fn depends(&self, value: Value) -> &[PointId] {
+        &self.depends[value.0 as usize]
+    }
+
+    /// The value of a node that is in normal form already.
+    pub fn intern(&mut self, node: Node) -> Value {
+        if let Some(known) = self.numbers.get(&node) {
+            return *known;
+        }
+        let depends = self.dependencies(&node);
+        // A pair of functions has far less than 2^32 values: the relation is bounded.
+        let value = Value(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+        self.nodes.push(node.clone());
+        self.depends.push(depends);
+        self.numbers.insert(node, value);
+        value
+    }
+
+    fn dependencies(&self, node: &Node) -> Rc<[PointId]> {
+        let operands: Vec<Value> = match node {
+            Node::Linear(terms, _) => terms.iter().map(|t| t.0).collect(),
+            Node::Low(_, v) | Node::Signed(_, v) => vec![*v],
+            Node::Insert(_, a, b) | Node::Load(a, b, _) => vec![*a, *b],
+            Node::Operation(_, operands) => operands.to_vec(),
+            Node::Store(a, b, c, _) => vec![*a, *b, *c],
+            Node::Phi(point, ..) | Node::Given(point, ..) => return Rc::new([*point]),
+            Node::Base(_) | Node::Entry(_) | Node::Constants => return self.nothing.clone(),
+        };
+        let mut sets = operands.iter().map(|v| &self.depends[v.0 as usize]);
+        let Some(first) = sets.next() else { return self.nothing.clone() };
+        let mut union = first.clone();
+        for set in sets {
+            if set.iter().all(|p| union.binary_search(p).is_ok()) {
+                continue;
+            }
+            let mut all: Vec<PointId> = union.iter().chain(set.iter()).copied().collect();
+            all.sort_unstable();
+            all.dedup();
+            union = all.into();
+        }
+        union
+    }
+
+    /// A number.
+    pub fn constant(&mut self, number: u64) -> Value {
+        self.intern(Node::Linear(Rc::new([]), number))
+    }
+
+    /// The number, if it is one.
+    pub fn as_constant(&self, value: Value) -> Option<u64> {
+        match self.node(value) {
+            Node::Linear(terms, k) if terms.is_empty() => Some(*k),
+            _ => None,
+        }
+    }
+
+    /// A base plus a number.
+    pub fn address(&mut self, base: Base, offset: u64) -> Value {
+        let base = self.intern(Node::Base(base));
+        self.linear(&[(base, 1)], offset)
+    }
+
+    /// What a target stands for, as a value. [`Target::OldCode`] is no value of a program.
+    pub fn target(&mut self, target: &Target, addend: i64) -> Value {
+        let (base, offset) = match *target {
+            Target::Old(a) => (Base::Old, a.0),
+            Target::OldCode(a) | Target::OldIdentity(a) => (Base::Identity, a.0),
+            Target::New(a) => (Base::Shadow, a.0),
+            Target::Import(i) => (Base::Import(i), 0),
+        };
+        self.address(base, offset.wrapping_add_signed(addend))
+    }
+
+    /// Base and number, if it is an address.
+    pub fn as_address(&self, value: Value) -> Option<(Base, u64)> {
+        let (term, offset) = match self.node(value) {
+            Node::Base(base) => return Some((*base, 0)),
+            Node::Linear(terms, k) => match **terms {
+                [(term, 1)] => (term, *k),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        match self.node(term) {
+            Node::Base(base) => Some((*base, offset)),
+            _ => None,
+        }
+    }
+
+    /// The offset from the CFA, if it is an address in the frame.
+    pub fn as_frame(&self, value: Value) -> Option<i64> {
+        match self.as_address(value) {
+            Some((Base::Cfa, offset)) => Some(offset.cast_signed()),
+            _ => None,
+        }
+    }
+
+    /// Terms and number of a value seen as a linear combination.
+    pub fn terms(&self, value: Value) -> (Vec<(Value, u64)>, u64) {
+        match self.node(value) {
+            Node::Linear(terms, k) => (terms.to_vec(), *k),
+            _ => (vec![(value, 1)], 0),
+        }
+    }
+
+    /// A linear combination of values.
+    pub fn linear(&mut self, parts: &[(Value, u64)], constant: u64) -> Value {
+        let mut sum = constant;
+        let mut terms: Vec<(Value, u64)> = Vec::new();
+        for (value, factor) in parts {
+            let (inner, k) = self.terms(*value);
+            sum = sum.wrapping_add(k.wrapping_mul(*factor));
+            terms.extend(inner.into_iter().map(|(v, f)| (v, f.wrapping_mul(*factor))));
+        }
+        terms.sort_unstable_by_key(|t| t.0);
+        terms.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 = kept.1.wrapping_add(next.1);
+            }
+            same
+        });
+        terms.retain(|t| t.1 != 0);
+        if let ([(value, 1)], 0) = (&terms[..], sum) {
+            return *value;
+        }
+        self.intern(Node::Linear(terms.into(), sum))
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        self.linear(&[(a, 1), (b, 1)], 0)
+    }
+
+    /// `a + number`.
+    pub fn offset(&mut self, a: Value, number: u64) -> Value {
+        self.linear(&[(a, 1)], number)
+    }
+
+    /// `a - b`.
+    pub fn subtract(&mut self, a: Value, b: Value) -> Value {
+        self.linear(&[(a, 1), (b, u64::MAX)], 0)
+    }
+
+    /// `a * b`.
+    pub fn multiply(&mut self, a: Value, b: Value) -> Value {
+        match (self.as_constant(a), self.as_constant(b)) {
+            (_, Some(k)) => self.linear(&[(a, k)], 0),
+            (Some(k), _) => self.linear(&[(b, k)], 0),
+            _ => self.commutative(Operation::Multiply, a, b),
+        }
+    }
+
+    /// An operation whose operands may change places.
+    pub fn commutative(&mut self, operation: Operation, a: Value, b: Value) -> Value {
+        let (a, b) = if a <= b { (a, b) } else { (b, a) };
+        self.operation(operation, &[a, b])
+    }
+
+    /// Any operation.
+    pub fn operation(&mut self, operation: Operation, operands: &[Value]) -> Value {
+        self.intern(Node::Operation(operation, operands.into()))
+    }
+
+    /// The low bytes, zero-extended.
+    pub fn low(&mut self, bytes: u8, value: Value) -> Value {
+        if bytes >= 8 || self.fits(value, bytes) {
+            return value;
+        }
+        let mask = mask(bytes);
+        match self.node(value).clone() {
+            Node::Linear(terms, k) => {
+                let stripped: Vec<(Value, u64)> =
+                    terms.iter().map(|(v, f)| (self.strip(bytes, *v), f & mask)).collect();
+                let sum = self.linear(&stripped, k & mask);
+                self.low_of_normal(bytes, sum)
+            }
+            _ => {
+                let stripped = self.strip(bytes, value);
+                if stripped == value {
+                    self.low_of_normal(bytes, value)
+                } else {
+                    self.low(bytes, stripped)
+                }
+            }
+        }
+    }
+
+    fn low_of_normal(&mut self, bytes: u8, value: Value) -> Value {
+        let mask = mask(bytes);
+        let (terms, k) = self.terms(value);
+        if terms.is_empty() {
+            return self.constant(k & mask);
+        }
+        let value = match self.node(value) {
+            Node::Linear(..) => {
+                let masked: Vec<_> =
+                    terms.iter().map(|(v, f)| (*v, f & mask)).filter(|t| t.1 != 0).collect();
+                self.linear(&masked, k & mask)
+            }
+            _ => value,
+        };
+        if self.fits(value, bytes) { value } else { self.intern(Node::Low(bytes, value)) }
+    }
+
+    /// A value with the same low bytes, simpler where that is possible.
+    fn strip(&mut self, bytes: u8, value: Value) -> Value {
+        match self.node(value).clone() {
+            Node::Low(n, v) | Node::Signed(n, v) | Node::Insert(n, _, v) if n >= bytes => {
+                self.strip(bytes, v)
+            }
+            Node::Operation(op @ (Operation::And | Operation::Or | Operation::Xor), operands) => {
+                let (a, b) = (self.strip(bytes, operands[0]), self.strip(bytes, operands[1]));
+                if (a, b) == (operands[0], operands[1]) {
+                    return value;
+                }
+                self.bitwise(op, a, b)
+            }
+            Node::Operation(Operation::Multiply, operands) => {
+                let (a, b) = (self.strip(bytes, operands[0]), self.strip(bytes, operands[1]));
+                self.multiply(a, b)
+            }
+            _ => value,
+        }
+    }
+
+    /// Whether the upper bytes are known to be zero.
+    fn fits(&self, value: Value, bytes: u8) -> bool {
+        match self.node(value) {
+            Node::Linear(terms, k) => terms.is_empty() && *k <= mask(bytes),
+            Node::Low(n, _) | Node::Load(_, _, n) => *n <= bytes,
+            Node::Operation(Operation::Condition(_), _) => true,
+            Node::Operation(Operation::ShiftRight(n), _) => *n <= bytes,
+            Node::Operation(Operation::And, operands) => {
+                operands.iter().any(|o| self.fits(*o, bytes))
+            }
+            Node::Operation(Operation::Or | Operation::Xor, operands) => {
+                operands.iter().all(|o| self.fits(*o, bytes))
+            }
+            Node::Operation(Operation::Select, operands) => {
+                operands[1..].iter().all(|o| self.fits(*o, bytes))
+            }
+            _ => false,
+        }
+    }
+
+    /// The low bytes, sign-extended to 64 bits.
+    pub fn signed(&mut self, bytes: u8, value: Value) -> Value {
+        if bytes >= 8 {
+            return value;
+        }
+        let value = self.strip(bytes, value);
+        match self.as_constant(value) {
+            Some(k) => {
+                let shift = 64 - 8 * u32::from(bytes);
+                self.constant((((k << shift).cast_signed()) >> shift).cast_unsigned())
+            }
+            None => self.intern(Node::Signed(bytes, value)),
+        }
+    }
+
+    /// `old` with its low bytes replaced.
+    pub fn insert(&mut self, bytes: u8, old: Value, low: Value) -> Value {
+        if bytes >= 8 {
+            return low;
+        }
+        let low = self.low(bytes, low);
+        let old = match *self.node(old) {
+            Node::Insert(n, before, _) if n <= bytes => before,
+            _ => old,
+        };
+        // All above is zero: the low bytes alone are the value.
+        if self.fits(old, bytes) { low } else { self.intern(Node::Insert(bytes, old, low)) }
+    }
+
+    /// Bitwise operations, the usual identities applied.
+    pub fn bitwise(&mut self, operation: Operation, a: Value, b: Value) -> Value {
+        let (x, y) = (self.as_constant(a), self.as_constant(b));
+        if let (Some(x), Some(y)) = (x, y) {
+            let result = match operation {
+                Operation::And => x & y,
+                Operation::Or => x | y,
+                _ => x ^ y,
+            };
+            return self.constant(result);
+        }
+        let (a, b, k) = if x.is_some() { (b, a, x) } else { (a, b, y) };
+        match (operation, k) {
+            (Operation::And, Some(0)) => return self.constant(0),
+            (Operation::And, Some(0xff)) => return self.low(1, a),
+            (Operation::And, Some(0xffff)) => return self.low(2, a),
+            (Operation::And, Some(0xffff_ffff)) => return self.low(4, a),
+            (Operation::And | Operation::Or, _) if a == b => return a,
+            (Operation::Or | Operation::Xor, Some(0)) | (Operation::And, Some(u64::MAX)) => {
+                return a;
+            }
+            (Operation::Xor, _) if a == b => return self.constant(0),
+            // -1 - a: what `not` is in two's complement.
+            (Operation::Xor, Some(u64::MAX)) => return self.linear(&[(a, u64::MAX)], u64::MAX),
+            _ => {}
+        }
+        self.commutative(operation, a, b)
+    }
+}
+
+/// All ones in so many bytes.
+pub fn mask(bytes: u8) -> u64 {
+    if bytes >= 8 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 }
+}

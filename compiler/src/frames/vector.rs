@@ -1,0 +1,396 @@
+//! Vector instructions, by eight-byte lanes: moves carry values; scalar ones touch the low lane alone;
+//! legacy encodings keep what is above 128 bits, VEX encodings clear it (SDM volume 1, 14.1.3).
+
+use super::exec::Executor;
+use super::state::VECTORS;
+use super::value::{Operation, Value};
+use crate::code::Step;
+use iced_x86::{EncodingKind, Instruction, Mnemonic as M, OpKind, Register};
+
+/// Executes the instruction if it is one that is understood here.
+pub(super) fn step(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+    let i = &step.instruction;
+    if !touches_vectors(i) {
+        return false;
+    }
+    let followed = (0..i.op_count()).all(|n| {
+        i.op_kind(n) != OpKind::Register
+            || is_followed(i.op_register(n))
+            || i.op_register(n).is_gpr()
+    });
+    if !followed || matches!(i.encoding(), EncodingKind::EVEX | EncodingKind::MVEX) {
+        return false;
+    }
+    moves(e, step) || zeroing(e, step) || scalar(e, step) || packed(e, step)
+}
+
+fn touches_vectors(i: &Instruction) -> bool {
+    (0..i.op_count())
+        .any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_vector_register())
+}
+
+fn is_followed(register: Register) -> bool {
+    (register.is_xmm() || register.is_ymm()) && register.number() < VECTORS
+}
+
+fn is_vex(i: &Instruction) -> bool {
+    i.encoding() == EncodingKind::VEX
+}
+
+fn number(register: Register) -> u8 {
+    u8::try_from(register.number()).unwrap_or(0)
+}
+
+/// Writes lanes from the lowest on. Above them: VEX clears, legacy keeps.
+fn set(e: &mut Executor<'_, '_>, i: &Instruction, register: Register, lanes: &[Value]) {
+    let n = number(register);
+    for lane in 0..4u8 {
+        match lanes.get(usize::from(lane)) {
+            Some(value) => e.machine.set_lane(n, lane, *value),
+            None if is_vex(i) => {
+                let zero = e.values.constant(0);
+                e.machine.set_lane(n, lane, zero);
+            }
+            None => {}
+        }
+    }
+}
+
+/// The lanes of an operand of so many bytes.
+fn lanes(e: &mut Executor<'_, '_>, step: &Step, index: u32, bytes: usize) -> Vec<Value> {
+    let i = &step.instruction;
+    match i.op_kind(index) {
+        OpKind::Register if i.op_register(index).is_gpr() => vec![e.operand(step, index)],
+        OpKind::Register => {
+            let register = i.op_register(index);
+            let mut all: Vec<Value> =
+                (0..bytes.div_ceil(8)).map(|lane| e.vector_lane(register, lane)).collect();
+            if bytes < 8
+                && let Some(first) = all.first_mut()
+            {
+                *first = e.values.low(u8::try_from(bytes).unwrap_or(8), *first);
+            }
+            all
+        }
+        _ => {
+            let address = e.memory_address(step);
+            e.load_lanes(step, address, bytes)
+        }
+    }
+}
+
+fn store(e: &mut Executor<'_, '_>, step: &Step, values: &[Value], bytes: usize) {
+    let address = e.memory_address(step);
+    for (lane, value) in values.iter().enumerate() {
+        let size = (bytes - 8 * lane).min(8);
+        let at = e.values.offset(address, 8 * lane as u64);
+        e.store(at, *value, u8::try_from(size).unwrap_or(8));
+    }
+}
+
+/// Copies between registers and memory.
+fn moves(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+    let i = &step.instruction;
+    let to_memory = i.op_kind(0) == OpKind::Memory;
+    let registers =
+        i.op_kind(0) == OpKind::Register && i.op_kind(1) == OpKind::Register && i.op_count() == 2;
+    let bytes = match i.mnemonic() {
+        M::Movaps
+        | M::Movups
+        | M::Movapd
+        | M::Movupd
+        | M::Movdqa
+        | M::Movdqu
+        | M::Lddqu
+        | M::Movntdq
+        | M::Movntps
+        | M::Movntpd => 16,
+        M::Vmovaps | M::Vmovups | M::Vmovapd | M::Vmovupd | M::Vmovdqa | M::Vmovdqu | M::Vlddqu => {
+            if (0..2).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_ymm()) {
+                32
+            } else {
+                16
+            }
+        }
+        M::Movq | M::Vmovq => return move_low(e, step, 8),
+        M::Movd | M::Vmovd => return move_low(e, step, 4),
+        // From memory they clear what is above, to memory they store the low part; between registers
+        // they merge.
+        M::Movss | M::Vmovss if !registers && i.op_count() == 2 => return move_low(e, step, 4),
+        M::Movsd | M::Vmovsd if !registers && i.op_count() == 2 => return move_low(e, step, 8),
+        M::Movsd if registers => {
+            let low = lanes(e, step, 1, 8);
+            set(e, i, i.op_register(0), &low);
+            return true;
+        }
+        M::Movss if registers => {
+            let low = lanes(e, step, 1, 4);
+            let before = e.vector_lane(i.op_register(0), 0);
+            let merged = e.values.insert(4, before, low[0]);
+            set(e, i, i.op_register(0), &[merged]);
+            return true;
+        }
+        M::Movhps | M::Movhpd if !to_memory => {
+            let high = lanes(e, step, 1, 8);
+            let low = e.vector_lane(i.op_register(0), 0);
+            set(e, i, i.op_register(0), &[low, high[0]]);
+            return true;
+        }
+        M::Movhps | M::Movhpd => {
+            let high = e.vector_lane(i.op_register(1), 1);
+            store(e, step, &[high], 8);
+            return true;
+        }
+        M::Movlps | M::Movlpd if to_memory => {
+            let low = e.vector_lane(i.op_register(1), 0);
+            store(e, step, &[low], 8);
+            return true;
+        }
+        M::Movlps | M::Movlpd => {
+            let low = lanes(e, step, 1, 8);
+            set(e, i, i.op_register(0), &low);
+            return true;
+        }
+        M::Punpcklqdq | M::Unpcklpd | M::Movlhps => {
+            let other = lanes(e, step, 1, 8);
+            let low = e.vector_lane(i.op_register(0), 0);
+            set(e, i, i.op_register(0), &[low, other[0]]);
+            return true;
+        }
+        _ => return false,
+    };
+    let values = lanes(e, step, 1, bytes);
+    if to_memory {
+        store(e, step, &values, bytes);
+    } else {
+        set(e, i, i.op_register(0), &values);
+    }
+    true
+}
+
+/// `movq`, `movd` and scalar loads and stores.
+fn move_low(e: &mut Executor<'_, '_>, step: &Step, bytes: usize) -> bool {
+    let i = &step.instruction;
+    let bytes8 = u8::try_from(bytes).unwrap_or(8);
+    let source = lanes(e, step, 1, bytes);
+    let low = e.values.low(bytes8, source[0]);
+    match i.op_kind(0) {
+        OpKind::Memory => store(e, step, &[low], bytes),
+        _ if i.op_register(0).is_gpr() => e.set_register(i.op_register(0), low),
+        _ => {
+            let zero = e.values.constant(0);
+            set(e, i, i.op_register(0), &[low, zero]);
+        }
+    }
+    true
+}
+
+/// `pxor x, x` and the like.
+fn zeroing(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+    let i = &step.instruction;
+    let exclusive =
+        matches!(i.mnemonic(), M::Pxor | M::Xorps | M::Xorpd | M::Vpxor | M::Vxorps | M::Vxorpd);
+    let last = i.op_count().saturating_sub(1);
+    let same = last >= 1
+        && i.op_kind(last) == OpKind::Register
+        && i.op_kind(last - 1) == OpKind::Register
+        && i.op_register(last) == i.op_register(last - 1);
+    if !exclusive || !same {
+        return false;
+    }
+    let zero = e.values.constant(0);
+    set(e, i, i.op_register(0), &[zero, zero]);
+    true
+}
+
+/// Bytes of the source and of the result of a scalar instruction.
+fn scalar_sizes(mnemonic: M) -> Option<(usize, usize)> {
+    Some(match mnemonic {
+        M::Addsd
+        | M::Subsd
+        | M::Mulsd
+        | M::Divsd
+        | M::Minsd
+        | M::Maxsd
+        | M::Sqrtsd
+        | M::Roundsd
+        | M::Vaddsd
+        | M::Vsubsd
+        | M::Vmulsd
+        | M::Vdivsd
+        | M::Vminsd
+        | M::Vmaxsd
+        | M::Vsqrtsd
+        | M::Vroundsd
+        | M::Cmpsd
+        | M::Vcmpsd => (8, 8),
+        M::Addss
+        | M::Subss
+        | M::Mulss
+        | M::Divss
+        | M::Minss
+        | M::Maxss
+        | M::Sqrtss
+        | M::Roundss
+        | M::Vaddss
+        | M::Vsubss
+        | M::Vmulss
+        | M::Vdivss
+        | M::Vminss
+        | M::Vmaxss
+        | M::Vsqrtss
+        | M::Vroundss
+        | M::Cmpss
+        | M::Vcmpss => (4, 4),
+        M::Cvtss2sd | M::Vcvtss2sd => (4, 8),
+        M::Cvtsd2ss | M::Vcvtsd2ss => (8, 4),
+        M::Cvtsi2sd | M::Vcvtsi2sd => (0, 8),
+        M::Cvtsi2ss | M::Vcvtsi2ss => (0, 4),
+        _ => return None,
+    })
+}
+
+fn scalar(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+    let i = &step.instruction;
+    let vex = is_vex(i);
+    let operation = |immediate: u64, output: u8| Operation::Instruction {
+        code: i.mnemonic() as u16,
+        immediate,
+        output,
+    };
+    if matches!(
+        i.mnemonic(),
+        M::Comisd
+            | M::Ucomisd
+            | M::Vcomisd
+            | M::Vucomisd
+            | M::Comiss
+            | M::Ucomiss
+            | M::Vcomiss
+            | M::Vucomiss
+    ) {
+        let bytes = i.memory_size().size();
+        let double = matches!(i.mnemonic(), M::Comisd | M::Ucomisd | M::Vcomisd | M::Vucomisd);
+        let bytes = if bytes == 0 { if double { 8 } else { 4 } } else { bytes };
+        let (a, b) = (lanes(e, step, 0, bytes), lanes(e, step, 1, bytes));
+        let flags = e.values.operation(operation(0, 0), &[a[0], b[0]]);
+        e.machine.set_flags(flags);
+        return true;
+    }
+    if matches!(
+        i.mnemonic(),
+        M::Cvttsd2si
+            | M::Cvtsd2si
+            | M::Cvttss2si
+            | M::Cvtss2si
+            | M::Vcvttsd2si
+            | M::Vcvtsd2si
+            | M::Vcvttss2si
+            | M::Vcvtss2si
+    ) {
+        let single =
+            matches!(i.mnemonic(), M::Cvttss2si | M::Cvtss2si | M::Vcvttss2si | M::Vcvtss2si);
+        let source = lanes(e, step, 1, if single { 4 } else { 8 });
+        let to = i.op_register(0);
+        let result = e.values.operation(operation(to.size() as u64, 0), &[source[0]]);
+        e.set_register(to, result);
+        return true;
+    }
+    let Some((source_bytes, result_bytes)) = scalar_sizes(i.mnemonic()) else { return false };
+    if i.op_kind(0) != OpKind::Register {
+        return false;
+    }
+    // The immediate (rounding, predicate) is the last operand.
+    let has_immediate = i.op_kind(i.op_count() - 1) == OpKind::Immediate8;
+    let last = i.op_count() - 1 - u32::from(has_immediate);
+    let immediate = if has_immediate { i.immediate(i.op_count() - 1) } else { 0 };
+    let source = if source_bytes == 0 {
+        vec![e.operand(step, last)]
+    } else {
+        lanes(e, step, last, source_bytes)
+    };
+    // One operand: conversions, roots, rounding. Two: the first is also what is merged into.
+    let converts = source_bytes != result_bytes
+        || matches!(
+            i.mnemonic(),
+            M::Sqrtsd
+                | M::Sqrtss
+                | M::Vsqrtsd
+                | M::Vsqrtss
+                | M::Roundsd
+                | M::Roundss
+                | M::Vroundsd
+                | M::Vroundss
+        );
+    let first = if vex && last == 2 { 1 } else { 0 };
+    let merged = lanes(e, step, first, 16);
+    let width = if source_bytes == 0 { source_width(i, last) } else { 0 };
+    let result = if converts {
+        e.values.operation(operation(immediate | width << 8, 0), &[source[0]])
+    } else {
+        let mut a = merged[0];
+        if source_bytes == 4 {
+            a = e.values.low(4, a);
+        }
+        e.values.operation(operation(immediate, 0), &[a, source[0]])
+    };
+    let low = if result_bytes == 4 { e.values.insert(4, merged[0], result) } else { result };
+    set(e, i, i.op_register(0), &[low, merged[1]]);
+    true
+}
+
+/// Bytes of an integer source.
+fn source_width(i: &Instruction, index: u32) -> u64 {
+    match i.op_kind(index) {
+        OpKind::Register => i.op_register(index).size() as u64,
+        _ => i.memory_size().size() as u64,
+    }
+}
+
+/// Any other instruction on whole vectors: each lane of the result is a function of all inputs.
+fn packed(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+    let i = step.instruction;
+    let to = i.op_register(0);
+    let understood = i.op_kind(0) == OpKind::Register && is_followed(to) && i.op_count() >= 2;
+    let info = e.factory.info(&i);
+    let simple = info.used_memory().iter().all(|m| m.access() == iced_x86::OpAccess::Read)
+        && info.used_registers().iter().all(|r| {
+            r.access() == iced_x86::OpAccess::Read
+                || r.register().full_register() == to.full_register()
+                || r.register() == Register::None
+        })
+        && i.rflags_modified() == 0;
+    let reads_result = !matches!(info.op_access(0), iced_x86::OpAccess::Write);
+    if !understood
+        || !simple
+        || (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
+    {
+        return false;
+    }
+    let mut inputs = Vec::new();
+    let mut immediate = 0u64;
+    for index in u32::from(!reads_result)..i.op_count() {
+        match i.op_kind(index) {
+            OpKind::Register | OpKind::Memory => {
+                let bytes = match i.op_kind(index) {
+                    OpKind::Register => i.op_register(index).size(),
+                    _ => i.memory_size().size(),
+                };
+                if bytes == 0 || bytes > 32 {
+                    return false;
+                }
+                inputs.extend(lanes(e, step, index, bytes));
+            }
+            _ => immediate = immediate.rotate_left(8) ^ i.immediate(index),
+        }
+    }
+    let count = if to.is_ymm() { 4u8 } else { 2 };
+    let results: Vec<Value> = (0..count)
+        .map(|output| {
+            let code = i.code() as u16;
+            e.values.operation(Operation::Instruction { code, immediate, output }, &inputs)
+        })
+        .collect();
+    set(e, &i, to, &results);
+    true
+}

@@ -1,0 +1,71 @@
+//! All that is known of one function's code: its graph, its frame, what is live where, and which parts
+//! of the frame others may know the address of.
+
+use super::clobbers::Clobbers;
+use super::convention::Convention;
+use super::effects::Effects;
+use super::flow::Flow;
+use super::frame::{Frame, Unknown};
+use super::live::{Live, StackObject};
+use super::transfer::Transfers;
+use super::{dataflow, objects};
+use crate::debug::{Language, Locals};
+use crate::image::{FunctionId, Image};
+use iced_x86::Instruction;
+use std::ops::Range;
+
+/// One function, analysed.
+#[derive(Debug, Clone)]
+pub struct Analysis {
+    /// Its graph.
+    pub flow: Flow,
+    /// Where its frame is.
+    pub frame: Frame,
+    /// What may be read before it is written, before each step.
+    pub live: Vec<Live>,
+    /// Objects of its frame whose address is taken, by place.
+    pub objects: Vec<StackObject>,
+    /// Why none of this may be relied on.
+    pub problem: Option<String>,
+}
+
+impl Analysis {
+    /// Analyses a function. `locals` may be empty; objects without a name are then larger. `clobbers`
+    /// are those of the image.
+    #[must_use]
+    pub fn new(image: &Image, id: FunctionId, locals: &Locals, clobbers: &Clobbers) -> Self {
+        let flow = Flow::new(image, image.function(id));
+        let frame = Frame::new(image, &flow);
+        let instructions = || flow.body.steps.iter().map(|s| &s.instruction);
+        let effects = instructions().map(Effects::of).collect();
+        let widest = instructions().map(widest).max().unwrap_or(16);
+        let language = image.unit_of(image.function(id)).map(|unit| unit.language);
+        let plain = matches!(language, Some(Language::C | Language::Cpp));
+        let convention = Convention { image, clobbers, widest, plain };
+        let mut transfers = Transfers::new(convention, id, &flow, &frame, effects);
+        let objects = objects::find(&transfers, &dataflow::run(&transfers), locals);
+        let extents: Vec<Range<i64>> = objects.iter().map(|o| o.extent.clone()).collect();
+        transfers.tell_pushes(&extents);
+        let live = dataflow::run(&transfers);
+        let live = live.iter().enumerate();
+        let live =
+            live.map(|(step, set)| dataflow::told(&transfers, step, set, &extents)).collect();
+        let problem = flow.problem.clone().or_else(|| contradiction(&flow, &frame));
+        Self { live, objects, problem, flow, frame }
+    }
+}
+
+/// Bytes of the widest vector register that an instruction names, at least 16.
+fn widest(instruction: &Instruction) -> usize {
+    let registers = (0..instruction.op_count()).map(|n| instruction.op_register(n));
+    registers.filter(|r| r.is_vector_register()).map(iced_x86::Register::size).max().unwrap_or(16)
+}
+
+/// Where the unwind table and the code tell different stories, nothing that depends on the frame is
+/// to be believed.
+fn contradiction(flow: &Flow, frame: &Frame) -> Option<String> {
+    let step = (0..flow.body.steps.len())
+        .find(|step| frame.unknown(*step) == Some(Unknown::Contradiction))?;
+    let address = flow.body.steps[step].address();
+    Some(format!("the unwind table contradicts the code at {address:#x}"))
+}
