@@ -207,7 +207,8 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     }
     refusals.append(&mut emitted.refusals);
     warnings.append(&mut emitted.warnings);
-    warnings.extend(report::warnings(pair));
+    let stuck: Vec<_> = closure.replaced.keys().copied().filter(|_| !options.live_frames).collect();
+    warnings.extend(report::warnings(pair, &stuck));
     let outcome = match (refusals.is_empty(), changed) {
         (false, _) => Outcome::Refused,
         (true, true) => Outcome::Written,

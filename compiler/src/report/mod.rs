@@ -12,12 +12,23 @@ pub use json::json;
 pub use text::text;
 
 use crate::change::Pair;
+use crate::image::FunctionId;
 use crate::matching::names::readable;
 
 /// Warnings that follow from who is replaced.
 #[must_use]
-pub fn warnings(pair: Pair<'_>) -> Vec<String> {
+pub fn warnings(pair: Pair<'_>, stuck: &[FunctionId]) -> Vec<String> {
     let mut out = Vec::new();
+    for function in stuck {
+        let name = pair.old.function(*function).name();
+        if matches!(name, "main" | "_start") {
+            out.push(format!(
+                "{} changed, and is on the stack for as long as the process runs: dsu-apply will \
+                 wait for it in vain (--live-frames carries live frames over, experimentally)",
+                readable(name)
+            ));
+        }
+    }
     out.extend(constructors(pair));
     for warning in pair.old.debug.warnings.iter().chain(&pair.new.debug.warnings).take(5) {
         out.push(format!("debug information: {warning}"));

@@ -128,10 +128,10 @@ fn check_bits(info: &DebugInfo) {
 /// What holds where nothing was inlined, cloned or left out.
 fn check_signatures(info: &DebugInfo) {
     let of = |name: &str| function(info, name).parameters.unwrap();
-    assert_eq!(of("ld"), Parameters { stack: 16, ..registers(1, 0, (0, 0, 1)) });
-    assert_eq!(of("sm"), Parameters { stack: 16, ..registers(4, 2, (1, 1, 0)) });
+    assert_eq!(of("ld"), Parameters { stack: 24, ..registers(1, 0, (0, 0, 1)) });
+    assert_eq!(of("sm"), Parameters { stack: 56, ..registers(4, 2, (1, 1, 0)) });
     assert_eq!(of("bg"), Parameters { variadic: true, ..registers(2, 2, (1, 0, 0)) });
-    assert_eq!(of("cd"), Parameters { stack: 16, ..registers(0, 3, (0, 2, 0)) });
+    assert_eq!(of("cd"), Parameters { stack: 56, ..registers(0, 3, (0, 2, 0)) });
 }
 
 #[test]
