@@ -5,6 +5,7 @@
 //! cargo run --release -p dsu-tests --bin comparison    -- [--only KEY,..] [--mutations N]
 //! cargo run --release -p dsu-tests --bin torture       -- [--exhaustive] [--program P] [--pair A:B] [--step K]
 //!                                                         [--seed S] [--csmith N] [--seconds T]
+//! cargo run --release -p dsu-tests --bin coverage      -- [--only KEY,..] [--series gcc,clang,nosched,o1] [--step TEXT]
 //! ```
 //!
 //! The first ends with the second, which is there to run that part alone. Both fetch Debian source
@@ -19,6 +20,7 @@
 //! scenario/  how each program is started, loaded and questioned
 //! repeat     the same updates at random moments of the load, a fresh process each time
 //! comparison/  the same source twice, shuffled, and mutated one byte at a time
+//! coverage/  how many call sites of changed functions can be carried over, and what stands against the others
 //! torture/   small and random programs updated after their k-th instruction
 //! tool, entries, process, load   the two programs under test; entry redirects; /proc; client threads
 //! ```
@@ -27,6 +29,7 @@ pub mod clients;
 pub mod climb;
 pub mod comparison;
 pub mod corpus;
+pub mod coverage;
 pub mod entries;
 pub mod load;
 pub mod process;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::workspace::Tools;
 
-/// No run of either program may take longer than this.
+/// No run of either program may take longer than this, unless the caller says so.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What a program said.
@@ -120,19 +120,31 @@ impl Said {
 
 /// Runs `dsu-build OLD NEW -o BUNDLE --json FLAGS`.
 pub fn build(tools: &Tools, old: &Path, new: &Path, bundle: &Path, flags: &[&str]) -> Result<Said> {
+    build_within(tools, old, new, bundle, flags, LIMIT)
+}
+
+/// The same with a limit of one's own: for builds that differ in every function.
+pub fn build_within(
+    tools: &Tools,
+    old: &Path,
+    new: &Path,
+    bundle: &Path,
+    flags: &[&str],
+    limit: Duration,
+) -> Result<Said> {
     let mut command = Command::new(&tools.build);
     command.arg(old).arg(new).arg("-o").arg(bundle).arg("--json").args(flags);
-    run(command)
+    run(command, limit)
 }
 
 /// Runs `dsu-apply BUNDLE --pid PID --json FLAGS`.
 pub fn apply(tools: &Tools, bundle: &Path, pid: i32, flags: &[&str]) -> Result<Said> {
     let mut command = Command::new(&tools.apply);
     command.arg(bundle).args(["--pid", &pid.to_string(), "--json"]).args(flags);
-    run(command)
+    run(command, LIMIT)
 }
 
-fn run(mut command: Command) -> Result<Said> {
+fn run(mut command: Command, limit: Duration) -> Result<Said> {
     let line = format!("{command:?}").replace('"', "");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
@@ -143,10 +155,10 @@ fn run(mut command: Command) -> Result<Said> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("{line}: not ended after {LIMIT:?}");
+            bail!("{line}: not ended after {limit:?}");
         }
         std::thread::sleep(Duration::from_millis(1));
     };

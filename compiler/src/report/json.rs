@@ -2,8 +2,10 @@
 
 use crate::matching::names::readable;
 use crate::{Built, Outcome};
+use dsu_patch_format::OldAddr;
 use dsu_patch_format::manifest::{DataAction, DataChange};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The report as JSON.
 #[must_use]
@@ -85,8 +87,28 @@ pub fn json(built: &Built) -> Value {
         "frames": built.emitted.replaced.iter().map(|f| json!({
             "name": f.name, "sites": f.coverage.sites, "of": f.coverage.of,
         })).collect::<Vec<_>>(),
-        "blind_points": built.emitted.blind_points,
+        "blind_points": blind_points(built),
         "warnings": built.warnings,
         "refusals": built.refusals,
     })
+}
+
+/// The blind points, and whether a local that only NEW has is all that stands against one.
+fn blind_points(built: &Built) -> Vec<Value> {
+    let blind = built.carried.iter().flat_map(|one| &one.blind);
+    let new_locals: BTreeSet<OldAddr> =
+        blind.filter(|b| b.obstacles.iter().all(|o| o.new_local)).map(|b| b.at).collect();
+    let points = built.emitted.blind_points.iter();
+    points
+        .map(|point| {
+            json!({
+                "function": point.function,
+                "at": point.at,
+                "kind": point.kind,
+                "line": point.line,
+                "why": point.why,
+                "new_local": new_locals.contains(&point.at),
+            })
+        })
+        .collect()
 }

@@ -6,10 +6,12 @@
 //! target/corpus/KEY/stamp                 written last: recipe, compiler, version had
 //! ```
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
 
 use super::apt::Apt;
 use super::recipe::{Grouping, Recipe};
@@ -65,8 +67,17 @@ impl Builder {
         Ok(Builder { corpus: corpus.to_path_buf(), compiler, apt: None })
     }
 
+    /// Keeps others from building in the tree of `recipe` while the file is open.
+    pub fn lock(&self, recipe: &Recipe) -> Result<Flock<File>> {
+        let path = self.corpus.join(format!("{}.lock", recipe.key));
+        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusive);
+        locked.map_err(|(_, error)| error).with_context(|| format!("lock {}", path.display()))
+    }
+
     /// The ladder of `recipe`, from the cache or built now.
     pub fn ladder(&mut self, recipe: &Recipe) -> Result<Ladder> {
+        let _lock = self.lock(recipe)?;
         let home = self.corpus.join(recipe.key);
         let wanted = format!("{}\n{}\n", recipe.cache_key(), self.compiler);
         let stamp = std::fs::read_to_string(home.join("stamp")).unwrap_or_default();
