@@ -3,6 +3,7 @@
 use crate::data::{Choice, Choices};
 use crate::{BuildError, Built, Options, Outcome, build, report};
 use clap::Parser;
+use dsu_patch_format::SigningKey;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -69,6 +70,9 @@ pub struct Arguments {
     /// still finds updates that go wrong: not for processes that matter
     #[arg(long)]
     live_frames: bool,
+    /// Sign the patch with this Ed25519 private key (PEM, as `openssl genpkey -algorithm ed25519` writes it)
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// Debug file of OLD, when it is kept apart and not found by itself
     #[arg(long, value_name = "FILE")]
     debug_old: Option<PathBuf>,
@@ -97,7 +101,13 @@ fn choice(text: &str) -> Result<(String, Choice), String> {
 }
 
 impl Arguments {
-    fn options(&self) -> Options {
+    fn key(&self) -> Result<Option<SigningKey>, BuildError> {
+        let Some(path) = &self.sign else { return Ok(None) };
+        let read = || Ok(SigningKey::from_pem(&std::fs::read_to_string(path)?)?);
+        read().map(Some).map_err(|error| BuildError::Key { path: path.clone(), error })
+    }
+
+    fn options(&self) -> Result<Options, BuildError> {
         let mut recorded = Vec::new();
         if self.line_numbers {
             recorded.push("--line-numbers".to_owned());
@@ -113,7 +123,7 @@ impl Arguments {
             recorded.push("--live-frames".to_owned());
         }
         recorded.extend(self.accept_layout.iter().map(|t| format!("--accept-layout {t}")));
-        Options {
+        Ok(Options {
             old: self.old.clone(),
             new: self.new.clone(),
             debug_old: self.debug_old.clone(),
@@ -127,7 +137,8 @@ impl Arguments {
                 accepted_types: self.accept_layout.iter().cloned().collect(),
             },
             recorded,
-        }
+            key: self.key()?,
+        })
     }
 }
 
@@ -138,7 +149,9 @@ pub fn run(arguments: &Arguments) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             let exit = match error {
-                BuildError::Load { .. } | BuildError::Mismatch(_) => Exit::Input,
+                BuildError::Load { .. } | BuildError::Key { .. } | BuildError::Mismatch(_) => {
+                    Exit::Input
+                }
                 BuildError::Encode(_) => Exit::Internal,
             };
             if arguments.json {
@@ -151,7 +164,7 @@ pub fn run(arguments: &Arguments) -> Exit {
 }
 
 fn try_run(arguments: &Arguments) -> Result<Exit, BuildError> {
-    let options = arguments.options();
+    let options = arguments.options()?;
     let bar = progress_bar(arguments.json);
     let built = build(&options, &|phase| bar.set_message(phase.to_owned()))?;
     bar.finish_and_clear();

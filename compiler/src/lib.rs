@@ -52,7 +52,8 @@ pub mod refusal;
 use change::{Closure, Comparisons, Pair};
 use data::{Choices, DataPlan};
 use dsu_patch_format::manifest::BuildInfo;
-use dsu_patch_format::{Bundle, DecodeError, Manifest};
+use dsu_patch_format::signature::{KeyError, encode_signed};
+use dsu_patch_format::{Bundle, DecodeError, Manifest, SigningKey, encode};
 use emit::{Emitted, Inputs};
 use image::{Image, LoadError};
 use matching::Matching;
@@ -84,6 +85,8 @@ pub struct Options {
     pub live_frames: bool,
     /// What the manifest says of the options.
     pub recorded: Vec<String>,
+    /// Signs the bundle.
+    pub key: Option<SigningKey>,
 }
 
 /// Why there is no answer.
@@ -99,12 +102,31 @@ pub enum BuildError {
         /// What it lacks.
         error: LoadError,
     },
+    /// There is nothing to sign with.
+    #[error("--sign {path}: {error}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead of a key.
+        error: KeyFileError,
+    },
     /// The two files cannot be compared.
     #[error("{0}")]
     Mismatch(String),
     /// What was made contradicts the format: a defect of this tool.
     #[error("the bundle made does not pass its own check, please report this: {0}")]
     Encode(#[from] DecodeError),
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The operating system's word.
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    /// Something else.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 /// What building ended with.
@@ -263,7 +285,13 @@ fn load(options: &Options) -> Result<(Image, Image), BuildError> {
 
 /// What the manifest says of one build.
 fn build_info(image: &Image) -> BuildInfo {
-    BuildInfo { build_id: image.build_id.clone(), file: image.file.clone(), kind: image.kind }
+    BuildInfo {
+        build_id: image.build_id.clone(),
+        file: image.file.clone(),
+        kind: image.kind,
+        sha256: image.sha256.clone(),
+        debug: image.debug_file.clone(),
+    }
 }
 
 impl Built {
@@ -292,7 +320,10 @@ impl Built {
             plan: self.emitted.plan.clone(),
             frames: self.emitted.frames.clone(),
         };
-        Ok(dsu_patch_format::encode(&bundle)?)
+        Ok(match &options.key {
+            Some(key) => encode_signed(&bundle, key)?,
+            None => encode(&bundle)?,
+        })
     }
 
     /// Names of functions kept although their line numbers changed.

@@ -1,6 +1,9 @@
 //! What can go wrong, by class: each class has an exit code, each error names its operation, its
 //! subject and, where there is one, the way out.
 
+use dsu_patch_format::DecodeError;
+use dsu_patch_format::dump::printable;
+use dsu_patch_format::signature::Untrusted;
 use nix::errno::Errno;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -36,11 +39,13 @@ pub enum ExitCode {
     CommitFailed = 18,
     /// The process ended or executed another program meanwhile.
     Died = 19,
+    /// The bundle is not signed by whom it should be.
+    Untrusted = 20,
 }
 
 impl ExitCode {
     /// All of them, in order, for the help text.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Updated,
         Self::Internal,
         Self::Usage,
@@ -54,6 +59,7 @@ impl ExitCode {
         Self::Blocked,
         Self::CommitFailed,
         Self::Died,
+        Self::Untrusted,
     ];
 
     /// The number that the process exits with.
@@ -79,6 +85,7 @@ impl ExitCode {
             Self::Blocked => "threads stayed inside replaced functions until the deadline",
             Self::CommitFailed => "the commit failed and was undone",
             Self::Died => "the process ended while it was updated",
+            Self::Untrusted => "the bundle is not signed by a required key",
         }
     }
 }
@@ -132,15 +139,16 @@ pub struct Blocker {
 
 impl std::fmt::Display for Blocker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "thread {} ({})", self.tid, self.thread)?;
+        // Threads name themselves, and not for the eyes of whoever updates them.
+        write!(f, "thread {} ({})", self.tid, printable(&self.thread))?;
         if !self.function.is_empty() {
-            write!(f, " in {}", self.function)?;
+            write!(f, " in {}", printable(&self.function))?;
         }
         if !self.file.is_empty() {
-            write!(f, " at {}:{}", self.file, self.line)?;
+            write!(f, " at {}:{}", printable(&self.file), self.line)?;
         }
         if !self.why.is_empty() {
-            write!(f, ": {}", self.why)?;
+            write!(f, ": {}", printable(&self.why))?;
         }
         if !self.note.is_empty() {
             write!(f, " ({})", self.note)?;
@@ -163,6 +171,9 @@ pub enum ApplyError {
     /// The bundle's content is wrong.
     #[error(transparent)]
     Bundle(#[from] dsu_patch_format::DecodeError),
+    /// The bundle is not signed by whom it should be.
+    #[error("{0}")]
+    Untrusted(Untrusted),
     /// There is nobody to update.
     #[error("{0}")]
     NoProcess(String),
@@ -212,11 +223,18 @@ fn left_over(left: &[String]) -> String {
 }
 
 impl ApplyError {
+    /// For tools.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "class": self.exit(), "message": self.to_string() })
+    }
+
     /// The class of the error.
     #[must_use]
     pub fn exit(&self) -> ExitCode {
         match self {
             Self::BundleFile { .. } | Self::Bundle(_) => ExitCode::Bundle,
+            Self::Untrusted(_) => ExitCode::Untrusted,
             Self::NoProcess(_) => ExitCode::NoProcess,
             Self::NotPermitted(_) => ExitCode::NotPermitted,
             Self::NotX8664(_) => ExitCode::NotX8664,
@@ -227,6 +245,18 @@ impl ApplyError {
             Self::CommitFailed { .. } => ExitCode::CommitFailed,
             Self::Died(_) => ExitCode::Died,
             Self::Internal(_) => ExitCode::Internal,
+        }
+    }
+}
+
+impl From<Untrusted> for ApplyError {
+    fn from(error: Untrusted) -> Self {
+        match error {
+            // Not a matter of trust: no bundle at all, or another version's.
+            Untrusted::Damaged(error) if !matches!(error, DecodeError::Signature) => {
+                Self::Bundle(error)
+            }
+            error => Self::Untrusted(error),
         }
     }
 }

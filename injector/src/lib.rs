@@ -15,6 +15,7 @@ pub mod address;
 pub mod checkpoint;
 pub mod commit;
 pub mod error;
+pub mod inspect;
 pub mod options;
 pub mod outcome;
 pub mod prepare;
@@ -29,6 +30,7 @@ use checkpoint::unwind::Unwinder;
 use commit::Commit;
 use dsu_patch_format::{Bundle, OldAddr, codec};
 pub use error::{ApplyError, Blocker, ExitCode};
+pub use inspect::inspect;
 pub use options::{ApplyOptions, FailPoint};
 pub use outcome::{Outcome, Phase};
 use prepare::{Prepared, Shadow};
@@ -94,18 +96,9 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
 }
 
 fn read_bundle(options: &ApplyOptions) -> Result<(Bundle, String), ApplyError> {
-    let path = &options.bundle;
-    let failed = |error| ApplyError::BundleFile { path: path.clone(), error };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > codec::MAX_FILE {
-        let error = std::io::Error::other(format!("{size} bytes are too many for a bundle"));
-        return Err(failed(error));
-    }
-    let bytes = std::fs::read(path).map_err(failed)?;
+    let bytes = inspect::read_trusted(&options.bundle, &options.required_keys)?;
     let bundle = codec::decode_plan(&bytes)?;
-    // The file ends with the digest of all before it, which was checked.
-    let digest = target::elf::hex(bytes.last_chunk::<32>().map_or(&[][..], |d| &d[..]));
-    Ok((bundle, digest))
+    Ok((bundle, target::elf::hex(&codec::digest(&bytes)?)))
 }
 
 impl Outcome {

@@ -1,6 +1,7 @@
 //! What the caller of [`crate::apply`] chooses.
 
 use crate::error::ApplyError;
+use dsu_patch_format::PublicKey;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct ApplyOptions {
     pub dry_run: bool,
     /// How long to wait for threads that are inside replaced functions.
     pub timeout: Duration,
+    /// One of these must have signed the bundle; empty: nobody need have.
+    pub required_keys: Vec<PublicKey>,
     /// Let threads run on to a checkpoint even where a signal such as Ctrl-Z's has stopped the process,
     /// which stays stopped afterwards. For tests, which hold a process at an instruction; no command
     /// line sets it.
@@ -32,6 +35,7 @@ impl ApplyOptions {
             pid,
             dry_run: false,
             timeout: Duration::from_secs(5),
+            required_keys: Vec::new(),
             even_stopped: false,
             fail: Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! What an update came to, for people and for tools.
 
 use crate::error::{ApplyError, Blocker, ExitCode};
+use dsu_patch_format::dump::printable;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -120,11 +121,7 @@ impl Outcome {
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let phases: serde_json::Map<String, Value> =
             self.phases.iter().map(|(p, d)| (p.name().into(), micros(*d).into())).collect();
-        let error = self
-            .result
-            .as_ref()
-            .err()
-            .map(|e| json!({ "class": e.exit(), "message": e.to_string() }));
+        let error = self.result.as_ref().err().map(ApplyError::json);
         let outcome = match (&self.result, self.dry_run) {
             (Ok(()), false) => json!("updated"),
             (Ok(()), true) => json!("would-update"),
@@ -192,7 +189,7 @@ impl Outcome {
         if verbose {
             writeln!(out, "build {} -> {}", self.builds.0, self.builds.1)?;
             for name in &self.functions {
-                writeln!(out, "  function {name}")?;
+                writeln!(out, "  function {}", printable(name))?;
             }
             for (name, n) in &self.pending {
                 writeln!(out, "  {} of {name} carried over", count(*n, "frame"))?;
@@ -234,6 +231,6 @@ impl Outcome {
     }
 }
 
-fn count(number: usize, what: &str) -> String {
+pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

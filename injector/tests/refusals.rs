@@ -4,11 +4,12 @@
 
 mod common;
 
-use common::{Build, BundleFile, Program, build, bundle, expect};
+use common::{Build, BundleFile, Key, Program, build, bundle, expect};
 use dsu_injector::ptrace::thread::Running;
 use dsu_injector::target::Target;
 use dsu_injector::{ApplyOptions, ExitCode, apply};
 use dsu_patch_format::plan::Import;
+use dsu_patch_format::signature::encode_signed;
 use dsu_patch_format::{Bundle, encode};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -53,6 +54,43 @@ fn damaged_bundles() {
     }
     let outcome = apply(&ApplyOptions::new("/no/such/bundle", program.pid));
     expect(&outcome, ExitCode::Bundle);
+}
+
+/// Absent, wrong, for other content: of a dry run as of the real thing.
+#[test]
+fn untrusted_bundles() {
+    let [old, ..] = versions();
+    let program = Program::start(&old.path, &[]);
+    let [one, other] = ["one", "other"].map(Key::read);
+    let signed = encode_signed(&first_bundle(), &other.signing).unwrap();
+    let bare = encode(&first_bundle()).unwrap();
+    let mut changed = first_bundle();
+    changed.manifest.warnings.push("changed after it was signed".into());
+    let behind = signed.len() - 32 - 64;
+    let content = encode_signed(&changed, &one.signing).unwrap();
+    let moved = [&content[..content.len() - 32 - 64], &signed[behind..]].concat();
+    for (bytes, key, exit, words) in [
+        (&bare[..], &other, ExitCode::Untrusted, "not signed"),
+        (&signed, &one, ExitCode::Untrusted, "none of the keys required"),
+        (&moved, &other, ExitCode::Untrusted, "signature does not match"),
+        (&signed[..behind], &other, ExitCode::Bundle, "truncated"),
+    ] {
+        let file = BundleFile::of_bytes(bytes);
+        let mut options = file.options(program.pid);
+        options.required_keys = vec![key.public];
+        for dry_run in [true, false] {
+            options.dry_run = dry_run;
+            let before = program.picture();
+            let outcome = apply(&options);
+            expect(&outcome, exit);
+            assert!(outcome.text(false).contains(words), "{}", outcome.text(false));
+            before.assert_same(&program.picture(), words);
+        }
+    }
+    let file = BundleFile::of_bytes(&signed);
+    let mut options = file.options(program.pid);
+    options.required_keys = vec![one.public, other.public];
+    expect(&apply(&options), ExitCode::Updated);
 }
 
 #[test]
@@ -251,7 +289,14 @@ fn usage() {
     let run = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_dsu-apply")).args(arguments).output().unwrap()
     };
-    for arguments in [&[][..], &["bundle"], &["bundle", "--pid", "x"], &["bundle", "--pid", "0"]] {
+    for arguments in [
+        &[][..],
+        &["bundle"],
+        &["bundle", "--pid", "x"],
+        &["bundle", "--pid", "0"],
+        &["bundle", "--pid", "1", "--inspect"],
+        &["bundle", "--pid", "1", "--require-signature", "/no/such/key"],
+    ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let help = run(&["--help"]);

@@ -1,13 +1,16 @@
 //! The file: bytes to [`Bundle`] and back. Takes any bytes; gives a validated bundle or says what
 //! is wrong with them. Never panics, never allocates by a length that it has not checked.
 
+use crate::signature::{KEY, PublicKey, SIGNATURE, SigningKey};
 use crate::validate::{Invalid, validate, validate_plan};
 use crate::{Bundle, Manifest, Plan};
 
 /// First bytes of every bundle.
 pub const MAGIC: &[u8; 8] = b"DSUPATCH";
 /// The one version that this crate reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// In the header: a public key and a signature follow the digest.
+pub const SIGNED: u32 = 1;
 const HEADER: usize = 40;
 const DIGEST: usize = blake3::OUT_LEN;
 /// Larger files are refused before they are read: no bundle of a real program comes near.
@@ -53,6 +56,9 @@ pub enum DecodeError {
     /// The frames are not what the format says.
     #[error("the bundle's frame translations cannot be read: {0}")]
     Frames(postcard::Error),
+    /// The content, or the signature, was changed.
+    #[error("the bundle is damaged: its signature does not match its content")]
+    Signature,
     /// Its parts contradict each other.
     #[error("the bundle contradicts itself: {0}")]
     Invalid(#[from] Invalid),
@@ -63,16 +69,23 @@ pub enum DecodeError {
 /// # Errors
 /// A bundle that [`validate`] refuses is not written.
 pub fn encode(bundle: &Bundle) -> Result<Vec<u8>, DecodeError> {
+    encode_with(bundle, None)
+}
+
+pub(crate) fn encode_with(
+    bundle: &Bundle,
+    key: Option<&SigningKey>,
+) -> Result<Vec<u8>, DecodeError> {
     validate(bundle)?;
     let manifest = serde_json::to_vec(&bundle.manifest).map_err(DecodeError::Manifest)?;
     let plan = postcard::to_stdvec(&bundle.plan).map_err(DecodeError::Plan)?;
     let frames = postcard::to_stdvec(&bundle.frames).map_err(DecodeError::Frames)?;
     let parts = [&manifest, &plan, &frames];
     let content: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = Vec::with_capacity(HEADER + content + DIGEST);
+    let mut out = Vec::with_capacity(HEADER + content + DIGEST + KEY + SIGNATURE);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&0u32.to_le_bytes());
+    out.extend_from_slice(&key.map_or(0, |_| SIGNED).to_le_bytes());
     for part in parts {
         out.extend_from_slice(&(part.len() as u64).to_le_bytes());
     }
@@ -81,7 +94,20 @@ pub fn encode(bundle: &Bundle) -> Result<Vec<u8>, DecodeError> {
     }
     let digest = blake3::hash(&out);
     out.extend_from_slice(digest.as_bytes());
+    if let Some(key) = key {
+        out.extend_from_slice(&key.public().bytes());
+        let signature = key.sign(&out);
+        out.extend_from_slice(&signature);
+    }
     Ok(out)
+}
+
+/// What a bundle is called by: the digest of its header and its parts, whoever signed it.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are no bundle.
+pub fn digest(bytes: &[u8]) -> Result<[u8; DIGEST], DecodeError> {
+    Ok(Parts::of(bytes)?.digest)
 }
 
 /// Reads and validates a bundle, whole.
@@ -109,15 +135,18 @@ pub fn decode_plan(bytes: &[u8]) -> Result<Bundle, DecodeError> {
     Ok(bundle)
 }
 
-/// The parts of a file whose digest is right.
-struct Parts<'a> {
+/// The parts of a file whose digest is right, and its signature if it has one.
+pub(crate) struct Parts<'a> {
     manifest: &'a [u8],
     plan: &'a [u8],
     frames: &'a [u8],
+    digest: [u8; DIGEST],
+    /// Has signed everything before the signature.
+    pub(crate) signer: Option<PublicKey>,
 }
 
 impl<'a> Parts<'a> {
-    fn of(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let truncated = |need: u64| DecodeError::Truncated { have: bytes.len(), need };
         if !bytes.starts_with(MAGIC) {
             return Err(if MAGIC.starts_with(bytes) {
@@ -131,10 +160,15 @@ impl<'a> Parts<'a> {
         if version != VERSION {
             return Err(DecodeError::Version { found: version });
         }
+        let flags = u32_at(header, 12);
+        if flags & !SIGNED != 0 {
+            return Err(DecodeError::Flags(flags));
+        }
+        let behind = if flags & SIGNED == 0 { 0 } else { KEY + SIGNATURE };
         let lengths = [16, 24, 32].map(|at| u64_at(header, at));
         let need = lengths
             .iter()
-            .try_fold((HEADER + DIGEST) as u64, |sum, len| sum.checked_add(*len))
+            .try_fold((HEADER + DIGEST + behind) as u64, |sum, len| sum.checked_add(*len))
             .ok_or(DecodeError::Digest)?;
         let have = bytes.len() as u64;
         if have < need {
@@ -143,20 +177,19 @@ impl<'a> Parts<'a> {
         if have > need {
             return Err(DecodeError::Trailing(usize::try_from(have - need).unwrap_or(usize::MAX)));
         }
-        let (content, digest) = bytes.split_at(bytes.len() - DIGEST);
+        let (content, rest) = bytes.split_at(bytes.len() - behind - DIGEST);
+        // As long as just counted.
+        let (digest, _) = rest.split_first_chunk::<DIGEST>().ok_or(DecodeError::Digest)?;
         if blake3::hash(content).as_bytes() != digest {
             return Err(DecodeError::Digest);
         }
-        let flags = u32_at(header, 12);
-        if flags != 0 {
-            return Err(DecodeError::Flags(flags));
-        }
+        let signer = if behind == 0 { None } else { Some(signer(bytes)?) };
         // All lengths fit: their sum is the length of a slice that exists.
         let [manifest, plan, _] = lengths.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
         let split = |part: &'a [u8], at| part.split_at_checked(at).ok_or(DecodeError::Digest);
         let (manifest, rest) = split(&content[HEADER..], manifest)?;
         let (plan, frames) = split(rest, plan)?;
-        Ok(Self { manifest, plan, frames })
+        Ok(Self { manifest, plan, frames, digest: *digest, signer })
     }
 
     fn without_frames(&self) -> Result<Bundle, DecodeError> {
@@ -167,6 +200,15 @@ impl<'a> Parts<'a> {
         nothing_behind(rest)?;
         Ok(Bundle { manifest, plan, frames: Vec::new() })
     }
+}
+
+/// The key that signed all bytes before the last 64.
+fn signer(bytes: &[u8]) -> Result<PublicKey, DecodeError> {
+    let (content, signature) =
+        bytes.split_last_chunk::<SIGNATURE>().ok_or(DecodeError::Signature)?;
+    let key = content.last_chunk::<KEY>().ok_or(DecodeError::Signature)?;
+    let key = PublicKey::from_bytes(*key);
+    if key.verifies(content, *signature) { Ok(key) } else { Err(DecodeError::Signature) }
 }
 
 fn nothing_behind(rest: &[u8]) -> Result<(), DecodeError> {

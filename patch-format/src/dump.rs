@@ -2,8 +2,21 @@
 //! that a golden file changes only where the bundle's meaning does.
 
 use crate::Bundle;
+use crate::manifest::{BuildInfo, Coverage};
 use crate::plan::{FixupKind, MapTarget, Plan, RedirectForm, SiteKind, Target};
+use std::borrow::Cow;
 use std::fmt::{self, Write};
+
+/// Text of a bundle as it may be shown: a name must not command the terminal, nor pretend to be a line of
+/// its own.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(shown).collect()
+}
 
 /// The whole bundle as text.
 #[must_use]
@@ -18,45 +31,73 @@ pub fn dump(bundle: &Bundle) -> String {
 
 fn manifest(out: &mut String, bundle: &Bundle) -> fmt::Result {
     let m = &bundle.manifest;
-    writeln!(out, "old {:?} {}", m.old.kind, m.old.file)?;
-    writeln!(out, "new {:?} {}", m.new.kind, m.new.file)?;
+    for option in &m.options {
+        writeln!(out, "option {}", printable(option))?;
+    }
+    build(out, "old", &m.old)?;
+    build(out, "new", &m.new)?;
     for f in &m.replaced {
         match f.new {
             Some(new) => writeln!(
                 out,
                 "replaced {} {}+{} -> {new}+{}",
-                f.name, f.old, f.old_size, f.new_size
+                printable(&f.name),
+                f.old,
+                f.old_size,
+                f.new_size
             )?,
-            None => writeln!(out, "removed {} {}+{}", f.name, f.old, f.old_size)?,
+            None => writeln!(out, "removed {} {}+{}", printable(&f.name), f.old, f.old_size)?,
         }
         for why in &f.why {
-            writeln!(out, "  why {why}")?;
+            writeln!(out, "  why {}", printable(why))?;
         }
         if f.coverage.of > 0 {
-            writeln!(out, "  sites {} of {}", f.coverage.sites, f.coverage.of)?;
+            let Coverage { sites, new_locals, of } = f.coverage;
+            writeln!(out, "  sites {sites} of {of}, {new_locals} only for new locals")?;
         }
     }
     for f in &m.added {
-        writeln!(out, "added {} {}+{}", f.name, f.new, f.size)?;
+        writeln!(out, "added {} {}+{}", printable(&f.name), f.new, f.size)?;
     }
     for name in &m.line_only {
-        writeln!(out, "line-only {name}")?;
+        writeln!(out, "line-only {}", printable(name))?;
     }
     for d in &m.data {
         writeln!(
             out,
             "data {} {} -> {} {:?}: {}",
-            d.name, d.old_size, d.new_size, d.action, d.why
+            printable(&d.name),
+            d.old_size,
+            d.new_size,
+            d.action,
+            printable(&d.why)
         )?;
     }
     for p in &m.blind_points {
         let kind = site_kind(p.kind);
-        writeln!(out, "blind {kind} {} function {} line {}: {}", p.at, p.function, p.line, p.why)?;
+        let new_local = if p.new_local { " new-local" } else { "" };
+        writeln!(
+            out,
+            "blind {kind} {} function {}{new_local} {}:{}: {}",
+            p.at,
+            p.function,
+            printable(&p.file),
+            p.line,
+            printable(&p.why)
+        )?;
     }
     for warning in &m.warnings {
-        writeln!(out, "warning {warning}")?;
+        writeln!(out, "warning {}", printable(warning))?;
     }
     Ok(())
+}
+
+fn build(out: &mut String, side: &str, build: &BuildInfo) -> fmt::Result {
+    write!(out, "{side} {:?} {}", build.kind, printable(&build.file))?;
+    match &build.debug {
+        Some(debug) => writeln!(out, " debug {}", printable(&debug.file)),
+        None => writeln!(out),
+    }
 }
 
 fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
@@ -110,7 +151,7 @@ fn sites(out: &mut String, bundle: &Bundle) -> fmt::Result {
         writeln!(out, "site {at} {kind} function {function} stub {stub}+{len} to {to}{form}")?;
         if let Some(frame) = bundle.frames.get(index) {
             for line in frame.to_string().lines() {
-                writeln!(out, "  {line}")?;
+                writeln!(out, "  {}", printable(line))?;
             }
         }
     }
@@ -136,5 +177,5 @@ fn site_kind(kind: SiteKind) -> &'static str {
 fn target(plan: &Plan, target: &Target) -> String {
     let Target::Import(i) = target else { return target.to_string() };
     let name = plan.imports.get(*i as usize).map_or("?", |i| i.name.as_str());
-    format!("import {name}")
+    format!("import {}", printable(name))
 }

@@ -12,6 +12,7 @@
 //! | [`plan`] | what apply does: segments, fix-ups, redirects, sites, writes, blind ranges, address map |
 //! | [`frames`] | what each stub does to its frame |
 //! | [`codec`] | the file: magic, version, lengths, JSON, postcard twice, digest |
+//! | [`signature`] | who made it |
 //! | [`validate`] | what must hold between the parts before anything of a bundle may be used |
 //! | [`dump`] | a stable text form of the whole |
 //!
@@ -20,7 +21,7 @@
 //! ```text
 //! 0   8  magic "DSUPATCH"
 //! 8   4  format version
-//! 12  4  reserved, zero (a signature will announce itself here)
+//! 12  4  1: signed; 0: not
 //! 16  8  length of the manifest in bytes
 //! 24  8  length of the plan in bytes
 //! 32  8  length of the frames in bytes
@@ -28,6 +29,8 @@
 //! ..     plan, postcard
 //! ..     frames, postcard; last, because apply needs none of them
 //! ..  32 BLAKE3 digest of everything before it
+//! ..  32 when signed: the Ed25519 public key
+//! ..  64 when signed: the signature of everything before it
 //! ```
 
 pub mod address;
@@ -37,6 +40,7 @@ pub mod frames;
 pub mod manifest;
 mod notation;
 pub mod plan;
+pub mod signature;
 pub mod validate;
 
 pub use address::{NewAddr, OldAddr};
@@ -44,6 +48,7 @@ pub use codec::{DecodeError, decode, decode_plan, encode};
 pub use frames::Translation;
 pub use manifest::Manifest;
 pub use plan::Plan;
+pub use signature::{PublicKey, SigningKey};
 
 /// Everything that apply needs to bring one running process from OLD to NEW.
 #[derive(Debug, Clone, PartialEq, Eq)]

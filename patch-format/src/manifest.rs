@@ -40,6 +40,19 @@ pub struct BuildInfo {
     pub file: String,
     /// `executable` or `library`.
     pub kind: ImageKind,
+    /// SHA-256 of the file, as `sha256sum` prints it.
+    pub sha256: String,
+    /// The separate file that its debug information was read from, if it was.
+    pub debug: Option<DebugFile>,
+}
+
+/// A separate debug file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugFile {
+    /// File name without its directory.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
 }
 
 /// What sort of ELF image is updated.
@@ -81,6 +94,8 @@ pub struct ReplacedFunction {
 pub struct Coverage {
     /// Translatable.
     pub sites: u32,
+    /// Of the others, those that only a local variable which NEW adds stands against.
+    pub new_locals: u32,
     /// All to which a callee may return.
     pub of: u32,
 }
@@ -94,8 +109,12 @@ pub struct BlindPoint {
     pub at: OldAddr,
     /// What sort of point it is.
     pub kind: SiteKind,
+    /// Source file; empty when unknown.
+    pub file: String,
     /// Source line; 0 when unknown.
     pub line: u32,
+    /// Only a local variable that NEW adds stands against it.
+    pub new_local: bool,
     /// The reason in words: "variable `iter` (line 12) has no value in OLD".
     pub why: String,
 }

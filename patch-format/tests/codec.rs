@@ -165,10 +165,10 @@ fn other_versions_and_reserved_bits_are_told_apart() {
     assert!(matches!(error, DecodeError::Version { found } if found == VERSION + 1), "{error}");
 
     let mut flagged = bytes[..bytes.len() - DIGEST].to_vec();
-    flagged[12] = 1;
+    flagged[12] = 2;
     let digest = blake3::hash(&flagged);
     flagged.extend_from_slice(digest.as_bytes());
-    assert!(matches!(decode(&flagged).unwrap_err(), DecodeError::Flags(1)));
+    assert!(matches!(decode(&flagged).unwrap_err(), DecodeError::Flags(2)));
 }
 
 #[test]

@@ -103,11 +103,18 @@ impl Run<'_> {
         Ok(Some(bundle))
     }
 
+    /// More arguments of a tool; `{keys}` in them is the directory of the keys that tests sign with.
+    fn arguments(&self, key: &str, step: usize) -> Vec<String> {
+        let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/../patch-format/tests/keys");
+        let words = self.case.words(key, self.build, step);
+        words.into_iter().map(|word| word.replace("{keys}", keys)).collect()
+    }
+
     fn dsu_build(&self, step: usize, old: &Version, new: &Version, to: &Path) -> Result<Said> {
         let path = |p: &Path| p.display().to_string();
         let mut arguments = vec![path(&old.target), path(&new.target)];
         arguments.extend(["-o".to_owned(), path(to), "--json".to_owned()]);
-        arguments.extend(self.case.words("build-args", self.build, step));
+        arguments.extend(self.arguments("build-args", step));
         say(&self.tools.build, &arguments)
     }
 
@@ -159,7 +166,7 @@ impl Run<'_> {
     ) -> Result<Said> {
         let mut arguments = vec![bundle.display().to_string(), "--json".to_owned()];
         arguments.extend(["--pid".to_owned(), program.pid().to_string()]);
-        arguments.extend(self.case.words("apply-args", self.build, step));
+        arguments.extend(self.arguments("apply-args", step));
         arguments.extend(more.iter().map(|a| (*a).to_owned()));
         say(&self.tools.apply, &arguments)
     }

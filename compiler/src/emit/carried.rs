@@ -3,6 +3,7 @@
 use super::sites::{Dropped, Planned, plant};
 use super::{Emitted, Inputs};
 use crate::frames::{Blind, Carried};
+use crate::image::Image;
 use dsu_patch_format::manifest::{BlindPoint, Coverage};
 use dsu_patch_format::plan::SiteKind;
 use dsu_patch_format::{NewAddr, OldAddr};
@@ -29,15 +30,23 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
             function,
             translation: p.translation.clone(),
         }));
-        points.extend(one.blind.iter().map(|b| (function, b.at, b.kind, words(b))));
+        points.extend(one.blind.iter().map(|b| Point {
+            at: b.at,
+            function,
+            kind: b.kind,
+            why: words(b),
+            new_local: !b.obstacles.is_empty() && b.obstacles.iter().all(|o| o.new_local),
+        }));
         dead.extend(&one.dead_returns);
     }
     let dropped = plant(pair.old, NewAddr(pair.new.extent.end), planned, out);
-    points.extend(
-        dropped
-            .into_iter()
-            .map(|Dropped { at, kind, function, reason }| (function, at, kind, reason)),
-    );
+    points.extend(dropped.into_iter().map(|Dropped { at, kind, function, reason }| Point {
+        at,
+        function,
+        kind,
+        why: reason,
+        new_local: false,
+    }));
     points.sort();
     dead.sort_unstable();
     dead.dedup();
@@ -45,13 +54,29 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
     coverage(&points, out);
     out.blind_points = points
         .into_iter()
-        .map(|(function, at, kind, why)| {
-            // The line is that of the call, which lies before its return address.
-            let call = if kind == SiteKind::Return { at.0.saturating_sub(1) } else { at.0 };
-            let line = pair.old.debug.position(call).map_or(0, |(_, line)| line);
-            BlindPoint { function, at, kind, line, why }
+        .map(|Point { at, function, kind, why, new_local }| {
+            let (file, line) = position(pair.old, at, kind);
+            BlindPoint { function, at, kind, file, line, new_local, why }
         })
         .collect();
+}
+
+/// A blind point; they ascend by address, wherever a function's cold part is.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    at: OldAddr,
+    function: u32,
+    kind: SiteKind,
+    why: String,
+    new_local: bool,
+}
+
+/// Source file and line of a program point; that of the call for the point behind one, which may be the
+/// first of another line.
+#[must_use]
+pub fn position(old: &Image, at: OldAddr, kind: SiteKind) -> (String, u32) {
+    let counts = if kind == SiteKind::Return { at.0.saturating_sub(1) } else { at.0 };
+    old.debug.position(counts).map_or_else(Default::default, |(file, line)| (file.to_owned(), line))
 }
 
 fn words(blind: &Blind) -> String {
@@ -67,13 +92,17 @@ fn words(blind: &Blind) -> String {
     if more > 0 { format!("{text}; and {more} more") } else { text }
 }
 
-fn coverage(points: &[(u32, OldAddr, SiteKind, String)], out: &mut Emitted) {
+fn coverage(points: &[Point], out: &mut Emitted) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     for (index, replaced) in out.replaced.iter_mut().enumerate() {
         let is_call =
             |function: u32, kind: SiteKind| function == count(index) && kind == SiteKind::Return;
         let sites = out.plan.sites.iter().filter(|s| is_call(s.function, s.kind)).count();
-        let blind = points.iter().filter(|p| is_call(p.0, p.2)).count();
-        replaced.coverage = Coverage { sites: count(sites), of: count(sites + blind) };
+        let blind = || points.iter().filter(|p| is_call(p.function, p.kind));
+        replaced.coverage = Coverage {
+            sites: count(sites),
+            new_locals: count(blind().filter(|p| p.new_local).count()),
+            of: count(sites + blind().count()),
+        };
     }
 }

@@ -4,10 +4,11 @@ use super::functions::{self, Function, RawSymbol};
 use super::{Image, Section, SectionKind, Tls};
 use super::{anchors, labels, objects, plt, relocations, separate};
 use crate::debug::{DebugInfo, SectionStore};
-use dsu_patch_format::manifest::ImageKind;
+use dsu_patch_format::manifest::{DebugFile, ImageKind};
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Object, ObjectSection};
+use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -61,6 +62,15 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// The last part of a path.
+fn name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
 impl Image {
     /// Reads `path`, and its debug information from `debug` or from where it is kept apart.
     ///
@@ -89,8 +99,10 @@ impl Image {
                 return Err(LoadError::OtherDebug(p.clone()));
             }
         }
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        Self::parse(&name, bytes, apart_bytes, id)
+        let debug_file = apart
+            .zip(apart_bytes.as_deref())
+            .map(|(path, bytes)| DebugFile { file: name(&path), sha256: sha256(bytes) });
+        Ok(Self { debug_file, ..Self::parse(&name(path), bytes, apart_bytes, id)? })
     }
 
     fn parse(
@@ -144,6 +156,8 @@ impl Image {
             file: name.to_owned(),
             build_id,
             kind: if executable { ImageKind::Executable } else { ImageKind::Library },
+            sha256: sha256(&bytes),
+            debug_file: None,
             fixed,
             extent,
             sections,

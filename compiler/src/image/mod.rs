@@ -31,7 +31,7 @@ pub use sections::{Section, SectionKind};
 pub use unwind::{Cfa, UnwindEntry, UnwindIndex, UnwindRow};
 
 use crate::debug::{DebugInfo, SectionStore};
-use dsu_patch_format::manifest::ImageKind;
+use dsu_patch_format::manifest::{DebugFile, ImageKind};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -44,6 +44,10 @@ pub struct Image {
     pub build_id: String,
     /// Executable or library.
     pub kind: ImageKind,
+    /// SHA-256 of the file, lower-case hexadecimal.
+    pub sha256: String,
+    /// The separate file that symbols or debug information were read from, if one was.
+    pub debug_file: Option<DebugFile>,
     /// Linked at a fixed address (`ET_EXEC`): code may hold absolute addresses.
     pub fixed: bool,
     /// Loaded extent, `[start, end)`.

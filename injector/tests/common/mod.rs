@@ -14,7 +14,7 @@ use dsu_patch_format::plan::{
     BlindRange, DataWrite, Fixup, FixupKind, Identity, LineRow, MapRun, MapTarget, Plan,
     Protection, Redirect, RedirectForm, Segment, Target,
 };
-use dsu_patch_format::{Bundle, NewAddr, OldAddr, encode};
+use dsu_patch_format::{Bundle, NewAddr, OldAddr, PublicKey, SigningKey, encode};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -150,6 +150,8 @@ impl Build {
             build_id: self.build_id.clone(),
             file: self.path.file_name().unwrap().to_str().unwrap().to_owned(),
             kind: ImageKind::Executable,
+            sha256: "0f".repeat(32),
+            debug: None,
         }
     }
 }
@@ -322,6 +324,26 @@ impl BundleFile {
 
     pub fn apply(&self, pid: i32) -> Outcome {
         apply(&self.options(pid))
+    }
+}
+
+/// A pair of the keys that tests sign with.
+pub struct Key {
+    pub signing: SigningKey,
+    pub public: PublicKey,
+}
+
+impl Key {
+    pub fn path(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../patch-format/tests/keys").join(name)
+    }
+
+    pub fn read(name: &str) -> Self {
+        let text = |name| std::fs::read_to_string(Self::path(name)).unwrap();
+        Self {
+            signing: SigningKey::from_pem(&text(&format!("{name}.pem"))).unwrap(),
+            public: PublicKey::from_pem(&text(&format!("{name}.pub"))).unwrap(),
+        }
     }
 }
 

@@ -97,7 +97,9 @@ pub fn blind_point(bundle: &mut Bundle, old: &Build, at: Wanted, why: &str) {
         function: u32::try_from(function).unwrap(),
         at: OldAddr(old.symbol(at.function).address + at.offset),
         kind: at.kind,
+        file: "program.c".to_owned(),
         line: 7,
+        new_local: false,
         why: why.to_owned(),
     });
 }

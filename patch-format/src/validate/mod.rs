@@ -75,6 +75,8 @@ pub fn validate_plan(bundle: &Bundle) -> Check {
 
 fn build_ids(bundle: &Bundle) -> Check {
     for build in [&bundle.manifest.old, &bundle.manifest.new] {
+        sha256(&build.sha256)?;
+        build.debug.iter().try_for_each(|debug| sha256(&debug.sha256))?;
         let hex = build.build_id.len() >= 16
             && build.build_id.len() <= 128
             && build.build_id.len().is_multiple_of(2)
@@ -83,6 +85,11 @@ fn build_ids(bundle: &Bundle) -> Check {
     }
     let differ = bundle.manifest.old.build_id != bundle.manifest.new.build_id;
     require(differ, "OLD and NEW are two builds", &bundle.manifest.old.build_id)
+}
+
+fn sha256(text: &str) -> Check {
+    let hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    require(text.len() == 64 && hex, "a SHA-256 is 64 lower-case hexadecimal digits", text)
 }
 
 fn segments(plan: &Plan) -> Check {

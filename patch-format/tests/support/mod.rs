@@ -7,7 +7,7 @@ mod frames;
 
 use dsu_patch_format::frames::{Binary, Location, Move, Proof, Value};
 use dsu_patch_format::manifest::{
-    AddedFunction, BlindPoint, BuildInfo, Coverage, DataAction, DataChange, ImageKind,
+    AddedFunction, BlindPoint, BuildInfo, Coverage, DataAction, DataChange, DebugFile, ImageKind,
     ReplacedFunction,
 };
 use dsu_patch_format::plan::{
@@ -79,6 +79,8 @@ impl Choices {
             build_id: format!("{first}{}", "0123456789abcdef".repeat(1 + c.count(3))),
             file: c.text(),
             kind: kinds[c.count(2)],
+            sha256: "0f".repeat(32),
+            debug: c.yes().then(|| DebugFile { file: c.text(), sha256: "1e".repeat(32) }),
         };
         let replaced = |c: &mut Self| ReplacedFunction {
             name: c.text(),
@@ -89,7 +91,7 @@ impl Choices {
             file: c.text(),
             line: u32::try_from(c.below(9999)).unwrap(),
             why: texts(c),
-            coverage: Coverage { sites: c.small(), of: c.small() },
+            coverage: Coverage { sites: c.small(), new_locals: c.small(), of: c.small() },
         };
         let actions = [
             DataAction::Added,
@@ -135,7 +137,9 @@ impl Choices {
                 function: u32::try_from(self.count(replaced)).unwrap(),
                 at: OldAddr(at),
                 kind: self.site_kind(),
+                file: self.text(),
                 line: self.small(),
+                new_local: self.yes(),
                 why: self.text(),
             }
         };
@@ -376,6 +380,9 @@ pub fn example() -> Bundle {
         build_id: id.repeat(20),
         file: file.to_owned(),
         kind: ImageKind::Executable,
+        sha256: id.repeat(32),
+        debug: (id == "01")
+            .then(|| DebugFile { file: "server.debug".to_owned(), sha256: "0d".repeat(32) }),
     };
     let manifest = Manifest {
         tool: "by hand".to_owned(),
@@ -392,7 +399,7 @@ pub fn example() -> Bundle {
                 file: "price.c".to_owned(),
                 line: 12,
                 why: vec!["price.c:14: `add eax,1` -> `add eax,2`".to_owned()],
-                coverage: Coverage { sites: 2, of: 3 },
+                coverage: Coverage { sites: 2, new_locals: 1, of: 3 },
             },
             ReplacedFunction {
                 name: "discount".to_owned(),
@@ -419,7 +426,9 @@ pub fn example() -> Bundle {
             function: 0,
             at: OldAddr(0x1134),
             kind: SiteKind::Return,
+            file: "price.c".to_owned(),
             line: 15,
+            new_local: true,
             why: "variable `rebate` (line 13) has no value in OLD".to_owned(),
         }],
         warnings: vec!["main stays".to_owned()],

@@ -31,6 +31,8 @@ fn manifest(replaced: Vec<ReplacedFunction>) -> Manifest {
         build_id: id.to_owned(),
         file: "program".to_owned(),
         kind: ImageKind::Executable,
+        sha256: "0f".repeat(32),
+        debug: None,
     };
     Manifest {
         tool: "test".to_owned(),
