@@ -26,13 +26,21 @@ pub struct Context<'a> {
     pub address: &'a dyn Fn(&mut Values, &Step, bool) -> Option<Value>,
     /// Objects whose address is taken, as offsets from the CFA.
     pub objects: &'a [Range<i64>],
+    /// Steps of lines that the other build does not have: their stores are taken as not made.
+    pub added: &'a [bool],
+    /// Objects of OLD, by address, that get NEW's content at the commit: what OLD has read there NEW
+    /// has not.
+    pub overwritten: &'a [Range<u64>],
 }
 
 /// What is known of a call besides its callee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// It is the same in both bodies: both get the same results.
-    Matched,
+    Matched {
+        /// Both find the same memory behind it, too.
+        settled: bool,
+    },
     /// The other body does not have it here.
     Alone,
     /// Only NEW has it, and OLD nothing like it: inserted code, taken as not executed.
@@ -86,7 +94,11 @@ impl<'a, 'v> Executor<'a, 'v> {
         let given = |values: &mut Values, place| {
             let result =
                 matches!(place, Place::General(0 | 2) | Place::Lane(0 | 1, _) | Place::Memory);
-            let node = if by == Call::Matched && result {
+            let common = match by {
+                Call::Matched { settled } => result && (settled || place != Place::Memory),
+                _ => false,
+            };
+            let node = if common {
                 Node::Given(point, None, 0, place)
             } else {
                 Node::Given(point, Some(side), step, place)
@@ -265,6 +277,10 @@ impl<'a, 'v> Executor<'a, 'v> {
             let value = self.unknown(place);
             return self.values.low(bytes, value);
         }
+        if self.context.side == Side::New && self.is_overwritten(address) {
+            let value = self.unknown(Place::Memory);
+            return self.values.low(bytes, value);
+        }
         let memory = match self.values.as_address(address) {
             // The canary, which no code of the program writes.
             Some((Base::Thread, 0x28)) => self.values.intern(Node::Constants),
@@ -272,6 +288,18 @@ impl<'a, 'v> Executor<'a, 'v> {
             _ => self.machine.memory(),
         };
         memory::load(self.values, memory, address, bytes)
+    }
+
+    /// Whether an address is in an object that the commit overwrites, as far as the address tells.
+    fn is_overwritten(&self, address: Value) -> bool {
+        let (terms, offset) = self.values.terms(address);
+        let old = |v: &Value| *self.values.node(*v) == Node::Base(Base::Old);
+        terms.iter().any(|(term, factor)| *factor == 1 && old(term))
+            && self.context.overwritten.iter().any(|object| object.contains(&offset))
+    }
+
+    fn is_added(&self) -> bool {
+        usize::try_from(self.step).ok().and_then(|s| self.context.added.get(s)) == Some(&true)
     }
 
     /// Slots of the dynamic linker and the like: written before the program runs.
@@ -283,6 +311,9 @@ impl<'a, 'v> Executor<'a, 'v> {
     pub(super) fn store(&mut self, address: Value, value: Value, bytes: u8) {
         if let Some(at) = self.private(address, bytes) {
             self.machine.set_slot(self.values, at, bytes, value);
+            return;
+        }
+        if self.is_added() {
             return;
         }
         let memory = memory::store(self.values, self.machine.memory(), address, value, bytes);
@@ -670,6 +701,9 @@ impl<'a, 'v> Executor<'a, 'v> {
                 self.store(at, stored, piece8);
                 done += piece;
             }
+            return;
+        }
+        if self.is_added() {
             return;
         }
         // A string instruction, or more: it goes through a pointer, so no private slot is written.

@@ -1,7 +1,10 @@
 //! One replaced function: its points, the relation between its bodies, and a translation for each point.
 
+use super::barriers::Barriers;
 use super::entry::Entry;
+use super::fates::Fates;
 use super::relation::{Bodies, Relation};
+use super::state::Doubt;
 use super::translate::{Obstacle, Pending, translate};
 use super::value::{Place, Side};
 use super::variables::{self, Variables};
@@ -11,10 +14,12 @@ use crate::image::FunctionId;
 use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::{Analysis, Clobbers};
+use crate::sites::matching::evidence::Evidence;
 use crate::sites::matching::{BlockMatching, match_blocks};
 use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Pairs found out by the relation may be given up this often before it is taken as it is.
 const ROUNDS: usize = 6;
@@ -24,6 +29,9 @@ pub(super) struct Shared<'a> {
     pub inputs: Inputs<'a>,
     pub fixups: &'a [Fixup],
     pub clobbers: (&'a Clobbers, &'a Clobbers),
+    pub barriers: (&'a Barriers, &'a Barriers),
+    /// Where OLD's objects are that the commit overwrites.
+    pub overwritten: Vec<Range<u64>>,
     /// OLD functions below which a replaced one may be running.
     pub through: BTreeSet<FunctionId>,
 }
@@ -73,11 +81,11 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
             return carried;
         }
     }
-    let mut matching = match_blocks(pair, (old, &a.flow), (new, &b.flow));
+    let (mut matching, evidence) = match_blocks(pair, (old, &a.flow), (new, &b.flow));
     let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
     repair::repair(&a.flow, &b.flow, &mut matching, &|block| points.contains(&block));
     let entry = Entry::new((pair.old, f, &old_locals), (pair.new, g, &new_locals));
-    let bodies = Both { shared, analyses: (&a, &b), entry };
+    let bodies = Both { shared, analyses: (&a, &b), entry, evidence };
     let Some((mut relation, matching)) = bodies.relate(matching, &points) else {
         all_blind(&mut carried, "the function is too large to be followed".to_owned());
         return carried;
@@ -87,25 +95,6 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         variables::Side { image: pair.new, function: new, locals: &new_locals, flow: &b.flow },
     );
     let named = addresses::named(shared.fixups, &b.flow.body);
-    if std::env::var("DSU_DEBUG").is_ok() {
-        eprintln!(
-            "{} blocks {} {} pairs {} points {} failures {:?}",
-            f.name(),
-            a.flow.blocks.len(),
-            b.flow.blocks.len(),
-            matching.pairs().count(),
-            relation.len(),
-            relation
-                .failures
-                .iter()
-                .map(|(x, y)| format!(
-                    "{:x}->{:x}",
-                    a.flow.body.steps[a.flow.blocks[x.0].steps.start].address(),
-                    b.flow.body.steps[b.flow.blocks[y.0].steps.start].address()
-                ))
-                .collect::<Vec<_>>()
-        );
-    }
     for point in wanted {
         match bodies.site(&point, &matching, &mut relation, &variables, &named) {
             Ok(proven) => carried.proven.push(proven),
@@ -118,10 +107,11 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
 }
 
 /// Both bodies of one function.
-struct Both<'a> {
-    shared: &'a Shared<'a>,
-    analyses: (&'a Analysis, &'a Analysis),
+pub(super) struct Both<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    pub(super) analyses: (&'a Analysis, &'a Analysis),
     entry: Entry,
+    pub(super) evidence: Evidence,
 }
 
 impl Both<'_> {
@@ -173,22 +163,13 @@ impl Both<'_> {
             (Some(a), Some(b)) => self.same_callee(a, b),
             _ => false,
         };
-        // Calls of OLD that have no partner: a call of NEW may be one of them, moved.
-        let left: Vec<&Callee> = callees
-            .0
-            .iter()
-            .filter(|(block, callee)| {
-                let partner = matching.new_of[block.0].and_then(|b| callees.1.get(&b));
-                !partner.is_some_and(|partner| self.same_callee(callee, partner))
-            })
-            .map(|(_, callee)| callee)
-            .collect();
-        let inserted = |block: BlockId| {
-            callees.1.get(&block).is_some_and(|callee| {
-                *callee != Callee::Unknown
-                    && left.iter().all(|l| **l != Callee::Unknown && !self.same_callee(l, callee))
-            })
-        };
+        let fates = Fates { both: self, matching, callees: &callees };
+        let all = |flow: &Flow| (0..flow.blocks.len()).map(BlockId);
+        let is_inserted: Vec<bool> = all(new).map(|b| fates.is_inserted(b)).collect();
+        let is_removed: Vec<bool> = all(old).map(|b| fates.is_removed(b)).collect();
+        let inserted = |block: BlockId| is_inserted[block.0];
+        let removed = |block: BlockId| is_removed[block.0];
+        let barrier = |block: BlockId| fates.is_barrier(block);
         let kept = |side: Side, block: BlockId, place: Place| {
             let (callees, clobbers) = match side {
                 Side::Old => (&callees.0, self.shared.clobbers.0),
@@ -221,15 +202,22 @@ impl Both<'_> {
                 image: pair.old,
                 address: &old_address,
                 objects: &old_objects,
+                added: &[],
+                overwritten: &self.shared.overwritten,
             },
             new_context: exec::Context {
                 side: Side::New,
                 image: pair.new,
                 address: &new_address,
                 objects: &new_objects,
+                added: &self.evidence.added,
+                overwritten: &self.shared.overwritten,
             },
             same_callee: &same_callee,
             inserted: &inserted,
+            removed: &removed,
+            barrier: &barrier,
+            evidence: &self.evidence,
             kept: &kept,
             entry: &entry,
             depth: &depth,
@@ -249,7 +237,8 @@ impl Both<'_> {
         (of(pair.old, old), of(pair.new, new))
     }
 
-    fn same_callee(&self, a: &Callee, b: &Callee) -> bool {
+    /// Whether two calls lead to one function.
+    pub(super) fn same_callee(&self, a: &Callee, b: &Callee) -> bool {
         match (a, b) {
             (Callee::Function(a), Callee::Function(b)) => {
                 self.shared.inputs.pair.matching.is_pair(*a, *b)
@@ -301,9 +290,18 @@ impl Both<'_> {
                 return fail("an exception of the callee may land in this function");
             }
         }
-        let Some(state) = relation.at(point.block, partner).cloned() else {
+        let Some(state) = relation.at(point.block, partner) else {
             return fail("no path leads here");
         };
+        if state.doubt != Doubt::None {
+            return fail("NEW has this code more than once, and may be at another copy of it");
+        }
+        if state.old.memory() != state.new.memory() {
+            return fail(
+                "one of both builds has stored something by then that the other stores only later",
+            );
+        }
+        let arrivals = relation.arrivals(point.block, partner);
         let (i, j) = (old.blocks[point.block.0].steps.start, new.blocks[partner.0].steps.start);
         let (a, b) = self.analyses;
         let callee = point.call.and_then(|call| self.callees().0.remove(&call));
@@ -326,6 +324,7 @@ impl Both<'_> {
             to: new.body.steps[j].address(),
             kind: point.kind,
             state: &state,
+            arrivals: &arrivals,
             old_live: &a.live[i],
             new_live: &b.live[j],
             old_objects: &a.objects,

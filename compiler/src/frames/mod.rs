@@ -1,7 +1,7 @@
 //! Frame translation: for each checkpoint site, how OLD's frame becomes NEW's (DESIGN sections 3.6, 5).
 //!
 //! ```text
-//! machine/, sites/ -> repair -> relation (point, state, value, exec, vector, addresses)
+//! machine/, sites/ -> repair -> relation (point, state, value, exec, vector, addresses, ways, alone)
 //!                                  -> translate (source, variables) -> Translation, or obstacles
 //! ```
 //!
@@ -10,9 +10,12 @@
 //! proof for every location, or the reasons why there is none. [`carry`] is the way in.
 
 mod addresses;
+mod alone;
+mod barriers;
 mod copies;
 mod entry;
 mod exec;
+mod fates;
 mod function;
 mod point;
 mod relation;
@@ -25,6 +28,7 @@ mod trust;
 mod value;
 pub mod variables;
 mod vector;
+mod ways;
 
 pub use translate::Obstacle;
 
@@ -36,6 +40,7 @@ use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// A site with its proof.
 #[derive(Debug, Clone)]
@@ -101,6 +106,12 @@ fn through_replaced(inputs: Inputs<'_>) -> BTreeSet<FunctionId> {
     found
 }
 
+/// OLD's objects that get NEW's content at the commit.
+fn overwritten(inputs: Inputs<'_>) -> Vec<Range<u64>> {
+    let objects = inputs.data.updates.iter().map(|(old, _)| inputs.pair.old.object(*old));
+    objects.map(|o| o.address..o.address.saturating_add(o.size)).collect()
+}
+
 /// Translates what can be of all replaced functions' frames, by OLD function.
 #[must_use]
 pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
@@ -119,6 +130,15 @@ pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
     }
     let (old, new) = rayon::join(|| Clobbers::new(pair.old), || Clobbers::new(pair.new));
     let through = through_replaced(inputs);
-    let context = function::Shared { inputs, fixups, clobbers: (&old, &new), through };
+    let (a, b) =
+        rayon::join(|| barriers::Barriers::new(pair.old), || barriers::Barriers::new(pair.new));
+    let context = function::Shared {
+        inputs,
+        fixups,
+        clobbers: (&old, &new),
+        barriers: (&a, &b),
+        overwritten: overwritten(inputs),
+        through,
+    };
     replaced.into_par_iter().map(|(old, new)| function::carry(&context, old, new)).collect()
 }

@@ -12,19 +12,31 @@
 //! - every OLD edge out of a point leads to a point; where NEW cannot follow by blocks without partner,
 //!   nothing is known there ([`Relation::failures`]);
 //! - where NEW can follow on several ways, all of them must agree;
-//! - where both sides branch on the same condition, NEW follows in the same sense;
+//! - where both sides branch on the same condition, NEW follows in the same sense; where NEW's condition
+//!   is a number, it follows that;
+//! - where NEW alone decides, the way that it is not taken to go must be one that OLD would have
+//!   gone, too, if NEW had: OLD has not passed a copy of what is there, nor is a copy of the goal there
+//!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW;
+//! - what OLD calls alone NEW must not call anywhere, unless the line is gone from the source; NEW is never
+//!   taken to go where it calls what OLD has not called, unless OLD calls no such thing at all or the
+//!   line is new;
+//! - behind a matched call memory is the same if it was before, or if the callee is such that compilers
+//!   cannot keep anything back from it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
 //!   last time this point was passed is replaced by a new one.
 //!
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
 //! that is no good matters for what can be shown, never for whether it is true.
 
+use super::alone::{Alone, Body};
 use super::exec::{Call, Context, Executor};
 use super::point::{Exit, Point, PointId};
-use super::state::{Machine, State};
-use super::value::{Node, Place, Side, Value, Values};
+use super::state::{Classes, Doubt, Machine, State};
+use super::value::{Node, Place, Side, Values};
+use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::sites::matching::BlockMatching;
+use crate::sites::matching::evidence::Evidence;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Points may be executed this often each, on average, before the search is given up.
@@ -44,8 +56,14 @@ pub struct Bodies<'a> {
     pub new_context: Context<'a>,
     /// Whether the calls that end two blocks call the same.
     pub same_callee: &'a dyn Fn(BlockId, BlockId) -> bool,
-    /// Whether OLD has no unmatched call that NEW's call at the end of this block could be.
+    /// Whether NEW's call at the end of this block is code that OLD has nothing like.
     pub inserted: &'a dyn Fn(BlockId) -> bool,
+    /// Whether OLD's call at the end of this block is code that NEW has nothing like.
+    pub removed: &'a dyn Fn(BlockId) -> bool,
+    /// Whether the callee at the end of an OLD block may look at any memory.
+    pub barrier: &'a dyn Fn(BlockId) -> bool,
+    /// What the line tables say of both bodies.
+    pub evidence: &'a Evidence,
     /// Whether the callee at the end of a block is known to keep a caller-saved register.
     pub kept: &'a dyn Fn(Side, BlockId, Place) -> bool,
     /// What a place holds at NEW's entry, in terms of OLD's entry values; `None`: something else.
@@ -58,8 +76,9 @@ pub struct Bodies<'a> {
 pub struct Relation {
     /// All values that the states name.
     pub values: Values,
-    points: Vec<Point>,
+    alone: Alone,
     states: Vec<Option<State>>,
+    arrivals: Vec<BTreeMap<EdgeKey, State>>,
     index: HashMap<Point, PointId>,
     /// Matched pairs to which some OLD edge leads that NEW cannot follow.
     pub failures: BTreeSet<(BlockId, BlockId)>,
@@ -89,6 +108,7 @@ struct Search<'a, 'b> {
     queue: BTreeSet<(usize, u8, usize, PointId)>,
     order: (Vec<usize>, Vec<usize>),
     reach: HashMap<BlockId, Vec<bool>>,
+    ways: Ways,
 }
 
 impl Relation {
@@ -110,36 +130,70 @@ impl Relation {
             queue: BTreeSet::new(),
             order,
             reach: HashMap::new(),
+            ways: Ways::default(),
         };
         search.begin();
         search.run()?;
-        let Search { values, points, states, index, failing, .. } = search;
-        Ok(Self { values, points, states, index, failures: failing.into_values().collect() })
+        let alone = search.alone();
+        let Search { values, states, arrivals, index, failing, .. } = search;
+        let failures = failing.into_values().collect();
+        Ok(Self { values, alone, states, arrivals, index, failures })
     }
 
-    /// The states at the beginning of two matched blocks; `None` when OLD never gets there.
-    pub fn at(&self, old: BlockId, new: BlockId) -> Option<&State> {
-        let id = self.index.get(&Point::Joint { old, new })?;
-        self.states.get(id.0 as usize)?.as_ref()
+    /// The states at the beginning of two matched blocks; `None` when OLD never gets there. What is
+    /// said of a place of NEW without OLD is true on all of NEW's paths.
+    pub fn at(&mut self, old: BlockId, new: BlockId) -> Option<State> {
+        let id = *self.index.get(&Point::Joint { old, new })?;
+        let mut state = self.states.get(id.0 as usize)?.clone()?;
+        let (values, alone) = (&mut self.values, &self.alone);
+        state.new = state.new.map(|place, value| {
+            let absolute = values.depends(value).is_empty()
+                && !matches!(place, Place::Memory | Place::General(4));
+            if !absolute || alone.holds(new, place, value) {
+                return Some(value);
+            }
+            Some(values.intern(Node::Given(id, Some(Side::New), u32::MAX, place)))
+        });
+        Some(state)
     }
 
-    /// Number of points: what it has cost.
-    pub fn len(&self) -> usize {
-        self.points.len()
+    /// What both sides held at the end of each edge into two matched blocks.
+    pub fn arrivals(&self, old: BlockId, new: BlockId) -> Vec<State> {
+        let id = self.index.get(&Point::Joint { old, new });
+        let all = id.and_then(|id| self.arrivals.get(id.0 as usize));
+        all.map(|all| all.values().cloned().collect()).unwrap_or_default()
     }
 }
 
 impl Search<'_, '_> {
     fn begin(&mut self) {
-        let entry = self.bodies.entry;
         let old = Machine::at_entry(&mut self.values, |v, place| v.intern(Node::Entry(place)));
         let id = self.point(Point::Joint { old: BlockId(0), new: BlockId(0) });
-        let new = Machine::at_entry(&mut self.values, |v, place| match entry(place) {
+        let new = self.new_entry(id);
+        self.arrivals[id.0 as usize].insert(ENTRY, State { old, new, doubt: Doubt::None });
+        self.enqueue(id);
+    }
+
+    fn new_entry(&mut self, id: PointId) -> Machine {
+        let entry = self.bodies.entry;
+        Machine::at_entry(&mut self.values, |v, place| match entry(place) {
             Some(same) => v.intern(Node::Entry(same)),
             None => v.intern(Node::Given(id, Some(Side::New), u32::MAX, place)),
-        });
-        self.arrivals[id.0 as usize].insert(ENTRY, State { old, new });
-        self.enqueue(id);
+        })
+    }
+
+    /// What holds on all of NEW's paths.
+    fn alone(&mut self) -> Alone {
+        let bodies = self.bodies;
+        let id = self.point(Point::Joint { old: BlockId(0), new: BlockId(0) });
+        let entry = self.new_entry(id);
+        let body = Body {
+            flow: bodies.new,
+            context: &bodies.new_context,
+            kept: &|block, place| (bodies.kept)(Side::New, block, place),
+            depth: &|block| (bodies.depth)(Side::New, block),
+        };
+        Alone::new(&body, &mut self.values, entry)
     }
 
     fn point(&mut self, point: Point) -> PointId {
@@ -208,25 +262,14 @@ impl Search<'_, '_> {
     /// The state at a point: what all edges into it agree on.
     fn join(&mut self, id: PointId) -> Option<State> {
         let arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
-        let first = arrivals.first()?.clone();
-        let mut classes: HashMap<Vec<Value>, Value> = HashMap::new();
+        let doubt = arrivals.iter().map(|s| s.doubt).max()?;
+        let mut classes = Classes::new();
         let mut side = |values: &mut Values, side: Side| {
-            first.side(side).map(|place, _| {
-                let all: Option<Vec<Value>> =
-                    arrivals.iter().map(|s| s.side(side).at(place)).collect();
-                let all = all?;
-                let value = all[0];
-                let stays = all.iter().all(|v| *v == value)
-                    && values.depends(value).binary_search(&id).is_err();
-                if stays {
-                    return Some(value);
-                }
-                let name = |values: &mut Values| values.intern(Node::Phi(id, side, place));
-                Some(*classes.entry(all).or_insert_with(|| name(values)))
-            })
+            let machines: Vec<&Machine> = arrivals.iter().map(|s| s.side(side)).collect();
+            super::state::join(values, &machines, (id, side), &mut classes)
         };
-        let mut old = side(&mut self.values, Side::Old);
-        let mut new = side(&mut self.values, Side::New);
+        let mut old = side(&mut self.values, Side::Old)?;
+        let mut new = side(&mut self.values, Side::New)?;
         // Loops that probe a large frame page by page end where the unwind tables say.
         let (a, b) = match self.points[id.0 as usize] {
             Point::Joint { old, new } | Point::NewAlone { old, new } => (old, Some(new)),
@@ -236,13 +279,12 @@ impl Search<'_, '_> {
         if let Some(b) = b {
             self.set_depth(&mut new, Side::New, b);
         }
-        Some(State { old, new })
+        Some(State { old, new, doubt })
     }
 
     fn set_depth(&mut self, machine: &mut Machine, side: Side, block: BlockId) {
         if let Some(depth) = (self.bodies.depth)(side, block) {
-            let top = self.values.address(super::value::Base::Cfa, depth.wrapping_neg());
-            machine.set_general(4, top);
+            machine.set_depth(&mut self.values, depth);
         }
     }
 
@@ -251,8 +293,10 @@ impl Search<'_, '_> {
         match self.points[id.0 as usize] {
             Point::Joint { old, new } => self.both(id, state, old, new, &mut out),
             Point::OldAlone { old, new } => {
-                let machine = self.block(id, Side::Old, old, state.old, Call::Alone);
-                let state = State { old: machine, new: state.new };
+                let doubt = state.doubt.max(self.left_out(old, false));
+                let machine = self.steps(id, Side::Old, old, state.old);
+                let machine = self.call(id, Side::Old, old, machine, Call::Alone);
+                let state = State { old: machine, new: state.new, doubt };
                 for (edge, to) in
                     self.bodies.old.blocks[old.0].successors.clone().into_iter().enumerate()
                 {
@@ -261,13 +305,37 @@ impl Search<'_, '_> {
             }
             Point::NewAlone { old, new } => {
                 let call = if (self.bodies.inserted)(new) { Call::Inserted } else { Call::Alone };
-                let machine = self.block(id, Side::New, new, state.new, call);
-                let state = State { old: state.old, new: machine };
-                let exit = Exit { block: new, edge: None };
+                let machine = self.steps(id, Side::New, new, state.new);
+                let machine = self.call(id, Side::New, new, machine, call);
+                let edge = self.decided(new, &machine);
+                let state = State { old: state.old, new: machine, doubt: state.doubt };
+                let exit = Exit { block: new, edge };
                 self.follow(id, 0, old, exit, &state, &mut out);
             }
         }
         out
+    }
+
+    /// What it means that OLD makes the call at the end of a block and NEW does not.
+    fn left_out(&self, old: BlockId, matched: bool) -> Doubt {
+        let calls = self.bodies.old.blocks[old.0].end == End::Call;
+        if calls && !matched && !(self.bodies.removed)(old) { Doubt::Path } else { Doubt::None }
+    }
+
+    /// The edge that NEW takes when the condition is a number.
+    fn decided(&mut self, new: BlockId, machine: &Machine) -> Option<usize> {
+        let block = &self.bodies.new.blocks[new.0];
+        if block.end != End::Branch {
+            return None;
+        }
+        let last = &self.bodies.new.body.steps[block.steps.end - 1].instruction;
+        let code = last.condition_code();
+        if code == iced_x86::ConditionCode::None {
+            return None;
+        }
+        let (value, negated) = super::exec::condition(&mut self.values, code, machine.flags());
+        let taken = (self.values.as_constant(value)? != 0) != negated;
+        Some(usize::from(!taken))
     }
 
     /// Both sides execute their blocks.
@@ -280,27 +348,36 @@ impl Search<'_, '_> {
         out: &mut Vec<Arrival>,
     ) {
         let (b, c) = (&self.bodies.old.blocks[old.0], &self.bodies.new.blocks[new.0]);
-        let calls = b.end == End::Call && c.end == End::Call;
-        let matched = calls && (self.bodies.same_callee)(old, new);
+        let (b_calls, c_calls) = (b.end == End::Call, c.end == End::Call);
+        let matched = b_calls && c_calls && (self.bodies.same_callee)(old, new);
+        let inserted = (self.bodies.inserted)(new);
+        let a = self.steps(id, Side::Old, old, state.old);
+        let z = self.steps(id, Side::New, new, state.new);
+        let settled = a.memory() == z.memory() || (self.bodies.barrier)(old);
         let how = |inserted: bool| match (matched, inserted) {
-            (true, _) => Call::Matched,
+            (true, _) => Call::Matched { settled },
             (false, true) => Call::Inserted,
             (false, false) => Call::Alone,
         };
-        let inserted = (self.bodies.inserted)(new);
+        let mut doubt = state.doubt.max(self.left_out(old, matched));
+        if c_calls && !matched && !inserted {
+            doubt = Doubt::Path;
+        }
         let state = State {
-            old: self.block(id, Side::Old, old, state.old, how(false)),
-            new: self.block(id, Side::New, new, state.new, how(inserted)),
+            old: self.call(id, Side::Old, old, a, how(false)),
+            new: self.call(id, Side::New, new, z, how(inserted)),
+            doubt,
         };
         let senses = if b.end == End::Branch && c.end == End::Branch {
             self.same_condition(old, new, &state)
         } else {
             None
         };
+        let decided = self.decided(new, &state.new);
         for (edge, to) in b.successors.clone().into_iter().enumerate() {
             // With the condition known to agree, NEW takes the edge of the same sense.
             let follows = senses.map(|same| if same { edge } else { 1 - edge.min(1) });
-            let exit = Exit { block: new, edge: follows };
+            let exit = Exit { block: new, edge: follows.or(decided) };
             self.old_edge(id, edge, to, exit, &state, out);
         }
     }
@@ -356,36 +433,78 @@ impl Search<'_, '_> {
             .map(|(_, to)| *to)
             .collect();
         self.failing.remove(&(id, edge, 0));
-        let mut found = false;
+        let mut arrivals = Vec::new();
+        let mut sound = state.doubt != Doubt::Path;
+        let place = |doubt: Doubt, copied: bool| if copied { doubt } else { Doubt::None };
+        let copied = self.bodies.evidence.new.has_copy(goal);
         for (number, way) in ways.into_iter().enumerate() {
+            let mut state = state.clone();
             let point = if way == goal {
+                state.doubt = place(state.doubt, copied);
                 Point::Joint { old, new: goal }
-            } else if self.bodies.matching.old_of[way.0].is_none() && self.reaches(goal)[way.0] {
+            } else if self.reaches(goal)[way.0] {
+                sound &= self.is_allowed(old, way);
                 Point::NewAlone { old, new: way }
             } else {
+                sound &= self.is_refuted(old, goal, exit.block, way);
                 continue;
             };
-            found = true;
-            out.push((point, (id, edge, number), state.clone()));
+            arrivals.push((point, (id, edge, number), state));
         }
-        if !found {
-            self.failing.insert((id, edge, 0), (old, goal));
-            let joint = Point::Joint { old, new: goal };
-            let target = self.point(joint);
-            let new = self.unrelated(target, goal);
-            out.push((joint, (id, edge, usize::MAX), State { old: state.old.clone(), new }));
+        if sound && !arrivals.is_empty() {
+            out.append(&mut arrivals);
+            return;
         }
+        self.failing.insert((id, edge, 0), (old, goal));
+        let joint = Point::Joint { old, new: goal };
+        let target = self.point(joint);
+        let new = self.unrelated(target, goal);
+        let state = State { old: state.old.clone(), new, doubt: place(Doubt::Place, copied) };
+        out.push((joint, (id, edge, usize::MAX), state));
     }
 
-    /// From which blocks without partner NEW gets to a block by such blocks alone.
+    /// Whether NEW may have gone through a block without partner while OLD came to `old`: not when it
+    /// is a copy of one with a partner, unless OLD has passed a copy of that partner, too.
+    fn is_allowed(&mut self, old: BlockId, way: BlockId) -> bool {
+        let bodies = self.bodies;
+        let passed = self.ways.passed(bodies, old);
+        let copied =
+            bodies.matching.pairs().filter(|(_, m)| bodies.evidence.new.are_copies(way, *m));
+        copied
+            .map(|(partner, _)| partner)
+            .all(|partner| passed.all().any(|b| bodies.evidence.old.are_copies(b, partner)))
+    }
+
+    /// Whether NEW cannot have gone to `way` when OLD came to `old`, whose partner is `goal`: OLD would
+    /// have come elsewhere.
+    fn is_refuted(&mut self, old: BlockId, goal: BlockId, from: BlockId, way: BlockId) -> bool {
+        let bodies = self.bodies;
+        let last = bodies.new.blocks[from.0].steps.end - 1;
+        if bodies.evidence.added.get(last).copied().unwrap_or(false) {
+            return true;
+        }
+        let (old_copies, new_copies) = (&bodies.evidence.old, &bodies.evidence.new);
+        let ahead = self.ways.ahead(bodies, way);
+        if ahead.alone.iter().any(|u| new_copies.are_copies(*u, goal)) {
+            return false;
+        }
+        let passed = self.ways.passed(bodies, old);
+        ahead.firsts.iter().filter_map(|first| bodies.matching.old_of[first.0]).all(|elsewhere| {
+            let again = passed.from.contains(&elsewhere) && old_copies.repeats(elsewhere);
+            !again && !passed.alone.iter().any(|b| old_copies.are_copies(*b, elsewhere))
+        })
+    }
+
+    /// From which blocks without partner NEW gets to a block by such blocks alone, without a call that
+    /// OLD would have made, too.
     fn reaches(&mut self, goal: BlockId) -> &[bool] {
-        let (flow, matching) = (self.bodies.new, self.bodies.matching);
+        let bodies = self.bodies;
         self.reach.entry(goal).or_insert_with(|| {
-            let mut reached = vec![false; flow.blocks.len()];
+            let mut reached = vec![false; bodies.new.blocks.len()];
             let mut queue = vec![goal];
             while let Some(block) = queue.pop() {
-                for &before in &flow.blocks[block.0].predecessors {
-                    if matching.old_of[before.0].is_none() && !reached[before.0] {
+                for &before in &bodies.new.blocks[block.0].predecessors {
+                    if is_passable(bodies, before) && !reached[before.0] {
                         reached[before.0] = true;
                         queue.push(before);
                     }
@@ -407,8 +526,18 @@ impl Search<'_, '_> {
         machine
     }
 
-    /// One side executes a block, its call included.
-    fn block(
+    /// One side executes a block, but for the call at its end.
+    fn steps(&mut self, id: PointId, side: Side, block: BlockId, machine: Machine) -> Machine {
+        let (flow, context) = self.side(side);
+        let mut executor = Executor::new(context, &mut self.values, machine, id);
+        for index in flow.blocks[block.0].steps.clone() {
+            executor.step(index, &flow.body.steps[index]);
+        }
+        executor.finish()
+    }
+
+    /// The call at the end of a block, if there is one.
+    fn call(
         &mut self,
         id: PointId,
         side: Side,
@@ -416,22 +545,32 @@ impl Search<'_, '_> {
         machine: Machine,
         call: Call,
     ) -> Machine {
-        let bodies = self.bodies;
-        let (flow, context) = match side {
-            Side::Old => (bodies.old, &bodies.old_context),
-            Side::New => (bodies.new, &bodies.new_context),
-        };
-        let mut executor = Executor::new(context, &mut self.values, machine, id);
+        let (flow, context) = self.side(side);
         let b = &flow.blocks[block.0];
-        for index in b.steps.clone() {
-            executor.step(index, &flow.body.steps[index]);
+        if b.end != End::Call {
+            return machine;
         }
-        if b.end == End::Call {
-            let kept = |place| (bodies.kept)(side, block, place);
-            executor.call(b.steps.end - 1, call, &kept);
-        }
+        let kept = |place| (self.bodies.kept)(side, block, place);
+        let mut executor = Executor::new(context, &mut self.values, machine, id);
+        executor.call(b.steps.end - 1, call, &kept);
         executor.finish()
     }
+}
+
+impl<'a, 'b> Search<'a, 'b> {
+    fn side(&self, side: Side) -> (&'a Flow, &'b Context<'a>) {
+        let bodies = self.bodies;
+        match side {
+            Side::Old => (bodies.old, &bodies.old_context),
+            Side::New => (bodies.new, &bodies.new_context),
+        }
+    }
+}
+
+/// Whether NEW may be taken to go through a block while OLD does not.
+fn is_passable(bodies: &Bodies<'_>, new: BlockId) -> bool {
+    let calls = bodies.new.blocks[new.0].end == End::Call;
+    bodies.matching.old_of[new.0].is_none() && (!calls || (bodies.inserted)(new))
 }
 
 /// Each block's place in reverse postorder; unreachable ones at the end.

@@ -1,7 +1,8 @@
 //! What each body's registers, private slots and memory hold at a point of the product.
 
+use super::point::PointId;
 use super::value::{Base, Node, Place, Side, Value, Values};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// General registers.
 const GENERAL: usize = 16;
@@ -45,6 +46,12 @@ impl Machine {
     /// Writes a whole general register.
     pub fn set_general(&mut self, number: u8, value: Value) {
         self.fixed[usize::from(number) % GENERAL] = value;
+    }
+
+    /// The stack pointer is so many bytes below the CFA.
+    pub fn set_depth(&mut self, values: &mut Values, depth: u64) {
+        let top = values.address(Base::Cfa, depth.wrapping_neg());
+        self.set_general(4, top);
     }
 
     /// What eight bytes of a vector register hold.
@@ -174,6 +181,17 @@ fn place_of(index: usize) -> Place {
     }
 }
 
+/// What is wrong with the way that NEW is taken to have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doubt {
+    /// Nothing.
+    None,
+    /// NEW has other code made from the same source, and may be there instead.
+    Place,
+    /// OLD has done something that NEW would have done elsewhere.
+    Path,
+}
+
 /// Both bodies' states at one point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -181,6 +199,8 @@ pub struct State {
     pub old: Machine,
     /// Of the build to come.
     pub new: Machine,
+    /// Whether NEW is where it is said to be.
+    pub doubt: Doubt,
 }
 
 impl State {
@@ -191,6 +211,31 @@ impl State {
             Side::New => &self.new,
         }
     }
+}
+
+/// Places that hold one value on each edge into a point, by these values.
+pub type Classes = HashMap<Vec<Value>, Value>;
+
+/// What all states agree on that lead to a point; `None` when there is none. Places stay equal only if
+/// they are so in each of them, and a name that stands for the last time this point was passed is
+/// replaced by a new one.
+pub fn join(
+    values: &mut Values,
+    arrivals: &[&Machine],
+    (id, side): (PointId, Side),
+    classes: &mut Classes,
+) -> Option<Machine> {
+    Some(arrivals.first()?.map(|place, _| {
+        let all: Vec<Value> = arrivals.iter().map(|m| m.at(place)).collect::<Option<_>>()?;
+        let value = all[0];
+        let stays =
+            all.iter().all(|v| *v == value) && values.depends(value).binary_search(&id).is_err();
+        if stays {
+            return Some(value);
+        }
+        let mut name = || values.intern(Node::Phi(id, side, place));
+        Some(*classes.entry(all).or_insert_with(&mut name))
+    }))
 }
 
 /// Loads and stores outside of private slots.

@@ -23,6 +23,8 @@ pub struct Pending<'a> {
     pub kind: SiteKind,
     /// What both sides hold there.
     pub state: &'a State,
+    /// What both sides held on each way there.
+    pub arrivals: &'a [State],
     /// What OLD's code may read from there on.
     pub old_live: &'a Live,
     /// What NEW's code may read from there on.
@@ -284,6 +286,11 @@ impl Table<'_, '_> {
 
     fn named(&mut self, to: Location, answer: Answer) {
         match answer {
+            Answer::Found { value, name, .. } if self.is_refuted(to, &value) => {
+                self.obstacles.push(Obstacle::new(format!(
+                    "variable `{name}` has not the same value in both builds when they come here"
+                )));
+            }
             Answer::Found { value, name, .. } if self.is_usable(&value) => {
                 self.moves.push(Move { to, from: value, proof: Proof::Variable(name) });
             }
@@ -300,6 +307,25 @@ impl Table<'_, '_> {
         }
     }
 
+    /// Whether both sides are known to come here with different numbers, by some way at least.
+    fn is_refuted(&mut self, to: Location, from: &Source) -> bool {
+        let bytes = bytes_of(to).min(8);
+        let site = self.site;
+        site.arrivals.iter().any(|state| {
+            let values = self.sources.values();
+            let Some(new) = held(values, &state.new, to) else { return false };
+            let old = match from {
+                Source::At(location) => held(values, &state.old, *location),
+                Source::Constant(number) => Some(values.constant(*number)),
+                _ => None,
+            };
+            let Some(old) = old else { return false };
+            let apart = values.subtract(old, new);
+            let apart = values.low(bytes, apart);
+            values.as_constant(apart).is_some_and(|apart| apart != 0)
+        })
+    }
+
     /// Whether OLD's code keeps what the debug information names.
     fn is_usable(&self, value: &Source) -> bool {
         match value {
@@ -311,6 +337,16 @@ impl Table<'_, '_> {
             }
             _ => true,
         }
+    }
+}
+
+/// What a side holds in a location of up to eight bytes.
+fn held(values: &mut Values, machine: &super::state::Machine, at: Location) -> Option<Value> {
+    match at {
+        Location::General { number, .. } => Some(machine.general(number)),
+        Location::Vector { number, bytes: ..=8 } => Some(machine.lane(number, 0)),
+        Location::Vector { .. } => None,
+        Location::Slot { cfa, bytes } => machine.slot(values, cfa, u8::try_from(bytes).ok()?),
     }
 }
 

@@ -89,6 +89,8 @@ struct FileMap {
     file: FileId,
     /// Pairs of lines, rising on both sides.
     pairs: Vec<(u32, u32)>,
+    /// Those of them that declarations give.
+    declared: Vec<(u32, u32)>,
 }
 
 impl LineMap {
@@ -101,12 +103,14 @@ impl LineMap {
         for file in all.collect::<BTreeSet<FileId>>() {
             let (from, to) = (&pair.old.debug.lines, &pair.new.debug.lines);
             if let Some(other) = same_file(from, to, file) {
-                files.insert(file, FileMap { file: other, pairs: Vec::new() });
+                files
+                    .insert(file, FileMap { file: other, pairs: Vec::new(), declared: Vec::new() });
             }
         }
         declarations(pair, &mut files);
         for map in files.values_mut() {
             map.chain();
+            map.declared.clone_from(&map.pairs);
         }
         let moved = moved(&files, &old.1.steps, &new.1.steps);
         let votes = shown(&files, (old.0, &old.1.steps), (new.0, &new.1.steps));
@@ -121,6 +125,21 @@ impl LineMap {
             map.chain();
         }
         Self { files }
+    }
+
+    /// Whether NEW has no such line of OLD any more. Only where declarations show that lines were
+    /// added or removed nearby: instructions alone may mislead.
+    pub(super) fn is_removed(&self, file: FileId, line: u32) -> bool {
+        let Some(map) = self.files.get(&file) else { return false };
+        map.line(line).is_none() && is_edited(&map.declared, line)
+    }
+
+    /// Whether OLD has no such line of NEW yet.
+    pub(super) fn is_added(&self, file: FileId, line: u32) -> bool {
+        let Some(map) = self.files.values().find(|map| map.file == file) else { return false };
+        let back = |pairs: &[(u32, u32)]| pairs.iter().map(|(a, b)| (*b, *a)).collect::<Vec<_>>();
+        let inverse = FileMap { file, pairs: back(&map.pairs), declared: back(&map.declared) };
+        inverse.line(line).is_none() && is_edited(&inverse.declared, line)
     }
 
     /// A line of OLD in NEW.
@@ -186,6 +205,15 @@ impl FileMap {
         };
         u32::try_from(i64::from(line) + by).ok()
     }
+}
+
+/// Whether the lines between the declarations around one are not as many on the other side. Behind
+/// the last declaration nobody knows.
+fn is_edited(declared: &[(u32, u32)], line: u32) -> bool {
+    let behind = declared.partition_point(|(l, _)| *l <= line);
+    let shift = |&(l, other): &(u32, u32)| i64::from(other) - i64::from(l);
+    let before = behind.checked_sub(1).map_or(0, |i| shift(&declared[i]));
+    declared.get(behind).is_some_and(|after| shift(after) != before)
 }
 
 /// The file of the same name.
@@ -289,12 +317,34 @@ mod tests {
 
     #[test]
     fn lines_between_pairs_keep_their_distance() {
-        let map = FileMap { file: FileId(0), pairs: vec![(10, 12), (20, 22), (30, 37)] };
+        let pairs = vec![(10, 12), (20, 22), (30, 37)];
+        let map = FileMap { file: FileId(0), pairs, declared: vec![] };
         assert_eq!(map.line(15), Some(17));
         assert_eq!(map.line(20), Some(22));
         // Five lines were added somewhere between 20 and 30.
         assert_eq!(map.line(25), None);
         assert_eq!((map.line(5), map.line(40)), (Some(7), Some(47)));
-        assert_eq!(FileMap { file: FileId(0), pairs: vec![] }.line(7), Some(7));
+        assert_eq!(FileMap { file: FileId(0), pairs: vec![], declared: vec![] }.line(7), Some(7));
+    }
+
+    #[test]
+    fn lines_are_new_or_gone_only_where_declarations_moved() {
+        let map = |pairs: &[(u32, u32)], declared: &[(u32, u32)]| {
+            let map =
+                FileMap { file: FileId(5), pairs: pairs.to_vec(), declared: declared.to_vec() };
+            LineMap { files: HashMap::from([(FileId(3), map)]) }
+        };
+        let declared = [(10, 10), (20, 21)];
+        let edited = map(&[(10, 10), (14, 14), (15, 16), (20, 21)], &declared);
+        let added: Vec<u32> = (9..23).filter(|l| edited.is_added(FileId(5), *l)).collect();
+        assert_eq!(added, [15]);
+        assert!(!edited.is_removed(FileId(3), 14));
+        // Instructions that seem to have moved between declarations that have not.
+        let misled = map(&[(10, 10), (14, 16), (20, 20)], &[(10, 10), (20, 20)]);
+        assert!((9..23).all(|l| !misled.is_added(FileId(5), l)));
+        assert!((9..23).all(|l| !misled.is_removed(FileId(3), l)));
+        // Behind the last declaration nobody knows.
+        let last = map(&[(10, 10), (14, 16)], &[(10, 10)]);
+        assert!((9..23).all(|l| !last.is_added(FileId(5), l)));
     }
 }

@@ -15,6 +15,7 @@
 //! have been proved around it. Who finds one out takes it back with [`BlockMatching::unmatch`].
 
 mod common;
+pub mod evidence;
 mod lines;
 pub mod quality;
 mod tokens;
@@ -24,6 +25,7 @@ mod votes;
 use crate::change::Pair;
 use crate::image::FunctionId;
 use crate::machine::flow::{BlockId, Flow};
+use evidence::Evidence;
 use lines::LineMap;
 use tokens::Side;
 use view::View;
@@ -69,28 +71,30 @@ impl BlockMatching {
     }
 }
 
-/// Matches the blocks of a function.
+/// Matches the blocks of a function; and what the line tables say of its instructions, for those
+/// who must not depend on the matching.
 #[must_use]
 pub fn match_blocks(
     pair: Pair<'_>,
     old: (FunctionId, &Flow),
     new: (FunctionId, &Flow),
-) -> BlockMatching {
+) -> (BlockMatching, Evidence) {
     let mut matching = BlockMatching::empty(old.1.blocks.len(), new.1.blocks.len());
-    if old.1.blocks.is_empty() || new.1.blocks.is_empty() {
-        return matching;
-    }
     let (x, y) = (Side { pair, old: true }, Side { pair, old: false });
     let (s, t) = (x.tokens(&old.1.body), y.tokens(&new.1.body));
     let p = lines::spots(pair.old, old.0, &old.1.body);
     let q = lines::spots(pair.new, new.0, &new.1.body);
     let map = LineMap::new(pair, (&s, &p), (&t, &q));
+    let evidence = Evidence::new((old.1, &p), (new.1, &q), &map);
+    if old.1.blocks.is_empty() || new.1.blocks.is_empty() {
+        return (matching, evidence);
+    }
     let a = View::new(x, old.1, &s, &p.places(Some(&map)));
     let b = View::new(y, new.1, &t, &q.places(None));
     matching.add(BlockId(0), BlockId(0));
     equal(&a, &b, &mut matching);
     votes::settle(&a, &b, &mut matching);
-    matching
+    (matching, evidence)
 }
 
 /// Pairs blocks that say the same at the same source positions, in the order of the code.

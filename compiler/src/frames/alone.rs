@@ -1,0 +1,93 @@
+//! What NEW's places hold whatever way NEW went: its body walked for itself.
+//!
+//! The relation's paths of NEW are those that OLD's paths call for. A number, an address or an
+//! argument that a place holds on these alone is no fact about NEW: where a loop is unrolled in OLD,
+//! NEW seems to run it once. So what is said of NEW without OLD must be true on all of its paths.
+
+use super::exec::{Call, Context, Executor};
+use super::point::PointId;
+use super::state::{Classes, Machine, join};
+use super::value::{Place, Side, Value, Values};
+use crate::machine::flow::{BlockId, End, Flow};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Points of this walk, apart from those of the relation.
+const FIRST: u32 = 1 << 31;
+/// Visits of a block on average before nothing is said at all.
+const VISITS: usize = 40;
+
+/// One body and what belongs to it.
+pub struct Body<'a> {
+    /// Its graph.
+    pub flow: &'a Flow,
+    /// What its addresses mean.
+    pub context: &'a Context<'a>,
+    /// Whether the callee at the end of a block is known to keep a register.
+    pub kept: &'a dyn Fn(BlockId, Place) -> bool,
+    /// CFA minus stack pointer at the beginning of a block.
+    pub depth: &'a dyn Fn(BlockId) -> Option<u64>,
+}
+
+/// The states at the beginnings of blocks.
+#[derive(Default)]
+pub struct Alone(Vec<Option<Machine>>);
+
+impl Alone {
+    /// Walks from the entry to the fixpoint.
+    pub fn new(body: &Body<'_>, values: &mut Values, entry: Machine) -> Self {
+        let count = body.flow.blocks.len();
+        let mut states: Vec<Option<Machine>> = vec![None; count];
+        let mut arrivals: Vec<BTreeMap<usize, Machine>> = vec![BTreeMap::new(); count];
+        let mut queue = BTreeSet::from([0]);
+        if let Some(first) = arrivals.first_mut() {
+            first.insert(usize::MAX, entry);
+        }
+        for _ in 0..VISITS * count + 1000 {
+            let Some(block) = queue.pop_first() else { return Self(states) };
+            let id = point(block);
+            let machines: Vec<&Machine> = arrivals[block].values().collect();
+            let mut classes = Classes::new();
+            let Some(mut state) = join(values, &machines, (id, Side::New), &mut classes) else {
+                continue;
+            };
+            if let Some(depth) = (body.depth)(BlockId(block)) {
+                state.set_depth(values, depth);
+            }
+            if states[block].as_ref() == Some(&state) {
+                continue;
+            }
+            states[block] = Some(state.clone());
+            let after = run(body, values, id, block, state);
+            for to in &body.flow.blocks[block].successors {
+                let known = &mut arrivals[to.0];
+                if known.get(&block) != Some(&after) {
+                    known.insert(block, after.clone());
+                    queue.insert(to.0);
+                }
+            }
+        }
+        Self::default()
+    }
+
+    /// Whether a place holds a value on every path.
+    pub fn holds(&self, block: BlockId, place: Place, value: Value) -> bool {
+        let state = self.0.get(block.0).and_then(Option::as_ref);
+        state.is_some_and(|state| state.at(place) == Some(value))
+    }
+}
+
+fn point(block: usize) -> PointId {
+    PointId(FIRST.saturating_add(u32::try_from(block).unwrap_or(u32::MAX)))
+}
+
+fn run(body: &Body<'_>, values: &mut Values, id: PointId, block: usize, state: Machine) -> Machine {
+    let mut executor = Executor::new(body.context, values, state, id);
+    let b = &body.flow.blocks[block];
+    for index in b.steps.clone() {
+        executor.step(index, &body.flow.body.steps[index]);
+    }
+    if b.end == End::Call {
+        executor.call(b.steps.end - 1, Call::Alone, &|place| (body.kept)(BlockId(block), place));
+    }
+    executor.finish()
+}

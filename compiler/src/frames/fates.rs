@@ -1,0 +1,77 @@
+//! Calls that only one build makes at some point: whether they are new or gone, or only elsewhere.
+//!
+//! A call that both sources make, at whatever place, is made by both builds equally often. So what only
+//! one side seems to call shows that the other is not where it is said to be, unless the other has no
+//! such call at all, or the line tables show that its source has no such line.
+
+use super::function::Both;
+use crate::machine::calls::Callee;
+use crate::machine::flow::BlockId;
+use crate::matching::names;
+use crate::sites::matching::BlockMatching;
+use std::collections::BTreeMap;
+
+/// The calls of both bodies.
+pub(super) struct Fates<'a> {
+    /// Both bodies.
+    pub both: &'a Both<'a>,
+    /// Which blocks belong together.
+    pub matching: &'a BlockMatching,
+    /// Whom OLD's and NEW's blocks call.
+    pub callees: &'a (BTreeMap<BlockId, Callee>, BTreeMap<BlockId, Callee>),
+}
+
+impl Fates<'_> {
+    /// Whether OLD calls nothing like what NEW calls at the end of a block.
+    pub(super) fn is_inserted(&self, new: BlockId) -> bool {
+        let Some(callee) = self.callees.1.get(&new) else { return false };
+        let last = self.both.analyses.1.flow.blocks[new.0].steps.end - 1;
+        let added = self.both.evidence.added.get(last).copied().unwrap_or(false);
+        let partner =
+            |old: &BlockId| self.matching.new_of[old.0].map(|new| self.callees.1.get(&new));
+        self.callees.0.iter().all(|(old, other)| {
+            let paired = partner(old).flatten().is_some_and(|p| self.both.same_callee(other, p));
+            added && paired || !self.may_be(other, callee)
+        })
+    }
+
+    /// Whether NEW calls nothing like what OLD calls at the end of a block.
+    pub(super) fn is_removed(&self, old: BlockId) -> bool {
+        let Some(callee) = self.callees.0.get(&old) else { return false };
+        let last = self.both.analyses.0.flow.blocks[old.0].steps.end - 1;
+        let gone = self.both.evidence.removed.get(last).copied().unwrap_or(false);
+        let partner =
+            |new: &BlockId| self.matching.old_of[new.0].map(|old| self.callees.0.get(&old));
+        self.callees.1.iter().all(|(new, other)| {
+            let paired = partner(new).flatten().is_some_and(|p| self.both.same_callee(p, other));
+            gone && paired || !self.may_be(callee, other)
+        })
+    }
+
+    /// Whether a call of OLD and one of NEW may be the same call of the source: clones go by their
+    /// origin, and of a pointer nobody knows.
+    fn may_be(&self, old: &Callee, new: &Callee) -> bool {
+        let pair = self.both.shared.inputs.pair;
+        let name = |image: &crate::image::Image, callee: &Callee| match callee {
+            Callee::Function(id) => {
+                Some(names::stem(&names::canonical(image.function(*id).name())).to_owned())
+            }
+            Callee::Import(name) => Some(name.clone()),
+            Callee::Inside(_) | Callee::Unknown => None,
+        };
+        match (name(pair.old, old), name(pair.new, new)) {
+            (Some(a), Some(b)) => a == b || self.both.same_callee(old, new),
+            _ => true,
+        }
+    }
+
+    /// Whether all memory is in its place when OLD and NEW make the call at the end of a block.
+    pub(super) fn is_barrier(&self, old: BlockId) -> bool {
+        let (old_barriers, new_barriers) = self.both.shared.barriers;
+        let partner = self.matching.new_of[old.0].and_then(|new| self.callees.1.get(&new));
+        match (self.callees.0.get(&old), partner) {
+            (Some(a), Some(b)) => old_barriers.is_one(a) && new_barriers.is_one(b),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What the simulation relation must not claim: each unsound rule that was tried, as a pair of small
+//! functions in which it would carry a wrong value (DESIGN section 5).
+//!
+//! The functions are written in assembler, so that no compiler decides what they look like; `.loc`
+//! says which source line an instruction was made from.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use dsu_compiler::frames::Carried;
+use dsu_compiler::{Built, Options, Outcome, build};
+use dsu_patch_format::frames::{Location, Move, Value};
+use dsu_patch_format::plan::SiteKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What both functions may use.
+const AROUND: &str = r#"
+#include <unistd.h>
+#define KEEP __attribute__((noinline, noclone))
+volatile long limit = 3;
+long shared;
+#ifdef NEW
+const long table[4] = {1, 2, 3, 5};
+#else
+const long table[4] = {1, 2, 3, 4};
+#endif
+/* Calls what the compiler does not see. */
+KEEP long hook(long n) { return n + write(9, &limit, 0); }
+KEEP long other(long n) { return n - write(9, &limit, 0); }
+/* Does not. */
+KEEP long quiet(long n) { __asm__ volatile(""); return n * 7 + limit; }
+"#;
+
+fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let out = directory.join(name);
+    // One name for both: it is the same file in two versions.
+    let file = directory.join("p.c");
+    std::fs::write(&file, source).unwrap();
+    let status = Command::new("gcc")
+        .args(["-g", "-fPIE", "-pie", "-Wl,--build-id", "-fcf-protection=none", "-w"])
+        .args(flags)
+        .arg("-o")
+        .args([&out, &file])
+        .status()
+        .unwrap();
+    assert!(status.success(), "gcc");
+    out
+}
+
+fn pair(old: &str, new: &str, flags: (&[&str], &[&str])) -> Built {
+    let directory = tempfile::tempdir().unwrap();
+    let old = compile(directory.path(), "old", old, &[&["-O2"], flags.0].concat());
+    let new = compile(directory.path(), "new", new, &[&["-O2", "-DNEW"], flags.1].concat());
+    let options = Options { old, new, live_frames: true, ..Options::default() };
+    let built = build(&options, &|_| ()).unwrap();
+    assert_eq!(built.outcome, Outcome::Written, "{:?}", built.refusals);
+    built
+}
+
+/// A function `f` with these parameters and this body.
+fn program(parameters: &str, body: &str) -> String {
+    let lines = body.lines().map(|line| format!("\"{}\\n\"\n", line.trim()));
+    let body: String = lines.collect();
+    format!(
+        "{AROUND}\n__attribute__((naked, noinline, noclone)) long f({parameters}) {{ __asm__ \
+         volatile({body}); }}\nlong (*volatile use)() = (long (*)())f;\nint main(int argc, char **argv) \
+         {{ return use(argc, argc, argc) + table[argc] + quiet(1) + other(2); }}\n"
+    )
+}
+
+fn assembled(old: (&str, &str), new: (&str, &str)) -> Built {
+    pair(&program(old.0, old.1), &program(new.0, new.1), (&[], &[]))
+}
+
+/// What became of the frames of `f`.
+fn carried(built: &Built) -> &Carried {
+    built.carried.iter().find(|c| built.old.function(c.function).name() == "f").unwrap()
+}
+
+/// The moves behind the nth call of `f`; `None`: blind.
+fn behind(built: &Built, nth: usize) -> Option<Vec<Move>> {
+    let carried = carried(built);
+    let proven = carried.proven.iter().filter(|p| p.kind == SiteKind::Return);
+    let blind = carried.blind.iter().filter(|b| b.kind == SiteKind::Return);
+    let mut all: Vec<_> = proven
+        .map(|p| (p.at, Some(p.translation.moves.clone())))
+        .chain(blind.map(|b| (b.at, None)))
+        .collect();
+    all.sort_by_key(|(at, _)| *at);
+    all[nth].1.clone()
+}
+
+fn reasons(built: &Built) -> String {
+    let blind = carried(built).blind.iter();
+    blind.flat_map(|b| &b.obstacles).map(|o| format!("{}\n", o.text)).collect()
+}
+
+/// What goes into a register.
+fn into(moves: &[Move], register: u8) -> Option<&Value> {
+    let is_it = |m: &&Move| matches!(m.to, Location::General { number, .. } if number == register);
+    moves.iter().find(is_it).map(|m| &m.from)
+}
+
+const RBX: u8 = 3;
+const R12: u8 = 12;
+
+/// Saves rbx and r12, calls, and gives back what the body left in rbx.
+fn framed(body: &str) -> String {
+    format!(
+        ".loc 1 500 1\npush %rbx\n.cfi_adjust_cfa_offset 8\n.cfi_rel_offset 3, 0\npush %r12\n\
+         .cfi_adjust_cfa_offset 8\n.cfi_rel_offset 12, 0\nsub $8, %rsp\n.cfi_adjust_cfa_offset 8\n\
+         {body}\n.loc 1 900 1\nmov %rbx, %rax\nadd $8, %rsp\n.cfi_adjust_cfa_offset -8\npop %r12\n\
+         .cfi_adjust_cfa_offset -8\npop %rbx\n.cfi_adjust_cfa_offset -8\nret"
+    )
+}
+
+fn framed_pair(old: &str, new: &str) -> Built {
+    assembled(("long n", &framed(old)), ("long n", &framed(new)))
+}
+
+#[test]
+fn what_both_do_alike_is_carried() {
+    let body = |more: &str| {
+        format!(".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{more}\n.loc 1 610 1\ncall other")
+    };
+    let built = framed_pair(&body(""), &body("xor %edx, %edx"));
+    let moves = behind(&built, 1).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    assert_eq!(into(&moves, RBX), Some(&same));
+}
+
+#[test]
+fn a_loop_unrolled_in_old_is_not_run_once() {
+    let copy = ".loc 1 600 1\nmov $5, %edi\ncall quiet\n.loc 1 601 1\nadd %rax, shared(%rip)\n";
+    let old = format!("{copy}{copy}.loc 1 610 1\nmov $2, %ebx\ncall other");
+    let new = format!(
+        "xor %ebx, %ebx\n1:\n{copy}.loc 1 602 1\nadd $1, %rbx\ncmp limit(%rip), %rbx\njb 1b\n.loc 1 \
+         610 1\ncall other"
+    );
+    let built = framed_pair(&old, &new);
+    assert_eq!(behind(&built, 2), None, "NEW has passed the loop more than once");
+    let back = framed_pair(&new, &old);
+    let number = behind(&back, 1).and_then(|moves| into(&moves, RBX).cloned());
+    assert!(matches!(number, None | Some(Value::Constant(2) | Value::At(_))), "{number:?}");
+}
+
+#[test]
+fn without_calls_it_is_not_either() {
+    let copy = ".loc 1 600 1\nimul shared(%rip), %r12\n";
+    let old = format!(
+        ".loc 1 599 1\ncall hook\nmov %rax, %r12\n{copy}{copy}.loc 1 610 1\nmov $2, %ebx\ncall other\n\
+         add %r12, %rbx"
+    );
+    let new = format!(
+        ".loc 1 599 1\ncall hook\nmov %rax, %r12\nxor %ebx, %ebx\n1:\n{copy}.loc 1 602 1\nadd $1, %rbx\n\
+         cmp limit(%rip), %rbx\njb 1b\n.loc 1 610 1\ncall other\nadd %r12, %rbx"
+    );
+    assert_eq!(behind(&framed_pair(&old, &new), 1), None);
+}
+
+#[test]
+fn a_loop_peeled_in_new_does_not_forget_its_first_pass() {
+    // The first pass stores 1, the others 0: NEW knows by where it is.
+    let body = |first: &str| {
+        format!(
+            ".loc 1 600 1\nimul shared(%rip), %r12\n.loc 1 601 1\n{first}\n.loc 1 602 1\ndec %rbx\n"
+        )
+    };
+    let head = ".loc 1 599 1\ncall hook\nmov %rax, %rbx\nmov $1, %r12d\n";
+    let old = format!(
+        "{head}mov $1, %ecx\n1:\n{}xor %ecx, %ecx\ntest %rbx, %rbx\njne 1b\n.loc 1 610 1\ncall other",
+        body("add %rcx, %r12")
+    );
+    let new = format!(
+        "{head}{}je 2f\n1:\n{}test %rbx, %rbx\njne 1b\n2:\n.loc 1 610 1\ncall other",
+        body("add $1, %r12"),
+        body("add $0, %r12")
+    );
+    let built = framed_pair(&old, &new);
+    let loops = carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Loop).count();
+    assert_eq!(loops, 0, "in its loop NEW has made the first pass");
+}
+
+#[test]
+fn values_are_equal_at_a_point_only() {
+    let turn = |before: &str, behind: &str| {
+        format!(
+            "xor %r12d, %r12d\nmov $9, %ebx\n1:\n{before}.loc 1 600 1\ncall hook\n{behind}.loc 1 602 1\n\
+             dec %rbx\njne 1b\nmov %r12, %rbx"
+        )
+    };
+    let step = ".loc 1 601 1\nadd $1, %r12\n";
+    let built = framed_pair(&turn("", step), &turn(step, ""));
+    let moves = behind(&built, 0);
+    let same = Value::At(Location::General { number: R12, bytes: 8 });
+    assert_ne!(moves.as_deref().and_then(|moves| into(moves, R12)), Some(&same));
+}
+
+#[test]
+fn all_ways_of_new_must_agree() {
+    let old = ".loc 1 600 1\ncall hook\nmov $2, %ebx\n.loc 1 610 1\ncall other";
+    let new = ".loc 1 600 1\ncall hook\nmov $2, %ebx\ncmp limit(%rip), %rax\nje 1f\nmov $1, %ebx\n1:\n\
+               .loc 1 610 1\ncall other";
+    let built = framed_pair(old, new);
+    assert_eq!(behind(&built, 1), None);
+}
+
+#[test]
+fn a_loop_of_new_alone_is_followed_to_its_fixpoint() {
+    let old = ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 610 1\ncall other";
+    let new = ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n1:\n.loc 1 605 1\nimul $3, %rbx, %rbx\n\
+               cmp limit(%rip), %rbx\njb 1b\n.loc 1 610 1\ncall other";
+    assert_eq!(behind(&framed_pair(old, new), 1), None);
+}
+
+#[test]
+fn branches_are_taken_in_the_same_sense() {
+    let side = |jump: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\ntest %rax, %rax\n{jump} 1f\n.loc 1 601 1\nmov $1, %ebx\njmp 2f\n1:\n\
+             .loc 1 603 1\nmov $2, %ebx\n2:\n.loc 1 610 1\ncall other"
+        )
+    };
+    // Which one is in rbx depends on the same condition, in the opposite sense.
+    let built = framed_pair(&side("je"), &side("jne"));
+    let moves = behind(&built, 1);
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    assert_ne!(moves.as_deref().and_then(|moves| into(moves, RBX)), Some(&same));
+}
+
+#[test]
+fn parameters_go_by_name() {
+    let body = |register: &str, more: &str| {
+        framed(&format!("mov %{register}, %rbx\n{more}\n.loc 1 610 1\ncall other"))
+    };
+    let (old, more) = (body("rdi", ""), "xor %edx, %edx");
+    let built = assembled(("long a", &old), ("long fresh, long a", &body("rdi", more)));
+    assert_eq!(behind(&built, 0), None, "rdi is another parameter in NEW");
+    let built = assembled(("long a", &old), ("long fresh, long a", &body("rsi", more)));
+    assert!(behind(&built, 0).is_some(), "{}", reasons(&built));
+}
+
+#[test]
+fn results_of_calls_match_one_to_one() {
+    let call = ".loc 1 600 1\nmov $1, %edi\ncall quiet\n";
+    let old = format!("{call}mov %rax, %r12\n{call}mov %rax, %rbx\n.loc 1 610 1\ncall other");
+    let new = format!("{call}mov %rax, %rbx\n.loc 1 610 1\ncall other");
+    assert_eq!(behind(&framed_pair(&old, &new), 2), None);
+    let back = framed_pair(&new, &old);
+    assert_eq!(behind(&back, 1), None);
+}
+
+#[test]
+fn what_one_build_stores_later_is_not_lost() {
+    let old = ".loc 1 600 1\nmov $3, %ebx\ncall quiet\n.loc 1 601 1\nmov %rbx, shared(%rip)\n.loc 1 610 \
+               1\ncall other";
+    let new = ".loc 1 601 1\nmov $3, %ebx\nmov %rbx, shared(%rip)\n.loc 1 600 1\ncall quiet\n.loc 1 610 \
+               1\ncall other";
+    let there = framed_pair(old, new);
+    assert_eq!(behind(&there, 0), None, "NEW has stored it already");
+    assert!(behind(&there, 1).is_some(), "by then both have: {}", reasons(&there));
+    assert_eq!(behind(&framed_pair(new, old), 0), None, "OLD has stored it already");
+}
+
+#[test]
+fn store_motion_out_of_a_loop_is_seen() {
+    let source = format!(
+        "{AROUND}\nKEEP long f(long n) {{ for (long i = 0; i < n; i++) {{ shared += i * n ^ shared >> 3; }} \
+         return quiet(n); }}\nint main(int argc, char **argv) {{ return f(argc) + table[argc]; }}\n"
+    );
+    for flags in [["", "-fno-tree-loop-im"], ["-fno-tree-loop-im", ""]] {
+        let flags = flags.map(|f| if f.is_empty() { "-ftree-loop-im" } else { f });
+        let built = pair(&source, &source, (&flags[..1], &flags[1..]));
+        let loops = carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Loop).count();
+        assert_eq!(loops, 0, "{flags:?}");
+    }
+}
+
+#[test]
+fn what_was_read_from_an_overwritten_table_is_not_what_new_reads() {
+    let body = |more: &str| {
+        format!("lea table(%rip), %rcx\nmov (%rcx,%rdi,8), %rbx\n{more}\n.loc 1 610 1\ncall other")
+    };
+    let built = framed_pair(&body(""), &body("xor %edx, %edx"));
+    assert_eq!(behind(&built, 0), None);
+}
