@@ -41,11 +41,13 @@ pub enum ExitCode {
     Died = 19,
     /// The bundle is not signed by whom it should be.
     Untrusted = 20,
+    /// A signal asked the tool to end; the process is as before.
+    Interrupted = 21,
 }
 
 impl ExitCode {
     /// All of them, in order, for the help text.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Updated,
         Self::Internal,
         Self::Usage,
@@ -60,6 +62,7 @@ impl ExitCode {
         Self::CommitFailed,
         Self::Died,
         Self::Untrusted,
+        Self::Interrupted,
     ];
 
     /// The number that the process exits with.
@@ -86,6 +89,7 @@ impl ExitCode {
             Self::CommitFailed => "the commit failed and was undone",
             Self::Died => "the process ended while it was updated",
             Self::Untrusted => "the bundle is not signed by a required key",
+            Self::Interrupted => "dsu-apply was asked to end; the process is as before",
         }
     }
 }
@@ -213,6 +217,14 @@ pub enum ApplyError {
     /// The process ended.
     #[error("{0}")]
     Died(String),
+    /// A tool that was killed has left something behind in the process.
+    #[error(
+        "process {0} holds what a tool has left behind that was killed: run dsu-apply --recover --pid {0}"
+    )]
+    LeftBehind(i32),
+    /// A signal asked the tool to end.
+    #[error("interrupted by a signal")]
+    Interrupted,
     /// A failure that no other class describes.
     #[error("{0}")]
     Internal(String),
@@ -240,10 +252,11 @@ impl ApplyError {
             Self::NotX8664(_) => ExitCode::NotX8664,
             Self::WrongBuild(_) => ExitCode::WrongBuild,
             Self::AlreadyApplied(_) => ExitCode::AlreadyApplied,
-            Self::Unsuitable(_) => ExitCode::Unsuitable,
+            Self::Unsuitable(_) | Self::LeftBehind(_) => ExitCode::Unsuitable,
             Self::Blocked { .. } => ExitCode::Blocked,
             Self::CommitFailed { .. } => ExitCode::CommitFailed,
             Self::Died(_) => ExitCode::Died,
+            Self::Interrupted => ExitCode::Interrupted,
             Self::Internal(_) => ExitCode::Internal,
         }
     }

@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod prepare;
 pub mod ptrace;
 pub mod record;
+pub mod recover;
 pub mod target;
 
 use checkpoint::Checkpoint;
@@ -35,11 +36,12 @@ pub use options::{ApplyOptions, FailPoint};
 pub use outcome::{Outcome, Phase};
 use prepare::{Prepared, Shadow};
 use ptrace::process::StoppedProcess;
-use ptrace::sched::{Pace, Urgent};
+use ptrace::sched::{Pace, Undisturbed, Urgent};
 use record::detours::Detours;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use target::Target;
+use target::lock::Lock;
 
 /// Updates one process, or finds out whether it could be.
 ///
@@ -48,6 +50,8 @@ use target::Target;
 #[must_use]
 pub fn apply(options: &ApplyOptions) -> Outcome {
     let mut outcome = Outcome::new(options.pid, options.dry_run);
+    // What would end this process waits for a safe point.
+    let _undisturbed = Undisturbed::begin();
     // On a crowded machine every step would wait for its turn behind the target's own threads.
     let _urgent = Pace::now().priority();
     outcome.result = transaction(options, &mut outcome);
@@ -57,10 +61,19 @@ pub fn apply(options: &ApplyOptions) -> Outcome {
 
 fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), ApplyError> {
     let start = Instant::now();
+    // One that does not exist has its own message.
+    target::process::check(options.pid)?;
+    let _lock = Lock::of(options.pid)?;
     let (bundle, digest, target) = outcome.timed(Phase::Look, |outcome| {
         let (bundle, digest) = read_bundle(options)?;
         outcome.describe(&bundle);
-        let target = Target::look(options.pid, &bundle)?;
+        let target = match Target::look(options.pid, &bundle) {
+            Err(ApplyError::LeftBehind(pid)) if !options.dry_run => {
+                outcome.recovered = recover::recover_locked(pid)?.done;
+                Target::look(pid, &bundle)?
+            }
+            looked => looked?,
+        };
         options.pass(FailPoint::Looked)?;
         Ok::<_, ApplyError>((bundle, digest, target))
     })?;
@@ -73,6 +86,8 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         blind: &blind,
         unwinder: Unwinder::new(target.modules.clone()),
         even_stopped: options.even_stopped,
+        footholds: target.footholds,
+        record: None,
         search: Default::default(),
     };
     let mut update = Update { options, bundle: &bundle, target: &target, start };
@@ -85,6 +100,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         outcome.longest_other_pause = shadow.pause;
         Ok::<_, ApplyError>(shadow)
     })?;
+    checkpoint.record = Some(shadow.prepared.layout.record(shadow.prepared.span));
     match update.commit(&mut checkpoint, &shadow, outcome) {
         // Something in the process still leads into the span: it must stay.
         Err(ApplyError::CommitFailed { cause, left }) if !left.is_empty() => {
@@ -144,21 +160,22 @@ impl Update<'_> {
         shadow: &Shadow,
         outcome: &mut Outcome,
     ) -> Result<(), ApplyError> {
-        let stopped = self.reach(checkpoint, outcome)?;
+        let mut stopped = self.reach(checkpoint, outcome)?;
         outcome.timed(Phase::Commit, |outcome| {
             let _urgent = Urgent::begin();
             let prepared = &shadow.prepared;
-            let result = self.options.pass(FailPoint::Stopped).and_then(|()| {
-                Commit {
-                    memory: &self.target.memory,
-                    plan: &prepared.commit,
-                    record: prepared.layout.record(prepared.span),
-                    journal: shadow.journal,
-                    options: self.options,
-                }
-                .run(&stopped)
-            });
+            let commit = Commit {
+                memory: &self.target.memory,
+                plan: &prepared.commit,
+                record: prepared.layout.record(prepared.span),
+                journal: shadow.journal,
+                options: self.options,
+            };
+            let result =
+                self.options.pass(FailPoint::Stopped).and_then(|()| commit.run(&mut stopped));
             outcome.pause = stopped.release();
+            // It fails only where the process has ended.
+            let _ = commit.let_go();
             result
         })
     }

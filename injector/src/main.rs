@@ -1,9 +1,12 @@
 //! `dsu-apply`: the command line over [`dsu_injector::apply`].
 
 use clap::Parser;
+use dsu_injector::ptrace::guardian::guarded;
+use dsu_injector::recover::recover;
 use dsu_injector::{ApplyOptions, ExitCode, apply, inspect};
 use dsu_patch_format::PublicKey;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Puts a patch bundle into a running process.
@@ -11,7 +14,8 @@ use std::time::Duration;
 #[command(name = "dsu-apply", version, after_help = exit_codes())]
 struct Arguments {
     /// The bundle that dsu-build made
-    file: PathBuf,
+    #[arg(required_unless_present = "recover")]
+    file: Option<PathBuf>,
     /// The process to update
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     #[arg(required_unless_present = "inspect")]
@@ -22,6 +26,9 @@ struct Arguments {
     /// Refuse a bundle that is not signed by this Ed25519 key (public, PEM); several: by one of them
     #[arg(long, value_name = "PUBKEY", value_parser = public_key)]
     require_signature: Vec<PublicKey>,
+    /// Put right what a dsu-apply has left behind in the process that was killed
+    #[arg(long, conflicts_with_all = ["file", "dry_run", "inspect"])]
+    recover: bool,
     /// Only say whether it would work now, and what is in the way; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -50,15 +57,15 @@ fn public_key(path: &str) -> Result<PublicKey, String> {
 }
 
 /// What is in the bundle.
-fn show(arguments: &Arguments) -> ExitCode {
-    match inspect(&arguments.file, &arguments.require_signature) {
-        Ok(found) if arguments.json => println!("{}", found.json(arguments.verbose)),
-        Ok(found) => print!("{}", found.text(arguments.verbose)),
+fn show(arguments: &Arguments, file: &Path) -> ExitCode {
+    match inspect(file, &arguments.require_signature) {
+        Ok(found) if arguments.json => say(&format!("{}\n", found.json(arguments.verbose))),
+        Ok(found) => say(&found.text(arguments.verbose)),
         Err(error) => {
             if arguments.json {
-                println!("{}", serde_json::json!({ "error": error.json() }));
+                say(&format!("{}\n", serde_json::json!({ "error": error.json() })));
             } else {
-                eprintln!("{}: {error}", arguments.file.display());
+                complain(&format!("{}: {error}\n", file.display()));
             }
             return error.exit();
         }
@@ -68,19 +75,72 @@ fn show(arguments: &Arguments) -> ExitCode {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
-    // Without a process there is nothing but to look.
-    let Some(pid) = arguments.pid else { return show(&arguments).code().into() };
-    let mut options = ApplyOptions::new(arguments.file, pid);
-    options.required_keys = arguments.require_signature;
+    // Without a process there is nothing but to look, and without a bundle nothing but to put right.
+    let (Some(file), Some(pid)) = (arguments.file.clone(), arguments.pid) else {
+        return match (&arguments.file, arguments.pid) {
+            (Some(file), _) => show(&arguments, file).code(),
+            (None, Some(pid)) => guarded(|| put_right(&arguments, pid), || after_death(pid)),
+            (None, None) => ExitCode::Usage.code(),
+        }
+        .into();
+    };
+    let mut options = ApplyOptions::new(file, pid);
+    options.required_keys.clone_from(&arguments.require_signature);
     options.dry_run = arguments.dry_run;
     options.timeout = Duration::from_millis(arguments.timeout);
-    let outcome = apply(&options);
+    let work = || {
+        let outcome = apply(&options);
+        if arguments.json {
+            say(&format!("{}\n", outcome.json()));
+        } else if outcome.result.is_ok() {
+            say(&outcome.text(arguments.verbose));
+        } else {
+            complain(&outcome.text(arguments.verbose));
+        }
+        outcome.exit().code()
+    };
+    guarded(work, || after_death(options.pid)).into()
+}
+
+fn put_right(arguments: &Arguments, pid: i32) -> u8 {
+    let (done, exit, error) = match recover(pid) {
+        Ok(recovered) => {
+            if !arguments.json {
+                say(&recovered.text(pid));
+            }
+            (recovered.done, ExitCode::Updated, None)
+        }
+        Err(e) => {
+            if !arguments.json {
+                complain(&format!("process {pid} not put right: {e}\n"));
+            }
+            (Vec::new(), e.exit(), Some(e.to_string()))
+        }
+    };
     if arguments.json {
-        println!("{}", outcome.json());
-    } else if outcome.result.is_ok() {
-        print!("{}", outcome.text(arguments.verbose));
-    } else {
-        eprint!("{}", outcome.text(arguments.verbose));
+        let report = serde_json::json!({ "pid": pid, "exit": exit.code(), "recovered": done, "error": error });
+        say(&format!("{report}\n"));
     }
-    outcome.exit().code().into()
+    exit.code()
+}
+
+/// Puts right what a guardian has left behind that was killed.
+fn after_death(pid: i32) -> u8 {
+    match recover(pid) {
+        Ok(recovered) => complain(&format!("dsu-apply was killed. {}", recovered.text(pid))),
+        Err(e) => {
+            complain(&format!("dsu-apply was killed, and process {pid} is not put right: {e}\n"))
+        }
+    }
+    ExitCode::Internal.code()
+}
+
+/// Nobody may listen any more: that is no reason to fail.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = std::io::stdout().flush();
+}
+
+fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

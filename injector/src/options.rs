@@ -1,7 +1,10 @@
 //! What the caller of [`crate::apply`] chooses.
 
 use crate::error::ApplyError;
+use crate::ptrace::guardian::is_asked_to_end;
 use dsu_patch_format::PublicKey;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ pub struct ApplyOptions {
     pub even_stopped: bool,
     /// Where to fail on purpose. For tests; no command line sets it.
     pub fail: Vec<FailPoint>,
+    /// Where to die by SIGKILL on purpose. For tests; no command line sets it.
+    pub die: Option<FailPoint>,
 }
 
 impl ApplyOptions {
@@ -38,16 +43,32 @@ impl ApplyOptions {
             required_keys: Vec::new(),
             even_stopped: false,
             fail: Vec::new(),
+            die: None,
         }
     }
 
-    /// Fails if a test has asked for it here.
+    /// Fails if a test has asked for it here, or, where nothing is visible yet, if a signal asks this
+    /// process to end.
     pub(crate) fn pass(&self, point: FailPoint) -> Result<(), ApplyError> {
         if self.fail.contains(&point) {
-            Err(ApplyError::Internal(format!("failed on purpose at {point:?}")))
-        } else {
-            Ok(())
+            return Err(ApplyError::Internal(format!("failed on purpose at {point:?}")));
         }
+        if self.die == Some(point) {
+            // The signal that nobody can hold up.
+            let _ = kill(getpid(), Signal::SIGKILL);
+        }
+        if point.is_early() && is_asked_to_end() {
+            return Err(ApplyError::Interrupted);
+        }
+        Ok(())
+    }
+}
+
+impl FailPoint {
+    /// The commit has not begun.
+    fn is_early(self) -> bool {
+        use FailPoint::{Looked, Mapped, Prepared, Reserved, Stopped, Verified};
+        matches!(self, Looked | Reserved | Mapped | Prepared | Stopped | Verified)
     }
 }
 
@@ -56,7 +77,7 @@ impl ApplyOptions {
 pub enum FailPoint {
     /// The process was looked at; nothing was done.
     Looked,
-    /// The span is reserved; its pieces have no protection yet.
+    /// The span is reserved and has its record; its other pieces have no protection yet.
     Reserved,
     /// The span is mapped; nothing is in it.
     Mapped,

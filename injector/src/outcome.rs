@@ -68,6 +68,8 @@ pub struct Outcome {
     pub builds: (String, String),
     /// File name of the image.
     pub file: String,
+    /// What an earlier tool had left behind and was put right first.
+    pub recovered: Vec<String>,
 }
 
 impl Outcome {
@@ -89,6 +91,7 @@ impl Outcome {
             memory_bytes: 0,
             builds: Default::default(),
             file: String::new(),
+            recovered: Vec::new(),
         }
     }
 
@@ -145,6 +148,7 @@ impl Outcome {
             "frames_pending": self.frames(),
             "pending_by_function": self.pending_json(),
             "memory_bytes": self.memory_bytes,
+            "recovered": self.recovered,
             "blockers": self.blockers(),
             "error": error,
         })
@@ -176,6 +180,9 @@ impl Outcome {
     }
 
     fn write_text(&self, out: &mut String, verbose: bool) -> std::fmt::Result {
+        for done in &self.recovered {
+            writeln!(out, "process {}, after a tool was killed: {done}", self.pid)?;
+        }
         match &self.result {
             Ok(()) => self.write_success(out)?,
             Err(error) => {

@@ -5,20 +5,22 @@
 //! with their final protection, never both writable and executable.
 
 use crate::address::{Bias, ProcAddr};
-use crate::commit::layout::Layout;
+use crate::commit::layout::{Layout, Piece};
 use crate::commit::places::Places;
 use crate::commit::writes::CommitPlan;
 use crate::error::{ApplyError, SysError};
 use crate::options::{ApplyOptions, FailPoint};
-use crate::ptrace::borrow::Borrowed;
+use crate::ptrace::borrow::{Borrowed, Ground};
 use crate::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use crate::ptrace::sched::{Beside, Pace, Relaxed};
 use crate::ptrace::thread::{Stopped, WaitError};
 use crate::record::{self, Planted, Record};
+use crate::target::maps::Maps;
 use crate::target::{Target, still_there};
 use dsu_patch_format::Bundle;
 use dsu_patch_format::plan::{Protection, Site};
 use nix::errno::Errno;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long one thread is waited for before another one is tried.
@@ -186,7 +188,7 @@ impl Shadow {
         let record = prepared.layout.record(prepared.span);
         let offset = prepared.record.journal_offset().map_err(encoding)? as u64;
         let shadow = Self { prepared, journal: record.offset(offset), pause };
-        match shadow.write_content(target, bundle, record, options) {
+        match shadow.write_content(target, bundle, options) {
             Ok(()) => Ok(shadow),
             Err(e) => Err(shadow.unmap_after(target, e)),
         }
@@ -196,12 +198,9 @@ impl Shadow {
         &self,
         target: &Target,
         bundle: &Bundle,
-        record: ProcAddr,
         options: &ApplyOptions,
     ) -> Result<(), ApplyError> {
         options.pass(FailPoint::Mapped)?;
-        let bytes = self.prepared.record.encode(self.prepared.commit.journal_len());
-        target.memory.write(record, &bytes.map_err(encoding)?)?;
         for (segment, bytes) in bundle.plan.segments.iter().zip(&self.prepared.segments) {
             target.memory.write(self.prepared.bias.apply(segment.start.0), bytes)?;
         }
@@ -260,7 +259,7 @@ fn map_span(
         Err(Errno::EEXIST) => return Err(MapError::Taken),
         Err(e) => return Err(refused("mmap", prepared.layout.len, target.pid, e).into()),
     }
-    let pieces = protect(&mut loan.thread, prepared, options, flags, target.pid);
+    let pieces = map_pieces(&mut loan.thread, target, prepared, options);
     if pieces.is_err() {
         let arguments = [span.0, prepared.layout.len, 0, 0, 0, 0];
         loan.call(libc::SYS_munmap, arguments)?;
@@ -270,28 +269,44 @@ fn map_span(
     Ok(pause)
 }
 
-fn protect(
-    thread: &mut Borrowed,
+/// Maps the pieces, the one of the record first: with its record a span can be found by whoever comes next,
+/// should this tool be killed. Until then it is a reservation that takes no memory.
+fn map_pieces(
+    thread: &mut Borrowed<'_>,
+    target: &Target,
     prepared: &Prepared,
     options: &ApplyOptions,
-    flags: i32,
-    pid: i32,
 ) -> Result<(), ApplyError> {
-    options.pass(FailPoint::Reserved)?;
-    for piece in &prepared.layout.pieces {
-        let protection = match piece.protection {
-            Protection::Text => libc::PROT_READ | libc::PROT_EXEC,
-            Protection::ReadOnly => libc::PROT_READ,
-            Protection::Data => libc::PROT_READ | libc::PROT_WRITE,
-        };
-        // Mapped anew, not mprotect'ed: systems that forbid making memory executable allow this.
-        let at = prepared.span.offset(piece.offset);
-        let arguments = map_arguments(at, piece.len, protection, flags | libc::MAP_FIXED);
-        if let Err(e) = thread.call(libc::SYS_mmap, arguments)? {
-            return Err(refused("mmap", piece.len, pid, e));
+    for (index, piece) in prepared.layout.pieces.iter().enumerate() {
+        map_piece(thread, prepared.span, piece, target.pid)?;
+        if index == 0 {
+            let bytes = prepared.record.encode(prepared.commit.journal_len());
+            let record = prepared.layout.record(prepared.span);
+            target.memory.write(record, &bytes.map_err(encoding)?)?;
+            options.pass(FailPoint::Reserved)?;
         }
     }
     Ok(())
+}
+
+fn map_piece(
+    thread: &mut Borrowed<'_>,
+    span: ProcAddr,
+    piece: &Piece,
+    pid: i32,
+) -> Result<(), ApplyError> {
+    let protection = match piece.protection {
+        Protection::Text => libc::PROT_READ | libc::PROT_EXEC,
+        Protection::ReadOnly => libc::PROT_READ,
+        Protection::Data => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    // Mapped anew, not mprotect'ed: systems that forbid making memory executable allow this.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    let arguments = map_arguments(span.offset(piece.offset), piece.len, protection, flags);
+    match thread.call(libc::SYS_mmap, arguments)? {
+        Ok(_) => Ok(()),
+        Err(e) => Err(refused("mmap", piece.len, pid, e)),
+    }
 }
 
 fn map_arguments(at: ProcAddr, len: u64, protection: i32, flags: i32) -> [u64; 6] {
@@ -307,8 +322,8 @@ fn refused(call: &str, len: u64, pid: i32, errno: Errno) -> ApplyError {
 }
 
 /// A thread for remote calls, and what goes with it.
-struct Loan {
-    thread: Borrowed,
+struct Loan<'a> {
+    thread: Borrowed<'a>,
     /// Ends before the others go on: fields are dropped in this order.
     relaxed: Option<Relaxed>,
     /// The others, where they had to be stopped.
@@ -316,7 +331,7 @@ struct Loan {
     _beside: Beside,
 }
 
-impl Loan {
+impl Loan<'_> {
     /// Runs one system call, which must succeed.
     fn call(&mut self, number: i64, arguments: [u64; 6]) -> Result<u64, ApplyError> {
         Ok(self
@@ -346,18 +361,29 @@ impl Loan {
 /// Stops a thread and borrows it. Each step of a remote call needs that thread to run: where more
 /// wants to run than there are processors it would wait for all others each time, so these are stopped
 /// meanwhile; that takes well under a millisecond.
-fn borrow(target: &Target) -> Result<Loan, ApplyError> {
-    if Pace::now() == Pace::Calm {
-        return borrow_one(target);
+fn borrow(target: &Target) -> Result<Loan<'_>, ApplyError> {
+    let ground = Ground {
+        memory: &target.memory,
+        maps: Rc::new(Maps::of(target.pid)?),
+        footholds: target.footholds,
+    };
+    let pace = Pace::now();
+    if pace == Pace::Calm {
+        return borrow_one(target, ground, pace);
     }
-    let mut process = stop_all(target.pid)?;
+    let mut process = match stop_all(target.pid) {
+        Ok(process) => process,
+        // One late thread is no reason: any other one will do, only slower.
+        Err(StopError::Uninterruptible(_)) => return borrow_one(target, ground, pace),
+        Err(e) => return Err(e.into()),
+    };
     still_there(target.pid, &target.memory, target.image.base)?;
     let tid = process.threads.iter().find(|t| in_call(t)).or(process.threads.first());
     let thread = tid.map(Stopped::tid).and_then(|tid| process.take(tid));
     let thread = thread.ok_or_else(|| ended(target))?;
     let _beside = Beside::thread(target.pid, thread.tid());
     let relaxed = process.relaxed();
-    let thread = Borrowed::new(thread, target.syscall, process.pace)?;
+    let thread = Borrowed::new(thread, ground, process.pace)?;
     Ok(Loan { thread, relaxed, others: Some(process), _beside })
 }
 
@@ -383,17 +409,22 @@ fn in_call(thread: &Stopped) -> bool {
 
 /// Stops one thread and borrows it: one that waits in the kernel when there is one, because it is
 /// in no restartable sequence (rseq(2)) that remote calls would break.
-fn borrow_one(target: &Target) -> Result<Loan, ApplyError> {
+fn borrow_one<'a>(
+    target: &'a Target,
+    ground: Ground<'a>,
+    pace: Pace,
+) -> Result<Loan<'a>, ApplyError> {
     let mut last = None;
     let ids = thread_ids(target.pid).map_err(|_| ended(target))?;
     let tried = ids.len().min(MAX_CANDIDATES);
+    let within = if pace == Pace::Calm { STOP_WITHIN } else { STOP_ALL_WITHIN };
     for (index, tid) in ids.into_iter().take(tried).enumerate() {
         let _beside = Beside::thread(target.pid, tid);
         let Some(running) = seize(tid)? else { continue };
         if running.interrupt().is_err() {
             continue;
         }
-        let thread: Stopped = match running.wait(Instant::now() + STOP_WITHIN, Pace::Calm) {
+        let thread: Stopped = match running.wait(Instant::now() + within, pace) {
             Ok(thread) => thread,
             Err(WaitError::Executed(_)) => return Err(WaitError::Executed(tid).into()),
             Err(e) => {
@@ -403,7 +434,7 @@ fn borrow_one(target: &Target) -> Result<Loan, ApplyError> {
         };
         still_there(target.pid, &target.memory, target.image.base)?;
         if in_call(&thread) || index + 1 == tried {
-            let thread = Borrowed::new(thread, target.syscall, Pace::Calm)?;
+            let thread = Borrowed::new(thread, ground, pace)?;
             return Ok(Loan { thread, relaxed: None, others: None, _beside });
         }
     }

@@ -46,7 +46,8 @@ fn it_arrives() {
     let head = place(&program, build.points["spin"]);
     for _ in 0..50 {
         let _undisturbed = Undisturbed::begin();
-        let (thread, end) = step(stop(&program), code(&program), |pc| pc == head, soon()).unwrap();
+        let (thread, end) =
+            step(stop(&program), code(&program), |pc| pc == head, soon(), None).unwrap();
         assert_eq!((end, thread.program_counter().unwrap()), (End::There, head));
         thread.detach();
     }
@@ -60,7 +61,7 @@ fn flags_are_not_stored_under_the_trap_flag() {
     let mut hindered = 0;
     for _ in 0..50 {
         let _undisturbed = Undisturbed::begin();
-        let (thread, end) = step(stop(&program), code(&program), |_| false, soon()).unwrap();
+        let (thread, end) = step(stop(&program), code(&program), |_| false, soon(), None).unwrap();
         hindered += usize::from(end == End::Hindered);
         thread.detach();
     }
@@ -70,7 +71,7 @@ fn flags_are_not_stored_under_the_trap_flag() {
     // The program would have seen it.
     let _undisturbed = Undisturbed::begin();
     let blind = |_| [0x90; LONGEST_INSTRUCTION];
-    drop(step(stop(&program), blind, |_| false, soon()).unwrap());
+    drop(step(stop(&program), blind, |_| false, soon(), None).unwrap());
     assert_ne!(program.ask("?"), "1000 1000 0");
 }
 
@@ -79,10 +80,10 @@ fn it_is_bounded() {
     let build = build("sites", 1, &[]);
     let mut program = Program::start(&build.path, &["copy"]);
     let _undisturbed = Undisturbed::begin();
-    let (thread, end) = step(stop(&program), code(&program), |_| false, soon()).unwrap();
+    let (thread, end) = step(stop(&program), code(&program), |_| false, soon(), None).unwrap();
     assert_eq!(end, End::Bound, "in steps");
     let now = Instant::now();
-    let (thread, end) = step(thread, code(&program), |_| false, now).unwrap();
+    let (thread, end) = step(thread, code(&program), |_| false, now, None).unwrap();
     assert_eq!(end, End::Bound, "in time");
     thread.detach();
     assert_eq!(program.ask("?"), "1000 1000 0");
@@ -94,7 +95,7 @@ fn signals_are_taken_on_the_way() {
     let mut program = Program::start(&build.path, &["storm"]);
     for _ in 0..50 {
         let _undisturbed = Undisturbed::begin();
-        drop(step(stop(&program), code(&program), |_| false, soon()).unwrap());
+        drop(step(stop(&program), code(&program), |_| false, soon(), None).unwrap());
     }
     let_go_of_the_rest();
     assert_eq!(program.ask("?"), "1000 1000 0");

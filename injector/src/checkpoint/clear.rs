@@ -12,15 +12,19 @@ use super::blind::BlindRanges;
 use super::judge::{BlindThread, Judge};
 use super::{Checkpoint, InTheWay};
 use crate::address::{PAGE, ProcAddr};
-use crate::error::ApplyError;
-use crate::ptrace::onward::{self, Runner};
+use crate::error::{ApplyError, SysError};
+use crate::ptrace::borrow::Ground;
+use crate::ptrace::onward::{self, Runner, may_trap};
 use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::{Beside, Pace, Undisturbed};
-use crate::ptrace::stepping::{self, End, LONGEST_INSTRUCTION};
+use crate::ptrace::stepping::{self, End, LONGEST_INSTRUCTION, Note};
 use crate::ptrace::thread::{Stopped, WaitError};
+use crate::ptrace::trapnet::TrapNet;
+use crate::record::NOTE_AT;
 use crate::target::maps::Maps;
-use crate::target::memory::ReadMemory;
+use crate::target::memory::{ProcessMemory, ReadMemory};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long blind threads may run on at once: this much ...
@@ -40,16 +44,23 @@ pub(super) fn the_way(
     if checkpoint.blind.is_empty() {
         return Ok(Vec::new());
     }
-    let maps = Maps::of(checkpoint.pid)?;
+    let maps = Rc::new(Maps::of(checkpoint.pid)?);
     let mut clearing = Clearing {
         judge: Judge {
             memory: checkpoint.memory,
             blind: checkpoint.blind,
             unwinder: &mut checkpoint.unwinder,
             buffer: Vec::new(),
+            traps: true,
             pending: Default::default(),
         },
         even_stopped: checkpoint.even_stopped,
+        note: checkpoint.record.map(|record| MaskNote { memory: checkpoint.memory, record }),
+        ground: Ground {
+            memory: checkpoint.memory,
+            maps: Rc::clone(&maps),
+            footholds: checkpoint.footholds,
+        },
         maps,
         moved: BTreeSet::new(),
         second: BTreeSet::new(),
@@ -64,7 +75,11 @@ struct Clearing<'a> {
     /// See [`Checkpoint::even_stopped`].
     even_stopped: bool,
     judge: Judge<'a>,
-    maps: Maps,
+    /// Where a thread's signal mask is noted.
+    note: Option<MaskNote<'a>>,
+    /// For remote calls.
+    ground: Ground<'a>,
+    maps: Rc<Maps>,
     /// Threads that ran since they were stopped.
     moved: BTreeSet<i32>,
     /// Threads that could be stepped, and for which the first way was in vain.
@@ -86,12 +101,33 @@ impl Clearing<'_> {
         {
             let _relaxed = process.relaxed();
             let _undisturbed = Undisturbed::begin();
-            blind = self.move_all(process, blind)?;
+            self.judge.traps = may_trap(process.pid);
+            if !self.judge.traps {
+                blind.iter_mut().for_each(BlindThread::forgo_traps);
+            }
+            let net = self.net(process, &blind)?;
+            self.moved.extend(net.as_ref().map(|net| net.thread));
+            let moved = self.move_all(process, blind);
+            if let (Some(net), false) = (net, matches!(moved, Err(ApplyError::Died(_)))) {
+                self.moved.extend(net.take_down(process, &self.ground)?);
+            }
+            blind = moved?;
         }
         if blind.is_empty() && !self.moved.is_empty() {
             blind = self.judge_again(process)?;
         }
         Ok(blind)
+    }
+
+    /// What catches the traps of threads that are moved, should this tool die.
+    fn net(
+        &self,
+        process: &mut StoppedProcess,
+        blind: &InTheWay,
+    ) -> Result<Option<TrapNet>, ApplyError> {
+        let moves = self.even_stopped || !process.in_group_stop();
+        let traps = moves && blind.iter().any(|thread| thread.step || !thread.goals.is_empty());
+        if traps { Ok(TrapNet::put_up(process, &self.ground)?) } else { Ok(None) }
     }
 
     fn move_all(
@@ -186,7 +222,8 @@ impl Clearing<'_> {
         let blind: &BlindRanges = self.judge.blind;
         let there = |pc| blind.counter(pc).blind().is_none();
         let until = self.until.min(Instant::now() + STEPPING);
-        stepping::step(thread, |pc| code.at(pc), there, until)
+        let note = self.note.as_ref().map(|note| -> &dyn Note { note });
+        stepping::step(thread, |pc| code.at(pc), there, until, note)
     }
 
     /// Those that ran may have mapped and unmapped stacks, and made threads: the verdict that counts is
@@ -194,7 +231,7 @@ impl Clearing<'_> {
     fn judge_again(&mut self, process: &mut StoppedProcess) -> Result<InTheWay, ApplyError> {
         let known = process.threads.len();
         process.adopt_new()?;
-        self.maps = Maps::of(process.pid)?;
+        self.maps = Rc::new(Maps::of(process.pid)?);
         let mut blind = Vec::new();
         for (index, thread) in process.threads.iter().enumerate() {
             if index >= known || self.moved.contains(&thread.tid()) {
@@ -212,6 +249,23 @@ impl Clearing<'_> {
             *sum.entry(*function).or_default() += 1;
         }
         sum
+    }
+}
+
+/// In the record, while a thread is stepped.
+struct MaskNote<'a> {
+    memory: &'a ProcessMemory,
+    record: ProcAddr,
+}
+
+impl Note for MaskNote<'_> {
+    fn write(&self, tid: i32, mask: u64) -> Result<(), SysError> {
+        let words = [&tid.to_le_bytes()[..], &mask.to_le_bytes()].concat();
+        self.memory.write(self.record.offset(NOTE_AT), &words)
+    }
+
+    fn clear(&self) -> Result<(), SysError> {
+        self.memory.write(self.record.offset(NOTE_AT), &[0; 4])
     }
 }
 

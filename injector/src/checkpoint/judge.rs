@@ -40,6 +40,13 @@ pub struct BlindThread {
     pub note: String,
 }
 
+impl BlindThread {
+    /// It can only be let run for a moment.
+    pub fn forgo_traps(&mut self) {
+        (self.step, self.goals) = (false, Vec::new());
+    }
+}
+
 /// Judges threads of one stopped process.
 pub struct Judge<'a> {
     /// Memory of the process.
@@ -50,6 +57,8 @@ pub struct Judge<'a> {
     pub unwinder: &'a mut Unwinder,
     /// Kept over threads.
     pub buffer: Vec<u8>,
+    /// Threads may be made to trap.
+    pub traps: bool,
     /// Functions of the frames that wait at sites, of threads that were found free. Found by the scan
     /// alone, a stale word may be among them.
     pub pending: BTreeMap<i32, Vec<u32>>,
@@ -141,6 +150,9 @@ impl Judge<'_> {
                 }
             }
             blind.note = scan.incomplete.unwrap_or("found by a scan of its stack").into();
+        }
+        if !self.traps {
+            blind.forgo_traps();
         }
         if let Event::GroupStop(signal) = thread.event() {
             blind.note = format!("the process is stopped by signal {signal}");

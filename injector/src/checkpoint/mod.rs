@@ -22,6 +22,8 @@ pub mod unwind;
 
 use crate::address::ProcAddr;
 use crate::error::ApplyError;
+use crate::ptrace::footholds::Footholds;
+use crate::ptrace::guardian::is_asked_to_end;
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::thread::WaitError;
 use crate::target::memory::ProcessMemory;
@@ -65,6 +67,10 @@ pub struct Checkpoint<'a> {
     pub unwinder: Unwinder,
     /// Threads of a stopped process may run on, too.
     pub even_stopped: bool,
+    /// Code of the process that remote calls go through.
+    pub footholds: Footholds,
+    /// Where the update's record is, once it is there.
+    pub record: Option<ProcAddr>,
     /// Cost so far.
     pub search: Search,
 }
@@ -90,6 +96,9 @@ impl Checkpoint<'_> {
             let now = Instant::now();
             if now >= deadline {
                 return Ok(Err(in_the_way));
+            }
+            if is_asked_to_end() {
+                return Err(ApplyError::Interrupted);
             }
             if self.search.attempts == 1 {
                 self.unwinder.load(self.memory);

@@ -9,6 +9,7 @@
 
 use super::blind::{BlindRanges, Point, Standing};
 use crate::address::ProcAddr;
+use crate::ptrace::footholds::RESTORERS;
 use crate::target::maps::Maps;
 use crate::target::memory::ReadMemory;
 
@@ -30,9 +31,6 @@ const TO_FRAME: u64 = 8 + 40 + 18 * 8;
 /// In the frame: saved stack pointer and program counter.
 const SAVED_RSP: u64 = 8 + 40 + 15 * 8;
 const SAVED_RIP: u64 = 8 + 40 + 16 * 8;
-/// `mov $15, %rax; syscall` and the shorter form: what a handler returns to, `rt_sigreturn`.
-const RESTORERS: [&[u8]; 2] =
-    [&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], &[0xb8, 15, 0, 0, 0, 0x0f, 0x05]];
 
 /// A word that could be a blind return address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,15 @@
 //! The commit: from "all threads stand at checkpoints" to "the process runs NEW", or back.
 //!
+//! A tool that is killed in the middle of it leaves the process *stopped*, with the journal in it: see
+//! [`crate::ptrace::hold`]. From there `dsu-apply --recover`, or the next update, takes every write back and
+//! lets the process go on as OLD; no thread has run an instruction in between. What holds at each instant:
+//!
+//! | killed | the process | its record |
+//! |---|---|---|
+//! | before the hold | runs on as OLD | *prepared*, or *committing* with nothing written |
+//! | from the hold to its end | stopped, whatever is written | *committing* or *applied*, *held* |
+//! | behind it | runs on as NEW, or as OLD after an undo | *applied* or *prepared*; *held* means nothing |
+//!
 //! Takes the prepared writes and the stopped process; only memory writes happen here. Refuses before
 //! the first write when the text is not as built. After it, any failure undoes every write in
 //! reverse; the undo goes on after an error and lists what it could not restore.
@@ -15,8 +25,9 @@ pub mod writes;
 use crate::address::ProcAddr;
 use crate::error::{ApplyError, SysError};
 use crate::options::{ApplyOptions, FailPoint};
+use crate::ptrace::hold::Hold;
 use crate::ptrace::process::StoppedProcess;
-use crate::record::{STATE_AT, State};
+use crate::record::{HELD_AT, STATE_AT, State};
 use crate::target::memory::{ProcessMemory, ReadMemory};
 use regions::Region;
 use writes::{CommitPlan, Expected};
@@ -75,18 +86,37 @@ fn check_one(expected: &Expected, found: &[u8]) -> Result<(), ApplyError> {
 }
 
 impl Commit<'_> {
-    /// Commits. The stopped process is proof that nothing runs.
+    /// Commits, in a process that stands still.
     ///
     /// # Errors
     /// [`ApplyError::CommitFailed`] when it was undone; others before the first write.
-    pub fn run(&self, _stopped: &StoppedProcess) -> Result<(), ApplyError> {
+    pub fn run(&self, stopped: &mut StoppedProcess) -> Result<(), ApplyError> {
         let old = read(self.memory, self.plan)?;
         check(self.plan, &old)?;
         self.options.pass(FailPoint::Verified)?;
         self.memory.write(self.journal, &self.plan.journal(&old))?;
-        self.state(State::Committing)?;
+        // Where somebody else has stopped the process, nobody is to let it go on.
+        let held = !stopped.in_group_stop();
+        self.state(State::Committing, held)?;
+        let hold = Hold::begin(stopped);
         let mut done = 0;
-        self.write_all(&old, &mut done).map_err(|cause| self.undo(&old, done, &cause))
+        let result = self
+            .write_all(&old, held, &mut done)
+            .map_err(|cause| self.undo(&old, held, done, &cause));
+        if let Some(hold) = hold {
+            // An error here says that the process has ended: its threads are let go of in any case.
+            let _ = hold.end(stopped);
+        }
+        result
+    }
+
+    /// To be called once all threads go on: whoever finds the process stopped from now on, it was not
+    /// this commit.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn let_go(&self) -> Result<(), SysError> {
+        self.memory.write(self.record.offset(HELD_AT), &[0; 4])
     }
 
     /// The regions in which something is written, with their content.
@@ -99,11 +129,11 @@ impl Commit<'_> {
         written.into_iter()
     }
 
-    fn state(&self, state: State) -> Result<(), SysError> {
-        self.memory.write(self.record.offset(STATE_AT), &state.word())
+    fn state(&self, state: State, held: bool) -> Result<(), SysError> {
+        self.memory.write(self.record.offset(STATE_AT), &state.words(held))
     }
 
-    fn write_all(&self, old: &[Vec<u8>], done: &mut usize) -> Result<(), ApplyError> {
+    fn write_all(&self, old: &[Vec<u8>], held: bool, done: &mut usize) -> Result<(), ApplyError> {
         self.options.pass(FailPoint::Journalled)?;
         for (number, (region, old)) in self.regions(old).enumerate() {
             self.options.pass(FailPoint::BeforeWrite(number))?;
@@ -117,11 +147,11 @@ impl Commit<'_> {
             self.options.pass(FailPoint::AfterWrite(number))?;
         }
         self.options.pass(FailPoint::BeforeApplied)?;
-        self.state(State::Applied)?;
+        self.state(State::Applied, held)?;
         self.options.pass(FailPoint::Applied)
     }
 
-    fn undo(&self, old: &[Vec<u8>], done: usize, cause: &ApplyError) -> ApplyError {
+    fn undo(&self, old: &[Vec<u8>], held: bool, done: usize, cause: &ApplyError) -> ApplyError {
         let mut left = Vec::new();
         for (number, (region, old)) in self.regions(old).enumerate().take(done).rev() {
             let result = match self.options.pass(FailPoint::Undo(number)) {
@@ -137,7 +167,7 @@ impl Commit<'_> {
         }
         // What could not be undone stays in the journal, for whoever comes next.
         if left.is_empty() {
-            left.extend(self.state(State::Prepared).err().map(|e| e.to_string()));
+            left.extend(self.state(State::Prepared, held).err().map(|e| e.to_string()));
         }
         ApplyError::CommitFailed { cause: cause.to_string(), left }
     }

@@ -13,45 +13,98 @@
 //! A signal that comes in between is delivered before the next try: it is neither lost nor does it
 //! see the borrowed registers. Where signals come faster than the thread gets a processor, they are
 //! blocked until the thread is given back.
+//!
+//! If the tool is killed meanwhile, the thread saves itself (see [`super::lifeline`]). If a call takes too
+//! long, the thread is not let go of before it has its own registers again.
 
+use super::footholds::Footholds;
+use super::lifeline::Lifeline;
 use super::sched::Pace;
 use super::stop::Event;
 use super::sys::{Registers, Resume};
 use super::thread::{Stopped, WaitError};
 use crate::address::ProcAddr;
 use crate::error::SysError;
+use crate::target::maps::Maps;
+use crate::target::memory::ProcessMemory;
 use nix::errno::Errno;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long one step of a remote call may take.
-const STEP: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_secs(2);
+/// A thread with borrowed registers must come back, whatever it does.
+const MUST_STOP: Duration = Duration::from_secs(30);
 /// Tries of one call before it is given up.
 const MAX_TRIES: usize = 20;
 /// Tries that signals have interrupted before they are blocked.
 const PATIENT_TRIES: usize = 3;
 
+/// What borrowing needs of the process.
+#[derive(Debug, Clone)]
+pub struct Ground<'a> {
+    /// Its memory.
+    pub memory: &'a ProcessMemory,
+    /// Its mappings.
+    pub maps: Rc<Maps>,
+    /// Code of its.
+    pub footholds: Footholds,
+}
+
 /// A stopped thread whose registers are saved.
 #[derive(Debug)]
-pub struct Borrowed {
+pub struct Borrowed<'a> {
     thread: Option<Stopped>,
-    instruction: ProcAddr,
+    ground: Ground<'a>,
     saved: Registers,
+    /// What saves the thread if the tool dies; `None` where that cannot be had.
+    lifeline: Option<Lifeline>,
     /// The thread has left the stop in which its registers can be put back for good.
     away: bool,
+    /// It stands at the entry of an injected call, which has not begun.
+    at_entry: bool,
     pace: Pace,
     /// The signals that it blocks by itself, when all are blocked for now.
     mask: Option<u64>,
 }
 
-impl Borrowed {
-    /// Borrows a stopped thread; `instruction` is the address of a `syscall` instruction.
+impl<'a> Borrowed<'a> {
+    /// Borrows a stopped thread.
     ///
     /// # Errors
     /// [`WaitError`].
-    pub fn new(thread: Stopped, instruction: ProcAddr, pace: Pace) -> Result<Self, WaitError> {
+    pub fn new(thread: Stopped, ground: Ground<'a>, pace: Pace) -> Result<Self, WaitError> {
         let thread = settle(thread, pace)?;
         let saved = thread.registers()?;
-        Ok(Self { thread: Some(thread), instruction, saved, away: false, pace, mask: None })
+        let mut borrowed = Self {
+            thread: Some(thread),
+            ground,
+            saved,
+            lifeline: None,
+            away: false,
+            at_entry: false,
+            pace,
+            mask: None,
+        };
+        borrowed.lay_lifeline()?;
+        Ok(borrowed)
+    }
+
+    /// Whether the thread would save itself if the tool died.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.lifeline.is_some()
+    }
+
+    fn lay_lifeline(&mut self) -> Result<(), SysError> {
+        let Some(thread) = &self.thread else { return Ok(()) };
+        let Ground { memory, maps, footholds } = &self.ground;
+        self.lifeline = Lifeline::lay(thread, &self.saved, memory, maps, footholds)?;
+        Ok(())
+    }
+
+    fn take_up_lifeline(&mut self) -> Result<(), SysError> {
+        self.lifeline.take().map_or(Ok(()), |line| line.take_up(self.ground.memory))
     }
 
     /// Runs one system call in the thread.
@@ -71,9 +124,9 @@ impl Borrowed {
                 Some(()) => {}
                 None => continue,
             }
-            let thread = self.step(Resume::ToSystemCall)?;
-            let result = thread.registers()?.rax;
-            self.thread = Some(thread);
+            self.at_entry = false;
+            self.step(Resume::ToSystemCall)?;
+            let result = self.thread()?.registers()?.rax;
             // psABI A.2.1: -4095 to -1 is an error number.
             let negative = result.wrapping_neg();
             return Ok(match i32::try_from(negative) {
@@ -81,8 +134,14 @@ impl Borrowed {
                 _ => Ok(result),
             });
         }
-        let what = format!("run a system call in thread {}", self.saved_tid());
+        let what = format!("run a system call in thread {}", self.thread()?.tid());
         Err(SysError::new(what, Errno::EAGAIN).into())
+    }
+
+    /// Where some bytes may be written for the arguments of a call.
+    #[must_use]
+    pub fn scratch(&self) -> Option<ProcAddr> {
+        self.lifeline.as_ref().map(Lifeline::scratch)
     }
 
     fn block_signals(&mut self) -> Result<(), SysError> {
@@ -94,58 +153,83 @@ impl Borrowed {
         Ok(())
     }
 
-    fn saved_tid(&self) -> i32 {
-        self.thread.as_ref().map_or(0, Stopped::tid)
+    fn thread(&self) -> Result<&Stopped, WaitError> {
+        self.thread.as_ref().ok_or(WaitError::Ended(0))
     }
 
     /// Brings the thread to the entry of the call; `None` when a signal came first.
     fn enter(&mut self, number: i64, arguments: [u64; 6]) -> Result<Option<()>, WaitError> {
         let mut registers = self.saved;
-        registers.rip = self.instruction.0;
+        registers.rip = self.ground.footholds.syscall.0;
+        if let Some(lifeline) = &self.lifeline {
+            registers.rsp = lifeline.stack_pointer();
+        }
         registers.rax = number.cast_unsigned();
         // Not in a system call, as far as restarting is concerned.
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] =
             arguments;
-        if let Some(thread) = &self.thread {
-            thread.set_registers(&registers)?;
-        }
+        self.thread()?.set_registers(&registers)?;
         self.away = true;
-        let thread = self.step(Resume::ToSystemCall)?;
-        let event = thread.event();
-        self.thread = Some(thread);
-        if event == Event::SystemCall {
+        self.step(Resume::ToSystemCall)?;
+        if self.thread()?.event() == Event::SystemCall {
+            self.at_entry = true;
             return Ok(Some(()));
         }
         self.give_back_registers()?;
-        // With its own registers it takes the signal; the next stop is the handler's first
-        // instruction, or a stop of the whole group.
+        // With its own registers it takes the signal, whose frame lies where the lifeline is; the next
+        // stop is the handler's first instruction, or a stop of the whole group.
+        self.take_up_lifeline()?;
         if let Some(thread) = self.thread.take() {
             let thread = settle(thread, self.pace)?;
             self.saved = thread.registers()?;
             self.thread = Some(thread);
         }
+        self.lay_lifeline()?;
         Ok(None)
     }
 
-    fn step(&mut self, how: Resume) -> Result<Stopped, WaitError> {
-        let Some(thread) = self.thread.take() else {
-            return Err(WaitError::Ended(0));
+    /// Lets the thread go on to the next stop. One that takes too long is an error, but it is waited for
+    /// and kept all the same: it must get its registers back.
+    fn step(&mut self, how: Resume) -> Result<(), WaitError> {
+        let thread = self.thread.take().ok_or(WaitError::Ended(0))?;
+        let tid = thread.tid();
+        let running = match thread.resume(how)?.wait_or_keep(Instant::now() + STEP, self.pace)? {
+            Ok(stopped) => {
+                self.thread = Some(stopped);
+                return Ok(());
+            }
+            Err(running) => running,
         };
-        thread.resume(how)?.wait(Instant::now() + STEP, self.pace)
+        // One that has ended says so when it is waited for.
+        let _ = running.interrupt();
+        let stopped = running.wait(Instant::now() + MUST_STOP, Pace::Crowded)?;
+        // It may have come as far as to the entry of the call.
+        self.at_entry = stopped.event() == Event::SystemCall
+            && stopped.registers().is_ok_and(|r| r.rax.cast_signed() == -i64::from(libc::ENOSYS));
+        self.thread = Some(stopped);
+        Err(WaitError::TimedOut(tid))
     }
 
     /// Puts the saved registers back at a stop where the kernel still decides about a restart.
     fn give_back_registers(&mut self) -> Result<(), WaitError> {
-        if self.away && self.thread.as_ref().is_some_and(|t| t.event() == Event::SystemCall) {
+        if !self.away {
+            return Ok(());
+        }
+        if self.at_entry {
+            // The call has not begun: -1 is none (ptrace(2), on system call stops).
+            let mut none = self.thread()?.registers()?;
+            none.orig_rax = u64::MAX;
+            self.thread()?.set_registers(&none)?;
+            self.at_entry = false;
+        }
+        if self.thread()?.event() == Event::SystemCall {
             // Out of the injected call, into the next interrupt stop.
-            let Some(thread) = self.thread.take() else { return Ok(()) };
+            let thread = self.thread.take().ok_or(WaitError::Ended(0))?;
             self.thread = Some(stop_again(thread, self.pace)?);
         }
-        if let (true, Some(thread)) = (self.away, &self.thread) {
-            thread.set_registers(&self.saved)?;
-            self.away = false;
-        }
+        self.thread()?.set_registers(&self.saved)?;
+        self.away = false;
         Ok(())
     }
 
@@ -163,26 +247,31 @@ impl Borrowed {
     pub fn give_back(mut self) -> Result<Stopped, WaitError> {
         self.give_back_registers()?;
         self.unblock_signals()?;
+        self.take_up_lifeline()?;
         self.thread.take().ok_or(WaitError::Ended(0))
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         // Only reached when something failed: the thread has ended, or goes on with its registers.
-        let _ = self.give_back_registers();
+        let given_back = self.give_back_registers().is_ok();
         let _ = self.unblock_signals();
+        // A thread that still has foreign registers needs it.
+        if given_back && !self.away {
+            let _ = self.take_up_lifeline();
+        }
     }
 }
 
 /// Lets a stopped thread run into the next interrupt stop, without an instruction of its own when it
 /// is on its way out of the kernel.
 fn stop_again(thread: Stopped, pace: Pace) -> Result<Stopped, WaitError> {
-    let tid = thread.tid();
     let running = thread.resume_interrupted()?;
-    let stopped = running.wait(Instant::now() + STEP, pace)?;
-    debug_assert_eq!(stopped.tid(), tid);
-    Ok(stopped)
+    match running.wait_or_keep(Instant::now() + STEP, pace)? {
+        Ok(stopped) => Ok(stopped),
+        Err(running) => running.wait(Instant::now() + MUST_STOP, Pace::Crowded),
+    }
 }
 
 /// Delivers the signals that a thread is about to take, until it stands at an interrupt stop.

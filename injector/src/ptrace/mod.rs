@@ -8,11 +8,20 @@
 //! | [`thread`] | [`thread::Running`] and [`thread::Stopped`] |
 //! | [`process`] | [`process::StoppedProcess`]: every thread at once |
 //! | [`borrow`] | [`borrow::Borrowed`]: remote system calls in a stopped thread |
+//! | [`footholds`] | code of the process that remote calls go through |
+//! | [`lifeline`] | what saves a borrowed thread if the tool dies |
 //! | [`onward`] | some threads run on to an address while the others stand still |
+//! | [`trapnet`] | a process that survives traps that nobody takes |
+//! | [`hold`] | a process that would stay stopped if the tool died |
 //! | [`stepping`] | one thread goes on, instruction by instruction |
+//! | [`guardian`] | the process that does the work, which nobody kills by mistake |
 //! | [`sched`] | when and where the tool itself runs |
 
 pub mod borrow;
+pub mod footholds;
+pub mod guardian;
+pub mod hold;
+pub mod lifeline;
 pub mod onward;
 pub mod process;
 pub mod sched;
@@ -20,3 +29,4 @@ pub mod stepping;
 pub mod stop;
 pub mod sys;
 pub mod thread;
+pub mod trapnet;

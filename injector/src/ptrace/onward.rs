@@ -8,7 +8,7 @@
 //!
 //! The trap is a forced SIGTRAP: a thread that blocks it, or a process that ignores or catches it,
 //! could lose that setting to the kernel's force (`force_sig_info_to_task`). Such threads are let run
-//! for a moment and are interrupted where they are. The same is done where the processor's debug
+//! without goals, for a moment, and are interrupted where they are. The same is done where the processor's debug
 //! registers are not to be had, and where no address is known.
 //!
 //! A trap may be under way when the thread is interrupted for another reason: the interrupt stop
@@ -145,8 +145,43 @@ fn run_at_once(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<
     match executed {
         // Its other threads are gone, and so are debug registers.
         Some(tid) => Err(WaitError::Executed(tid)),
-        None => Ok(arrived.into_iter().filter_map(|one| disarm(one, pace).ok()).collect()),
+        None => Ok(disarm_all(arrived, pace)),
     }
+}
+
+/// Takes all breakpoints away; then those that stand in a trap are led out of it, all at once.
+fn disarm_all(arrived: Vec<Arrived>, pace: Pace) -> Vec<Ran> {
+    let leave = |one: Arrived| -> Result<Leaving, SysError> {
+        if one.armed {
+            clear(&one.thread)?;
+        }
+        if !is_trap(&one.thread, Cause::Breakpoint) {
+            return Ok(Leaving::Stands(one));
+        }
+        let running = one.thread.without_signal().resume_interrupted()?;
+        Ok(Leaving::Runs(running, one.there))
+    };
+    // An error says that the thread has ended.
+    let leaving: Vec<_> = arrived.into_iter().filter_map(|one| leave(one).ok()).collect();
+    let settle = |one: Leaving| -> Result<Ran, WaitError> {
+        let (thread, there) = match one {
+            Leaving::Stands(one) if one.unsure => {
+                (without_pending_trap(one.thread, Cause::Breakpoint, pace)?, one.there)
+            }
+            Leaving::Stands(one) => (one.thread, one.there),
+            Leaving::Runs(running, there) => {
+                (running.wait(Instant::now() + MUST_STOP, pace)?, there)
+            }
+        };
+        Ok(Ran { thread, there })
+    };
+    leaving.into_iter().filter_map(|one| settle(one).ok()).collect()
+}
+
+/// One that is about to leave a trap.
+enum Leaving {
+    Stands(Arrived),
+    Runs(Running, bool),
 }
 
 /// Lets all of them go.
@@ -187,14 +222,14 @@ impl Active {
                 }));
             }
             Event::Signal(libc::SIGTRAP) if is_trap(&stopped, Cause::Breakpoint) => {
-                let thread = stopped.without_signal();
-                let registers = thread.registers()?;
+                let registers = stopped.registers()?;
                 let here = |g: &Goal| registers.rip == g.at.0 && registers.rsp >= g.min_rsp;
                 if goals.iter().any(here) {
+                    let thread = stopped;
                     return Ok(Step::Stands(Arrived { thread, armed, unsure: false, there: true }));
                 }
                 // The kernel sets the resume flag, so that it does not trap here again at once.
-                thread
+                stopped.without_signal()
             }
             _ => stopped,
         };
@@ -212,12 +247,7 @@ fn interrupt(over: Vec<Active>, pace: Pace) -> Vec<Arrived> {
     let stop = |one: Active| {
         let armed = !one.goals.is_empty();
         let thread = one.running.wait(until, pace).ok()?;
-        Some(Arrived {
-            thread: without_trap(thread, Cause::Breakpoint),
-            armed,
-            unsure: armed,
-            there: false,
-        })
+        Some(Arrived { thread, armed, unsure: armed, there: false })
     };
     over.into_iter().filter_map(stop).collect()
 }
@@ -225,7 +255,7 @@ fn interrupt(over: Vec<Active>, pace: Pace) -> Vec<Arrived> {
 /// Sets breakpoints at the goals; gives those that are set: all, or none.
 fn arm(thread: &Stopped, mut goals: Vec<Goal>) -> Vec<Goal> {
     goals.truncate(MAX_GOALS);
-    if goals.is_empty() || !may_trap(thread.tid()) {
+    if goals.is_empty() || blocks_trap(thread.tid()) {
         return Vec::new();
     }
     if set(thread, &goals).is_err() {
@@ -236,29 +266,22 @@ fn arm(thread: &Stopped, mut goals: Vec<Goal>) -> Vec<Goal> {
     goals
 }
 
-/// Takes the breakpoints away, and a trap that is on its way.
-fn disarm(one: Arrived, pace: Pace) -> Result<Ran, WaitError> {
-    let Arrived { thread, armed, unsure, there } = one;
-    if armed {
-        clear(&thread)?;
-    }
-    let thread =
-        if unsure { without_pending_trap(thread, Cause::Breakpoint, pace)? } else { thread };
-    Ok(Ran { thread, there })
-}
-
 /// Takes away a trap that this tool has caused and that the thread has not taken yet: it goes on
-/// only to stop again with it, before any instruction of its own.
-pub(super) fn without_pending_trap(
+/// only to stop again with it, before any instruction of its own. Leads it out of one that it has taken.
+///
+/// # Errors
+/// The thread has ended.
+pub fn without_pending_trap(
     thread: Stopped,
     cause: Cause,
     pace: Pace,
 ) -> Result<Stopped, WaitError> {
+    let thread = without_trap(thread, cause, pace)?;
     if Status::of(thread.tid()).is_none_or(|s| s.pending & TRAP_BIT == 0) {
         return Ok(thread);
     }
     let running = thread.resume(Resume::Freely)?;
-    Ok(without_trap(running.wait(Instant::now() + MUST_STOP, pace)?, cause))
+    without_trap(running.wait(Instant::now() + MUST_STOP, pace)?, cause, pace)
 }
 
 fn set(thread: &Stopped, goals: &[Goal]) -> Result<(), SysError> {
@@ -275,9 +298,16 @@ fn clear(thread: &Stopped) -> Result<(), SysError> {
     (0..MAX_GOALS).try_for_each(|number| thread.set_debug_register(number, 0))
 }
 
-/// Whether a thread's SIGTRAP can be used without changing what the process sees of it.
-pub(super) fn may_trap(tid: i32) -> bool {
-    Status::of(tid).is_some_and(|s| (s.ignored | s.blocked | s.caught) & TRAP_BIT == 0)
+/// Whether SIGTRAP can be used without changing what the process sees of it: it has its default. To be
+/// asked before anything else here, and before there is a net ([`super::trapnet`]).
+#[must_use]
+pub fn may_trap(pid: i32) -> bool {
+    Status::of(pid).is_some_and(|s| (s.ignored | s.caught) & TRAP_BIT == 0)
+}
+
+/// Whether a thread blocks it: then it could not be used either.
+pub(super) fn blocks_trap(tid: i32) -> bool {
+    Status::of(tid).is_none_or(|s| s.blocked & TRAP_BIT != 0)
 }
 
 fn is_asleep(tid: i32) -> bool {
@@ -286,11 +316,13 @@ fn is_asleep(tid: i32) -> bool {
 
 /// What makes a thread trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub enum Cause {
     /// A debug register.
     Breakpoint,
     /// A single step.
     Step,
+    /// Either: it is not known what a tool has done that was killed.
+    Any,
 }
 
 impl Cause {
@@ -301,6 +333,7 @@ impl Cause {
         match self {
             Self::Breakpoint => &[4],
             Self::Step => &[2, 1, libc::SIGTRAP],
+            Self::Any => &[4, 2, 1, libc::SIGTRAP],
         }
     }
 }
@@ -311,7 +344,16 @@ pub(super) fn is_trap(stopped: &Stopped, cause: Cause) -> bool {
         && stopped.signal_code().is_ok_and(|code| cause.codes().contains(&code))
 }
 
-/// Forgets the signal of a trap; keeps any other.
-pub(super) fn without_trap(stopped: Stopped, cause: Cause) -> Stopped {
-    if is_trap(&stopped, cause) { stopped.without_signal() } else { stopped }
+/// Leads a thread out of a trap, to an interrupt stop, without an instruction of its own; leaves any other
+/// stop as it is. As long as it stands in the trap, the death of this tool would deliver the signal.
+pub(super) fn without_trap(
+    stopped: Stopped,
+    cause: Cause,
+    pace: Pace,
+) -> Result<Stopped, WaitError> {
+    if !is_trap(&stopped, cause) {
+        return Ok(stopped);
+    }
+    let running = stopped.without_signal().resume_interrupted()?;
+    running.wait(Instant::now() + MUST_STOP, pace)
 }

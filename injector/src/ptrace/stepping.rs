@@ -8,16 +8,21 @@
 //! The flag must not be seen by the program. The kernel keeps it out of signal frames and registers,
 //! but not out of what instructions store: `pushf` and `syscall` (in `r11`) are not stepped over, nor
 //! are instructions that load the flag or raise a trap of their own. A thread that comes to one of these
-//! stays there, and runs on freely later. A signal is delivered; the first instruction of its handler
-//! is the next stop.
+//! stays there, and runs on freely later.
+//!
+//! Signals from outside wait meanwhile: a program that gets one every 200 us would never come out of its
+//! handlers. The thread blocks them, which nothing in it can see, as it enters no kernel; what it blocks by
+//! itself is noted in the process first, for the case that this tool dies. One that it is about to take
+//! when it comes here is delivered, and that is all: the handler is another place.
 //!
 //! The trap is a forced SIGTRAP, with the limits that [`super::onward`] describes.
 
-use super::onward::{Cause, is_trap, may_trap, without_pending_trap, without_trap};
+use super::onward::{Cause, blocks_trap, is_trap, without_pending_trap};
 use super::sched::Pace;
 use super::stop::Event;
 use super::sys::Resume;
 use super::thread::{Stopped, WaitError};
+use crate::error::SysError;
 use std::time::{Duration, Instant};
 
 /// Steps of one thread. A copy by `rep movs` takes one for each element.
@@ -42,19 +47,70 @@ pub enum End {
 }
 
 /// Steps a thread until `there` says so, `until` at the latest. `code` gives the bytes from an address
-/// on.
+/// on. Without a `note`, signals do not wait.
 ///
 /// # Errors
 /// The thread has ended, or executed another program.
 pub fn step(
+    thread: Stopped,
+    code: impl FnMut(u64) -> [u8; LONGEST_INSTRUCTION],
+    there: impl Fn(u64) -> bool,
+    until: Instant,
+    note: Option<&dyn Note>,
+) -> Result<(Stopped, End), WaitError> {
+    if blocks_trap(thread.tid()) {
+        return Ok((thread, End::Hindered));
+    }
+    if matches!(thread.event(), Event::Signal(_)) {
+        let running = thread.resume_interrupted()?;
+        return Ok((running.wait(Instant::now() + MUST_STOP, Pace::Crowded)?, End::Hindered));
+    }
+    let Some(note) = note else { return step_on(thread, code, there, until) };
+    let before = thread.signal_mask()?;
+    note.write(thread.tid(), before)?;
+    thread.set_signal_mask(before | OUTSIDE)?;
+    let stepped = step_on(thread, code, there, until);
+    if let Ok((thread, _)) = &stepped {
+        thread.set_signal_mask(before)?;
+    }
+    note.clear()?;
+    stepped
+}
+
+/// Where is written, in the process, what a thread blocks by itself while it is made to block more.
+pub trait Note {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The process has ended.
+    fn write(&self, tid: i32, mask: u64) -> Result<(), SysError>;
+
+    /// Takes it away.
+    ///
+    /// # Errors
+    /// The process has ended.
+    fn clear(&self) -> Result<(), SysError>;
+}
+
+/// All signals but those that an instruction of the thread itself may raise: blocking these would end it.
+const OUTSIDE: u64 = {
+    let own =
+        [libc::SIGILL, libc::SIGTRAP, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV, libc::SIGSYS];
+    let mut mask = u64::MAX;
+    let mut index = 0;
+    while index < own.len() {
+        mask &= !(1 << (own[index] - 1));
+        index += 1;
+    }
+    mask
+};
+
+fn step_on(
     mut thread: Stopped,
     mut code: impl FnMut(u64) -> [u8; LONGEST_INSTRUCTION],
     there: impl Fn(u64) -> bool,
     until: Instant,
 ) -> Result<(Stopped, End), WaitError> {
-    if !may_trap(thread.tid()) {
-        return Ok((thread, End::Hindered));
-    }
     for _ in 0..MOST_STEPS {
         let pc = thread.program_counter()?;
         if there(pc) {
@@ -88,7 +144,6 @@ fn one_step(thread: Stopped) -> Result<Step, WaitError> {
             // One that has ended says so when it is waited for.
             let _ = running.interrupt();
             let stopped = running.wait(Instant::now() + MUST_STOP, Pace::Crowded)?;
-            let stopped = without_trap(stopped, Cause::Step);
             return Ok(Step::Over(
                 without_pending_trap(stopped, Cause::Step, Pace::Crowded)?,
                 End::Bound,

@@ -70,6 +70,11 @@ pub fn registers(tid: i32) -> Result<Registers, Errno> {
 pub fn program_counter(tid: i32) -> Result<u64, Errno> {
     let offset =
         std::mem::offset_of!(libc::user, regs) + std::mem::offset_of!(libc::user_regs_struct, rip);
+    peek_user(tid, offset)
+}
+
+/// A word of a stopped thread's `struct user`.
+fn peek_user(tid: i32, offset: usize) -> Result<u64, Errno> {
     // The C library stores the word itself and returns it: an error is known by errno alone.
     Errno::clear();
     // SAFETY: the offset is that of a field of `struct user`; no pointer is passed.
@@ -101,6 +106,38 @@ pub fn signal_code(tid: i32) -> Result<c_int, Errno> {
     Ok(unsafe { info.assume_init() }.si_code)
 }
 
+/// The register set of the extended state (elf.h).
+const NT_X86_XSTATE: usize = 0x202;
+/// Room for it: AMX takes 11 kB.
+const MOST_XSTATE: usize = 1 << 16;
+
+/// The extended processor state of a stopped thread, as an XSAVE image (`PTRACE_GETREGSET`).
+pub fn extended_state(tid: i32) -> Result<Vec<u8>, Errno> {
+    let mut state = vec![0u8; MOST_XSTATE];
+    let mut place =
+        libc::iovec { iov_base: state.as_mut_ptr().cast::<c_void>(), iov_len: state.len() };
+    let data: *mut libc::iovec = &raw mut place;
+    // SAFETY: data points to an `iovec` that describes the buffer, whole and alive over the call; the
+    // kernel fills it as far as the `iovec` allows, and sets its length.
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, data.cast::<c_void>()) };
+    Errno::result(result)?;
+    state.truncate(place.iov_len);
+    Ok(state)
+}
+
+/// Where the last of these features ends in an XSAVE image (SDM volume 1, 13.2: CPUID leaf 0xd).
+#[must_use]
+#[allow(unused_unsafe)]
+pub fn xsave_end(features: u64) -> usize {
+    let end = |feature: u32| {
+        // SAFETY: whoever has an XSAVE image has a processor with this leaf.
+        let leaf = unsafe { std::arch::x86_64::__cpuid_count(0xd, feature) };
+        leaf.eax.saturating_add(leaf.ebx) as usize
+    };
+    (2..63).filter(|f| features >> f & 1 == 1).map(end).max().unwrap_or(0)
+}
+
 /// Bytes of the kernel's signal set.
 const SIGNAL_SET: usize = 8;
 
@@ -123,6 +160,11 @@ pub fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Reads debug register `number` (0 to 7) of a stopped thread (`PTRACE_PEEKUSER`).
+pub fn debug_register(tid: i32, number: usize) -> Result<u64, Errno> {
+    peek_user(tid, std::mem::offset_of!(libc::user, u_debugreg) + number.min(7) * 8)
+}
+
 /// Writes debug register `number` (0 to 7) of a stopped thread (`PTRACE_POKEUSER`).
 pub fn set_debug_register(tid: i32, number: usize, value: u64) -> Result<(), Errno> {
     let offset = std::mem::offset_of!(libc::user, u_debugreg) + number.min(7) * 8;
@@ -136,6 +178,20 @@ pub fn poll(tid: i32) -> Result<Option<c_int>, Errno> {
     // SAFETY: status is an int that the kernel may write.
     let result = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
     Ok((Errno::result(result)? != 0).then_some(status))
+}
+
+/// The signals that are blocked here and wait (sigpending(2)): bit `n - 1` for signal `n`.
+pub fn waiting_signals() -> u64 {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is whole and alive over the call, which fills it.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    // SAFETY: it was zeroed and filled; any content is a valid set.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: the set is whole and alive over the call, which reads it.
+    let waits = |signal: &c_int| unsafe { libc::sigismember(&raw const set, *signal) == 1 };
+    (1..32).filter(waits).fold(0, |all, signal| all | 1 << (signal - 1))
 }
 
 /// Sleeps until something has happened to a traced thread (SIGCHLD, which must be blocked), or for this
@@ -153,6 +209,40 @@ pub fn sleep_until_child(most: std::time::Duration) {
         // Whether it was the signal or the time does not matter: the caller looks.
         libc::sigtimedwait(child.as_ptr(), std::ptr::null_mut(), &raw const most);
     }
+}
+
+/// A new process, a copy of this one (fork(2)): `None` in it, its id here.
+///
+/// # Errors
+/// Why there is none. `EBUSY` where this process has more than one thread: the copy would have one only,
+/// and the locks of the others for ever.
+pub fn fork() -> Result<Option<i32>, Errno> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(2, Iterator::count);
+    if threads != 1 {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: with one thread, nothing in the copy waits for another one.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    Ok((pid != 0).then_some(pid))
+}
+
+/// Waits for one of these signals, which must be blocked (bit `n - 1` for signal `n`), and takes it; `None`
+/// after `most`.
+pub fn take_signal(signals: u64, most: std::time::Duration) -> Option<c_int> {
+    let nanos = c_long::from(most.subsec_nanos().cast_signed());
+    let seconds = libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX);
+    let most = libc::timespec { tv_sec: seconds, tv_nsec: nanos };
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is initialized by sigemptyset before anything reads it; the information about
+    // the signal is not asked for; set and time are whole and live over the calls.
+    let taken = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in (1..32).filter(|signal| signals >> (signal - 1) & 1 == 1) {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &raw const most)
+    };
+    (taken > 0).then_some(taken)
 }
 
 /// Sets this thread's scheduling policy and real-time priority.

@@ -121,15 +121,27 @@ impl Running {
     ///
     /// # Errors
     /// [`WaitError`]. After a time-out the thread is detached as well as possible.
-    pub fn wait(mut self, until: Instant, pace: Pace) -> Result<Stopped, WaitError> {
+    pub fn wait(self, until: Instant, pace: Pace) -> Result<Stopped, WaitError> {
+        self.wait_or_keep(until, pace)?.map_err(|running| WaitError::TimedOut(running.tid))
+    }
+
+    /// Waits for it to stop; gives the thread back when it still runs at `until`.
+    ///
+    /// # Errors
+    /// [`WaitError`]; the thread is gone then.
+    pub fn wait_or_keep(
+        mut self,
+        until: Instant,
+        pace: Pace,
+    ) -> Result<Result<Stopped, Self>, WaitError> {
         let mut patience = Patience::at(pace);
         loop {
             match self.poll()? {
-                Ok(stopped) => return Ok(stopped),
+                Ok(stopped) => return Ok(Ok(stopped)),
                 Err(running) => self = running,
             }
             if Instant::now() >= until {
-                return Err(WaitError::TimedOut(self.tid));
+                return Ok(Err(self));
             }
             patience.pause();
         }
@@ -230,6 +242,24 @@ impl Stopped {
     pub fn set_registers(&self, registers: &Registers) -> Result<(), SysError> {
         sys::set_registers(self.tid, registers)
             .map_err(|e| failed("set the registers of", self.tid, e))
+    }
+
+    /// Its extended processor state, as an XSAVE image.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn extended_state(&self) -> Result<Vec<u8>, SysError> {
+        sys::extended_state(self.tid)
+            .map_err(|e| failed("read the extended registers of", self.tid, e))
+    }
+
+    /// One of its debug registers.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn debug_register(&self, number: usize) -> Result<u64, SysError> {
+        sys::debug_register(self.tid, number)
+            .map_err(|e| failed("read a debug register of", self.tid, e))
     }
 
     /// The `si_code` of the signal it stopped with.

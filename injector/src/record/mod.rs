@@ -8,12 +8,19 @@
 //! ```text
 //! 0   8  magic "DSURECRD"
 //! 8   4  format version
-//! 12  4  state: 0 prepared, 1 committing, 2 applied
-//! 16  8  length of the body
-//! 24  8  length of the journal
-//! 32     body, postcard
+//! 12  4  state: 0 prepared, 1 committing, 2 applied, 3 undone
+//! 16  4  1: the process is held, and would stay stopped if the tool died
+//! 20  4  a thread that blocks more signals than it knows of, or 0 ...
+//! 24  8  ... and what it blocks by itself
+//! 32  8  length of the body
+//! 40  8  length of the journal
+//! 48     body, postcard
 //! ..     journal: old and new bytes of every write of the commit, filled in before the first
 //! ```
+//!
+//! What is found in another state than *applied* while no tool is at work was left by one that was killed
+//! ([`crate::recover`]). *Undone* is an update that was taken back, but that threads may still be in: its
+//! span stays.
 //!
 //! A record holds what its own update did; what several of them come to is put together when it is
 //! needed ([`detours`]): else a process that climbs many versions would hold each site many times.
@@ -31,11 +38,17 @@ use serde::{Deserialize, Serialize};
 /// First bytes of a record.
 pub const MAGIC: &[u8; 8] = b"DSURECRD";
 /// The one version that this release reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Where the state word is.
 pub const STATE_AT: u64 = 12;
+/// Where it is said that the process is held.
+pub const HELD_AT: u64 = 16;
+/// Where the note is of a thread's signal mask.
+pub const NOTE_AT: u64 = 20;
+/// Where the lengths are of body and journal.
+const LENGTHS_AT: usize = 32;
 /// Bytes before the body.
-pub const HEADER: usize = 32;
+pub const HEADER: usize = 48;
 /// No record is larger: what claims to be is not one.
 const MAX_BODY: u64 = 1 << 28;
 
@@ -49,6 +62,8 @@ pub enum State {
     Committing = 1,
     /// The process runs NEW.
     Applied = 2,
+    /// It was taken back, and counts no more.
+    Undone = 3,
 }
 
 impl State {
@@ -58,8 +73,15 @@ impl State {
         (self as u32).to_le_bytes()
     }
 
+    /// The word in memory with the one behind it: whether the process is held.
+    #[must_use]
+    pub fn words(self, held: bool) -> [u8; 8] {
+        (u64::from(self as u32) | u64::from(held) << 32).to_le_bytes()
+    }
+
     fn of(word: u32) -> Option<Self> {
-        [Self::Prepared, Self::Committing, Self::Applied].into_iter().find(|s| *s as u32 == word)
+        let all = [Self::Prepared, Self::Committing, Self::Applied, Self::Undone];
+        all.into_iter().find(|s| *s as u32 == word)
     }
 }
 
@@ -138,7 +160,8 @@ impl Record {
         let mut out = Vec::with_capacity(HEADER + body.len() + journal);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&State::Prepared.word());
+        out.extend_from_slice(&State::Prepared.words(false));
+        out.resize(LENGTHS_AT, 0);
         out.extend_from_slice(&(body.len() as u64).to_le_bytes());
         out.extend_from_slice(&(journal as u64).to_le_bytes());
         out.extend_from_slice(&body);
@@ -160,25 +183,45 @@ impl Record {
 /// # Errors
 /// The record cannot be read any more.
 pub fn written(memory: &impl ReadMemory, found: &Found) -> Result<Vec<(ProcAddr, u64)>, SysError> {
-    let mut lengths = [0; 16];
-    memory.read(found.at.offset(16), &mut lengths)?;
-    let [body, journal] = [0, 8]
-        .map(|i| lengths[i..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes)));
+    let journal = journal(memory, found)?;
+    Ok(journal.iter().map(|entry| (entry.at, entry.old.len() as u64)).collect())
+}
+
+/// A write of a commit, as its journal has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where.
+    pub at: ProcAddr,
+    /// What was there.
+    pub old: Vec<u8>,
+    /// What was written.
+    pub new: Vec<u8>,
+}
+
+/// The journal of a record, in the order of its writes.
+///
+/// # Errors
+/// The record cannot be read any more.
+pub fn journal(memory: &impl ReadMemory, found: &Found) -> Result<Vec<Entry>, SysError> {
+    let lengths = found.at.offset(LENGTHS_AT as u64);
+    let (body, journal) = (memory.read_u64(lengths)?, memory.read_u64(lengths.offset(8))?);
     let len = usize::try_from(journal.min(MAX_BODY)).unwrap_or(0);
     let start = found.at.offset(HEADER as u64).offset(body);
-    Ok(extents(&memory.read_vec(start, len)?))
+    Ok(entries(&memory.read_vec(start, len)?))
 }
 
 /// Of a journal: a count, and for each write its place, its length and both contents.
-fn extents(journal: &[u8]) -> Vec<(ProcAddr, u64)> {
+fn entries(journal: &[u8]) -> Vec<Entry> {
     let mut out = Vec::new();
-    let Some((_, mut rest)) = journal.split_first_chunk::<4>() else { return out };
-    while let Some((at, behind)) = rest.split_first_chunk::<8>() {
+    let Some((count, mut rest)) = journal.split_first_chunk::<4>() else { return out };
+    for _ in 0..u32::from_le_bytes(*count) {
+        let Some((at, behind)) = rest.split_first_chunk::<8>() else { break };
         let Some((len, contents)) = behind.split_first_chunk::<4>() else { break };
-        let len = u32::from_le_bytes(*len);
-        let both = usize::try_from(len).unwrap_or(usize::MAX).saturating_mul(2);
-        let Some((_, next)) = contents.split_at_checked(both) else { break };
-        out.push((ProcAddr(u64::from_le_bytes(*at)), u64::from(len)));
+        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+        let Some((old, behind)) = contents.split_at_checked(len) else { break };
+        let Some((new, next)) = behind.split_at_checked(len) else { break };
+        let at = ProcAddr(u64::from_le_bytes(*at));
+        out.push(Entry { at, old: old.to_vec(), new: new.to_vec() });
         rest = next;
     }
     out
@@ -191,6 +234,10 @@ pub struct Found {
     pub at: ProcAddr,
     /// How far its update has come.
     pub state: State,
+    /// A tool holds the process, or did when it was killed.
+    pub held: bool,
+    /// A thread that blocks more than it knows of, and what it blocks by itself.
+    pub note: Option<(i32, u64)>,
     /// Content.
     pub record: Record,
 }
@@ -219,8 +266,11 @@ fn read(memory: &impl ReadMemory, at: ProcAddr, room: u64) -> Result<Option<Foun
     memory.read(at, &mut header)?;
     let word =
         |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-    let len = u64::from(word(16)) | u64::from(word(20)) << 32;
+    let long = |i: usize| u64::from(word(i)) | u64::from(word(i + 4)) << 32;
+    let len = long(LENGTHS_AT);
     let state = State::of(word(12));
+    let held = word(16) == 1;
+    let note = i32::try_from(word(20)).ok().filter(|tid| *tid > 0).map(|tid| (tid, long(24)));
     let fits = len <= MAX_BODY && len <= room - HEADER as u64;
     let (true, VERSION, Some(state), true) = (&header[..8] == MAGIC, word(8), state, fits) else {
         return Ok(None);
@@ -228,7 +278,7 @@ fn read(memory: &impl ReadMemory, at: ProcAddr, room: u64) -> Result<Option<Foun
     let Ok(len) = usize::try_from(len) else { return Ok(None) };
     let body = memory.read_vec(at.offset(HEADER as u64), len)?;
     let record = postcard::from_bytes::<Record>(&body).ok().filter(|r| r.map.is_sound());
-    Ok(record.map(|record| Found { at, state, record }))
+    Ok(record.map(|record| Found { at, state, held, note, record }))
 }
 
 #[cfg(test)]
@@ -269,6 +319,40 @@ mod tests {
         bytes[12..16].copy_from_slice(&State::Applied.word());
         let memory = FakeMemory(vec![(ProcAddr(0x1000), bytes)]);
         assert_eq!(find_all(&memory, &maps())[0].state, State::Applied);
+    }
+
+    #[test]
+    fn held_and_noted() {
+        let mut bytes = record().encode(0).unwrap();
+        bytes[12..20].copy_from_slice(&State::Committing.words(true));
+        bytes[20..24].copy_from_slice(&77u32.to_le_bytes());
+        bytes[24..32].copy_from_slice(&0x8000_0000_0000_0001u64.to_le_bytes());
+        bytes.resize(0x2000, 0);
+        let found = find_all(&FakeMemory(vec![(ProcAddr(0x1000), bytes)]), &maps());
+        assert_eq!((found[0].state, found[0].held), (State::Committing, true));
+        assert_eq!(found[0].note, Some((77, 0x8000_0000_0000_0001)));
+    }
+
+    #[test]
+    fn journals() {
+        let entry = |at, old: &[u8], new: &[u8]| Entry {
+            at: ProcAddr(at),
+            old: old.to_vec(),
+            new: new.to_vec(),
+        };
+        let mut bytes = 2u32.to_le_bytes().to_vec();
+        for (at, old, new) in [(0x1234u64, [1, 2], [3, 4]), (0x99, [5, 6], [7, 8])] {
+            bytes.extend_from_slice(&at.to_le_bytes());
+            bytes.extend_from_slice(&2u32.to_le_bytes());
+            bytes.extend_from_slice(&[old, new].concat());
+        }
+        assert_eq!(
+            entries(&bytes),
+            [entry(0x1234, &[1, 2], &[3, 4]), entry(0x99, &[5, 6], &[7, 8])]
+        );
+        assert_eq!(entries(&bytes[..bytes.len() - 1]), [entry(0x1234, &[1, 2], &[3, 4])]);
+        assert_eq!(entries(&[0; 64]), [], "not filled in yet");
+        assert_eq!(entries(&[]), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod dynamic;
 pub mod elf;
 pub mod imports;
+pub mod lock;
 pub mod maps;
 pub mod memory;
 pub mod module;
@@ -15,8 +16,10 @@ pub mod space;
 
 use crate::address::ProcAddr;
 use crate::error::ApplyError;
+use crate::ptrace::footholds::Footholds;
 use crate::record::map::AddressMap;
 use crate::record::{self, Found, Identity, State};
+use crate::recover;
 use dsu_patch_format::Bundle;
 use dsu_patch_format::manifest::ImageKind;
 use imports::Scope;
@@ -45,8 +48,8 @@ pub struct Target {
     pub identities: Vec<Identity>,
     /// Addresses of the plan's imports.
     pub imports: Vec<u64>,
-    /// A `syscall` instruction in the process.
-    pub syscall: ProcAddr,
+    /// Code of the process that remote calls go through.
+    pub footholds: Footholds,
 }
 
 impl Target {
@@ -66,6 +69,9 @@ impl Target {
         let maps = Maps::of(pid)?;
         let modules = Module::all(&memory, &maps);
         let records = record::find_all(&memory, &maps);
+        if recover::is_needed(&records) {
+            return Err(ApplyError::LeftBehind(pid));
+        }
         let found = find_image(bundle, pid, &memory, &modules, records)?;
         let plan = &bundle.plan;
         let (map, identities) = match found.updates.last() {
@@ -78,11 +84,11 @@ impl Target {
         let executable = executable(&modules, pid);
         let scope = Scope::new(&memory, &modules, executable);
         let imports = plan.imports.iter().map(|i| scope.resolve(i)).collect::<Result<_, _>>()?;
-        let syscall = find_syscall(&memory, &maps).ok_or_else(|| {
+        let footholds = Footholds::find(&memory, &maps).ok_or_else(|| {
             ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
         })?;
         let Chosen { image, updates } = found;
-        Ok(Self { pid, memory, image, updates, map, identities, imports, syscall, modules })
+        Ok(Self { pid, memory, image, updates, map, identities, imports, footholds, modules })
     }
 
     /// A free place of `size` bytes for the shadow image.
@@ -201,17 +207,4 @@ fn refuse_seccomp(pid: i32, mode: u32) -> Result<(), ApplyError> {
         "process {pid} runs under seccomp ({kind}), which may kill it for the mmap that an update \
          needs; this release does not update such processes"
     )))
-}
-
-/// Finds `syscall; ret` or else `syscall`, in the vDSO first, then in any code.
-fn find_syscall(memory: &impl ReadMemory, maps: &Maps) -> Option<ProcAddr> {
-    const MOST: u64 = 4 << 20;
-    let mut code: Vec<_> = maps.0.iter().filter(|m| m.executable && m.readable).collect();
-    code.sort_by_key(|m| &*m.name != "[vdso]");
-    code.iter().find_map(|mapping| {
-        let len = usize::try_from(mapping.end.since(mapping.start).min(MOST)).ok()?;
-        let bytes = memory.read_vec(mapping.start, len).ok()?;
-        let at = bytes.windows(2).position(|w| w == [0x0f, 0x05])?;
-        Some(mapping.start.offset(at as u64))
-    })
 }

@@ -30,6 +30,8 @@ pub struct Status {
     pub caught: u64,
     /// `SigPnd`, of this thread alone.
     pub pending: u64,
+    /// `ShdPnd`, of the process.
+    pub shared: u64,
     /// `Seccomp`: 0 none, 1 strict, 2 filter.
     pub seccomp: u32,
 }
@@ -61,6 +63,7 @@ impl Status {
                 "SigBlk" => status.blocked = mask(),
                 "SigCgt" => status.caught = mask(),
                 "SigPnd" => status.pending = mask(),
+                "ShdPnd" => status.shared = mask(),
                 "Seccomp" => status.seccomp = first.parse().unwrap_or(0),
                 _ => {}
             }
@@ -184,6 +187,7 @@ mod tests {
         assert_eq!((status.name.as_str(), status.state), ("a b", 'S'));
         assert_eq!((status.tgid, status.tracer, status.uid, status.seccomp), (12, 7, 5, 2));
         assert_eq!((status.pending, status.blocked, status.ignored), (0x1, 0x10, 0x1000));
+        assert_eq!(status.shared, 0x100);
         assert!(status.has_memory && !status.is_dead());
     }
 }

@@ -504,6 +504,20 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// Without what is below the red zone of the first thread's stack: in use by nobody.
+    pub fn in_use(mut self) -> Self {
+        let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+        let fields: Vec<&str> = self.syscall.split_whitespace().collect();
+        let sp = hex(fields[fields.len() - 2]);
+        let found = self
+            .content
+            .iter_mut()
+            .find(|(start, bytes)| (**start..**start + bytes.len() as u64).contains(&sp));
+        let (start, bytes) = found.unwrap();
+        bytes[..usize::try_from(sp - 128 - start).unwrap()].fill(0);
+        self
+    }
+
     /// Fails with what differs.
     pub fn assert_same(&self, after: &Self, when: &str) {
         assert_eq!(self.maps, after.maps, "{when}: mappings");

@@ -1,0 +1,146 @@
+//! A net under the traps that this tool causes.
+//!
+//! Stepping and breakpoints stop a thread by a SIGTRAP that only the tracer sees. If the tool is killed
+//! meanwhile, nobody takes that signal, and its default is to end the process. So while threads are moved
+//! in these ways, the process has a handler for it: an address in the C library that holds a `ret`, which
+//! leads on to `rt_sigreturn`. A trap that nobody takes is then a signal handler that does nothing; the
+//! kernel keeps the trap flag out of what it restores, and passes a breakpoint by (the resume flag).
+//!
+//! Takes a stopped process in which SIGTRAP has its default; sets the handler, and takes it away again. Where
+//! no thread is to be had for it, there is no net: the tool's guardian is then what remains.
+
+use super::borrow::{Borrowed, Ground};
+use super::process::StoppedProcess;
+use super::stop::Event;
+use super::thread::{Stopped, WaitError};
+use crate::address::ProcAddr;
+use crate::target::memory::ReadMemory;
+
+/// `struct sigaction` of the kernel: handler, flags, restorer, mask.
+const ACTION: usize = 32;
+/// `SA_RESTORER`, `SA_ONSTACK`, `SA_RESTART` and `SA_NODEFER` (uapi/asm/signal.h).
+const FLAGS: u64 = 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x4000_0000;
+/// Bytes of the kernel's signal set.
+const SIGNAL_SET: u64 = 8;
+
+type Action = [u8; ACTION];
+
+/// A net that was put up.
+#[derive(Debug)]
+pub struct TrapNet {
+    /// The thread that was borrowed for it: signals may have come to it.
+    pub thread: i32,
+    ours: Action,
+    before: Action,
+}
+
+impl TrapNet {
+    /// Puts it up. `None` where it cannot be had.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn put_up(
+        process: &mut StoppedProcess,
+        ground: &Ground<'_>,
+    ) -> Result<Option<Self>, WaitError> {
+        let (Some(ret), Some(sigreturn)) = (ground.footholds.ret, ground.footholds.sigreturn)
+        else {
+            return Ok(None);
+        };
+        let ours = action(ret, sigreturn);
+        let before = exchange(process, ground, &ours)?;
+        Ok(before.map(|(thread, before)| Self { thread, ours, before }))
+    }
+
+    /// Takes it away; gives the thread that was borrowed for that. An action that the program has set
+    /// meanwhile stays.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn take_down(
+        self,
+        process: &mut StoppedProcess,
+        ground: &Ground<'_>,
+    ) -> Result<Option<i32>, WaitError> {
+        let Some((thread, found)) = exchange(process, ground, &self.before)? else {
+            return Ok(None);
+        };
+        if found != self.ours {
+            exchange(process, ground, &found)?;
+        }
+        Ok(Some(thread))
+    }
+
+    /// Takes away a net that a tool has left behind that was killed. Says whether there was one.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn clear(process: &mut StoppedProcess, ground: &Ground<'_>) -> Result<bool, WaitError> {
+        let default = [0; ACTION];
+        let Some((_, found)) = exchange(process, ground, &default)? else { return Ok(false) };
+        let handler = found.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+        let mut code = [0; 1];
+        let nothing = ground.memory.read(ProcAddr(handler), &mut code).is_ok() && code == [RET];
+        if !nothing {
+            exchange(process, ground, &found)?;
+        }
+        Ok(nothing)
+    }
+}
+
+/// `ret`.
+const RET: u8 = 0xc3;
+
+fn action(handler: ProcAddr, restorer: ProcAddr) -> Action {
+    let mut action = [0; ACTION];
+    let words = [handler.0, FLAGS, restorer.0, 0];
+    for (place, word) in action.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
+    }
+    action
+}
+
+/// Sets the action of SIGTRAP; gives the one before and the thread that was borrowed for it, or `None`
+/// where that cannot be done.
+fn exchange(
+    process: &mut StoppedProcess,
+    ground: &Ground<'_>,
+    new: &Action,
+) -> Result<Option<(i32, Action)>, WaitError> {
+    let Some(thread) = process.take_idle() else { return Ok(None) };
+    let tid = thread.tid();
+    let mut borrowed = Borrowed::new(thread, ground.clone(), process.pace)?;
+    let result = exchange_in(&mut borrowed, ground, new);
+    process.put(borrowed.give_back()?);
+    Ok(result?.map(|before| (tid, before)))
+}
+
+fn exchange_in(
+    borrowed: &mut Borrowed<'_>,
+    ground: &Ground<'_>,
+    new: &Action,
+) -> Result<Option<Action>, WaitError> {
+    let Some(place) = borrowed.scratch() else { return Ok(None) };
+    let old = place.offset(ACTION as u64);
+    ground.memory.write(place, new)?;
+    let trap = u64::from(libc::SIGTRAP.cast_unsigned());
+    let arguments = [trap, place.0, old.0, SIGNAL_SET, 0, 0];
+    if borrowed.call(libc::SYS_rt_sigaction, arguments)?.is_err() {
+        return Ok(None);
+    }
+    let mut before = [0; ACTION];
+    ground.memory.read(old, &mut before)?;
+    Ok(Some(before))
+}
+
+impl StoppedProcess {
+    /// Takes out a thread that can be borrowed without moving it: at an interrupt stop, and in a system
+    /// call if there is such a one.
+    pub fn take_idle(&mut self) -> Option<Stopped> {
+        let idle = |t: &&Stopped| matches!(t.event(), Event::Interrupted | Event::GroupStop(_));
+        let in_call = |t: &&Stopped| t.registers().is_ok_and(|r| r.orig_rax.cast_signed() >= 0);
+        let found = self.threads.iter().filter(idle).find(in_call);
+        let tid = found.or_else(|| self.threads.iter().find(idle)).map(Stopped::tid)?;
+        self.take(tid)
+    }
+}

@@ -1,0 +1,50 @@
+//! One tool at a time works on a process: what it has begun there, another one would take for left behind.
+//!
+//! Takes a pid; gives the lock, which ends with the value or with the tool, however that ends: it is the
+//! name of a socket, of which the kernel has one only.
+
+use crate::error::ApplyError;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+/// A process on which nobody else works.
+#[derive(Debug)]
+pub struct Lock {
+    _name: UnixListener,
+}
+
+impl Lock {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// Another tool has it.
+    pub fn of(pid: i32) -> Result<Self, ApplyError> {
+        // A pid is used again: with the time when it began it is this process's alone.
+        let began = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let began = began.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+        let name = format!("dsu-apply/{pid}/{}", began.unwrap_or_default());
+        let failed = |e| ApplyError::Internal(format!("lock process {pid}: {e}"));
+        let address = SocketAddr::from_abstract_name(name).map_err(failed)?;
+        match UnixListener::bind_addr(&address) {
+            Ok(name) => Ok(Self { _name: name }),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Err(ApplyError::NotPermitted(
+                format!("another dsu-apply is at work on process {pid}: wait for it to end"),
+            )),
+            Err(e) => Err(failed(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let lock = Lock::of(pid).unwrap();
+        assert!(matches!(Lock::of(pid), Err(ApplyError::NotPermitted(_))));
+        drop(lock);
+        assert!(Lock::of(pid).is_ok());
+    }
+}
