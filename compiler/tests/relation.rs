@@ -284,3 +284,41 @@ fn what_was_read_from_an_overwritten_table_is_not_what_new_reads() {
     let built = framed_pair(&body(""), &body("xor %edx, %edx"));
     assert_eq!(behind(&built, 0), None);
 }
+
+#[test]
+fn registers_that_callers_rely_on_stay() {
+    const RCX: u8 = 1;
+    // `keeps` has a value in rcx while `f` runs, as gcc does under -fipa-ra.
+    let source = |shift: &str| {
+        let body = format!(
+            ".loc 1 600 1\nxor %eax, %eax\n1:\nadd %rdi, %rax\n.loc 1 601 1\ndec %rdi\njne 1b\n{shift}\nret"
+        );
+        let lines = body.lines().map(|line| format!("\"{line}\\n\"\n"));
+        let body: String = lines.collect();
+        format!(
+            "{AROUND}\n__attribute__((naked, noinline, noclone)) long f(long n) {{ __asm__ volatile({body}); \
+             }}\n__attribute__((naked, noinline, noclone)) long keeps(long n) {{ __asm__ volatile(\"mov $7, \
+             %ecx\\nsub $8, %rsp\\n.cfi_adjust_cfa_offset 8\\ncall f\\nadd $8, %rsp\\n\
+             .cfi_adjust_cfa_offset -8\\nadd %rcx, %rax\\nret\"); }}\nint main(int argc, char **argv) \
+             {{ return keeps(argc) + table[argc]; }}\n"
+        )
+    };
+    let built = pair(&source("shl $1, %rax"), &source("shl $2, %rax"), (&[], &[]));
+    let site = carried(&built).proven.iter().find(|p| p.kind == SiteKind::Loop);
+    let moves = &site.unwrap_or_else(|| panic!("{}", reasons(&built))).translation.moves;
+    let same = Value::At(Location::General { number: RCX, bytes: 8 });
+    assert_eq!(into(moves, RCX), Some(&same));
+}
+
+#[test]
+fn no_site_where_an_instruction_may_be_half_done() {
+    let body = |more: &str| {
+        format!(
+            ".loc 1 600 1\nmov $3, %ebx\n.loc 1 605 1\nlea shared(%rip), %rdi\nmov $8, %ecx\n.loc 1 610 1\n\
+             1:\nrep stosb\n{more}\nmov $1, %ecx\ndec %rbx\njne 1b\n.loc 1 620 1\ncall other"
+        )
+    };
+    let built = framed_pair(&body(""), &body("xor %edx, %edx"));
+    let loops = carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Loop).count();
+    assert_eq!(loops, 0);
+}

@@ -3,7 +3,7 @@
 //! Takes a bundle that the checker accepts; gives changes of it that it must object to. A change is
 //! made to the table with the stub unchanged, or to the stub with the table unchanged.
 
-use dsu_patch_format::frames::{Location, Translation, Value};
+use dsu_patch_format::frames::{Location, Proof, Translation, Value};
 use dsu_patch_format::plan::Plan;
 use dsu_patch_format::{Bundle, NewAddr};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
@@ -49,8 +49,8 @@ impl Mutant {
     }
 }
 
-/// Changes of a site's table: each move dropped, narrowed, misplaced, or given the source of another
-/// one; depths and flags changed.
+/// Changes of a site's table: each move dropped, narrowed, misplaced, off by one, or given the source of
+/// another one; depths and flags changed.
 #[must_use]
 pub fn tables(bundle: &Bundle, site: usize) -> Vec<Mutant> {
     let Some(table) = bundle.frames.get(site) else { return Vec::new() };
@@ -65,10 +65,14 @@ pub fn tables(bundle: &Bundle, site: usize) -> Vec<Mutant> {
     };
     for (index, step) in table.moves.iter().enumerate() {
         let to = step.to;
-        mutant(format!("drop {to:?}"), &|t| {
-            t.moves.remove(index);
-        });
-        if let Some(narrow) = narrowed(to) {
+        // A caller's value that stays in its register is where it belongs, whatever the table says.
+        let stays = step.proof == Proof::CalleeSaved && step.from == Value::At(to);
+        if !stays {
+            mutant(format!("drop {to:?}"), &|t| {
+                t.moves.remove(index);
+            });
+        }
+        if let Some(narrow) = narrowed(to).filter(|_| !stays) {
             mutant(format!("narrow {to:?}"), &|t| t.moves[index].to = narrow);
         }
         for other in misplaced(table, to) {
@@ -79,6 +83,9 @@ pub fn tables(bundle: &Bundle, site: usize) -> Vec<Mutant> {
                 let what = format!("take {to:?} from {other:?}");
                 mutant(what, &|t| t.moves[index].from = Value::At(other));
             }
+        }
+        if let Some(off) = one_off(&step.from) {
+            mutant(format!("off by one for {to:?}"), &|t| t.moves[index].from = off.clone());
         }
         let next = table.moves.get(index + 1);
         if let Some(next) = next.filter(|n| n.from != step.from) {
@@ -94,6 +101,18 @@ pub fn tables(bundle: &Bundle, site: usize) -> Vec<Mutant> {
         mutant("no flags".to_owned(), &|t| t.flags = false);
     }
     out
+}
+
+/// A number or an address that is not quite the right one.
+fn one_off(value: &Value) -> Option<Value> {
+    match value {
+        Value::Constant(number) => Some(Value::Constant(number ^ 1)),
+        Value::Frame(cfa) => Some(Value::Frame(cfa.saturating_add(8))),
+        Value::Address { target, addend } => {
+            Some(Value::Address { target: *target, addend: addend.saturating_add(1) })
+        }
+        _ => None,
+    }
 }
 
 fn narrowed(place: Location) -> Option<Location> {

@@ -13,9 +13,10 @@ use crate::emit::Inputs;
 use crate::image::FunctionId;
 use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, End, Flow};
-use crate::machine::{Analysis, Clobbers};
+use crate::machine::{Analysis, Clobbers, Relied};
 use crate::sites::matching::evidence::Evidence;
 use crate::sites::matching::{BlockMatching, match_blocks};
+use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value};
 use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ pub(super) struct Shared<'a> {
     pub fixups: &'a [Fixup],
     pub clobbers: (&'a Clobbers, &'a Clobbers),
     pub barriers: (&'a Barriers, &'a Barriers),
+    /// Caller-saved registers in which somebody keeps a value while a function runs.
+    pub relied: Relied,
     /// Where OLD's objects are that the commit overwrites.
     pub overwritten: Vec<Range<u64>>,
     /// OLD functions below which a replaced one may be running.
@@ -85,7 +88,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
     repair::repair(&a.flow, &b.flow, &mut matching, &|block| points.contains(&block));
     let entry = Entry::new((pair.old, f, &old_locals), (pair.new, g, &new_locals));
-    let bodies = Both { shared, analyses: (&a, &b), entry, evidence };
+    let bodies = Both { shared, old, analyses: (&a, &b), entry, evidence };
     let Some((mut relation, matching)) = bodies.relate(matching, &points) else {
         all_blind(&mut carried, "the function is too large to be followed".to_owned());
         return carried;
@@ -109,6 +112,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
 /// Both bodies of one function.
 pub(super) struct Both<'a> {
     pub(super) shared: &'a Shared<'a>,
+    old: FunctionId,
     pub(super) analyses: (&'a Analysis, &'a Analysis),
     entry: Entry,
     pub(super) evidence: Evidence,
@@ -260,6 +264,37 @@ impl Both<'_> {
         }
     }
 
+    /// Registers that callers rely on stay as they are, and the stub must not use them for itself.
+    fn leave_alone(&self, translation: &mut Translation) -> Result<(), Vec<Obstacle>> {
+        let relied = &self.shared.relied;
+        let same = |m: &Move| m.from == Value::At(m.to);
+        for number in 0..16 {
+            let is_it =
+                |m: &&Move| matches!(m.to, Location::General { number: n, .. } if n == number);
+            let to = Location::General { number, bytes: 8 };
+            match translation.moves.iter().find(is_it) {
+                _ if !relied.general(self.old, number) => {}
+                Some(m) if m.to == to && same(m) => {}
+                None => {
+                    let keep = Move { to, from: Value::At(to), proof: Proof::Equal };
+                    translation.moves.push(keep);
+                }
+                Some(_) => return Err(relied_on("a register")),
+            }
+        }
+        let vectors = translation.moves.iter().filter(|m| !same(m)).filter_map(|m| match m.to {
+            Location::Vector { number, .. } => Some(number),
+            _ => None,
+        });
+        for number in vectors {
+            if relied.vector(self.old, number) {
+                return Err(relied_on("a vector register"));
+            }
+        }
+        translation.moves.sort_by_key(|m| m.to);
+        Ok(())
+    }
+
     /// The translation of one point.
     fn site(
         &self,
@@ -303,6 +338,9 @@ impl Both<'_> {
         }
         let arrivals = relation.arrivals(point.block, partner);
         let (i, j) = (old.blocks[point.block.0].steps.start, new.blocks[partner.0].steps.start);
+        if is_interruptible(old, i) {
+            return fail("the instruction here may be half done");
+        }
         let (a, b) = self.analyses;
         let callee = point.call.and_then(|call| self.callees().0.remove(&call));
         let kept = |place: Place| match callee {
@@ -336,10 +374,26 @@ impl Both<'_> {
             variables,
             named,
         };
-        let translation = translate(&mut relation.values, &pending)?;
+        let mut translation = translate(&mut relation.values, &pending)?;
+        self.leave_alone(&mut translation)?;
         let to = NewAddr(pending.to);
         Ok(Proven { at: OldAddr(point.at), kind: point.kind, to, translation })
     }
+}
+
+fn relied_on(what: &str) -> Vec<Obstacle> {
+    let text = format!("a caller keeps a value in {what} that OLD leaves alone and NEW needs");
+    vec![Obstacle { text, new_local: false }]
+}
+
+/// Whether an instruction may be interrupted half done, to go on with what it has changed in
+/// registers so far: then being at its address says nothing (SDM volume 2, REP; VGATHER).
+fn is_interruptible(flow: &Flow, step: usize) -> bool {
+    flow.body.steps.get(step).is_some_and(|step| {
+        let i = &step.instruction;
+        i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())
+            || i.memory_index().is_vector_register()
+    })
 }
 
 /// The points of OLD that would be sites: behind calls, loop heads.

@@ -34,7 +34,7 @@ pub use translate::Obstacle;
 
 use crate::emit::Inputs;
 use crate::image::FunctionId;
-use crate::machine::Clobbers;
+use crate::machine::{Clobbers, Relied};
 use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
@@ -138,6 +138,7 @@ pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
         clobbers: (&old, &new),
         barriers: (&a, &b),
         overwritten: overwritten(inputs),
+        relied: Relied::new(pair.old, &inputs.closure.replaced.keys().copied().collect(), &old),
         through,
     };
     replaced.into_par_iter().map(|(old, new)| function::carry(&context, old, new)).collect()

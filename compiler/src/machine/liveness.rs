@@ -19,6 +19,17 @@ pub(super) fn live_after_calls(
     extra: Registers,
     clobbers: &Clobbers,
 ) -> Option<Register> {
+    all_live_after_calls(image, caller, callee, extra, clobbers).first()
+}
+
+/// All of them.
+pub(super) fn all_live_after_calls(
+    image: &Image,
+    caller: FunctionId,
+    callee: FunctionId,
+    extra: Registers,
+    clobbers: &Clobbers,
+) -> Registers {
     let body = decode(image, image.function(caller));
     // The result registers are the callee's to write.
     let results = [Register::RAX, Register::RDX, Register::XMM0, Register::XMM1]
@@ -31,17 +42,18 @@ pub(super) fn live_after_calls(
                 && matches!(image.resolve(r.target), Thing::Code { function, .. } if function == callee)
         })
     });
-    let mut relied = calls.filter_map(|(i, _)| {
-        let mut watched = extra;
+    let mut relied = Registers::default();
+    for (i, _) in calls {
+        let mut watched = extra.without(relied);
         while let Some(register) = read_after(image, &body, i + 1, watched) {
-            if defined_before(image, caller, &body, i, Registers::one(register), clobbers) {
-                return Some(register);
+            let one = Registers::one(register);
+            if defined_before(image, caller, &body, i, one, clobbers) {
+                relied = relied.with(one);
             }
-            watched = watched.without(Registers::one(register));
+            watched = watched.without(one);
         }
-        None
-    });
-    relied.next()
+    }
+    relied
 }
 
 /// Whether a value that the caller put into a register itself, or got as an argument, reaches an

@@ -30,9 +30,11 @@ mod transfer;
 
 mod clobbers;
 mod liveness;
+mod relied;
 
 pub use analysis::Analysis;
 pub use clobbers::Clobbers;
+pub use relied::Relied;
 
 use crate::change::Pair;
 use crate::image::{FunctionId, Image, Thing};
@@ -72,7 +74,7 @@ impl<'a> Contracts<'a> {
         let mut out = Vec::new();
         for (function, extra) in self.grown(replaced) {
             for caller in self.callers.get(&function).into_iter().flatten() {
-                if replaced.contains_key(caller) || !self.may_rely(*caller, function) {
+                if replaced.contains_key(caller) || !may_rely(self.pair.old, *caller, function) {
                     continue;
                 }
                 let live =
@@ -122,21 +124,20 @@ impl<'a> Contracts<'a> {
         }
         extra.into_iter().collect()
     }
+}
 
-    /// gcc knows a callee's registers only within a translation unit, or the whole program with
-    /// link-time optimization; other compilers do not do it. Assembler may do anything.
-    fn may_rely(&self, caller: FunctionId, callee: FunctionId) -> bool {
-        let image = self.pair.old;
-        let unit = |f: FunctionId| image.unit_of(image.function(f));
-        match (unit(caller), unit(callee)) {
-            (Some(a), Some(b)) => {
-                use crate::debug::Language::Assembler;
-                a.language == Assembler
-                    || b.language == Assembler
-                    || (allocates(a) && allocates(b) && (a.lto || b.lto || a.name == b.name))
-            }
-            _ => true,
+/// gcc knows a callee's registers only within a translation unit, or the whole program with
+/// link-time optimization; other compilers do not do it. Assembler may do anything.
+fn may_rely(image: &Image, caller: FunctionId, callee: FunctionId) -> bool {
+    let unit = |f: FunctionId| image.unit_of(image.function(f));
+    match (unit(caller), unit(callee)) {
+        (Some(a), Some(b)) => {
+            use crate::debug::Language::Assembler;
+            a.language == Assembler
+                || b.language == Assembler
+                || (allocates(a) && allocates(b) && (a.lto || b.lto || a.name == b.name))
         }
+        _ => true,
     }
 }
 

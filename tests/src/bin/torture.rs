@@ -13,7 +13,7 @@ use dsu_tests::torture::parallel::{locked, seconds};
 use dsu_tests::torture::random;
 use dsu_tests::torture::suite::{self, Bounds};
 use dsu_tests::torture::tally::Tally;
-use dsu_tests::torture::variants::{PAIRS, Pair};
+use dsu_tests::torture::variants::{MORE_PAIRS, PAIRS, Pair};
 use dsu_tests::workspace::{self, Tools};
 
 /// Programs of more instructions than this are not counted to their end.
@@ -31,6 +31,9 @@ struct Arguments {
     /// Only these pairs of builds, OLD:NEW.
     #[arg(long, value_delimiter = ',', value_name = "A:B")]
     pair: Vec<String>,
+    /// Pairs that leave out or add single optimizations, too.
+    #[arg(long)]
+    more_pairs: bool,
     /// Only after this instruction.
     #[arg(long, value_name = "K")]
     step: Option<u64>,
@@ -123,6 +126,7 @@ fn torture_cells(
     }
     sources.retain(|s| names.is_empty() || names.contains(&&s.name));
     let texts: Vec<&str> = match arguments.pair.is_empty() {
+        true if arguments.more_pairs => [PAIRS, MORE_PAIRS].concat(),
         true => PAIRS.to_vec(),
         false => arguments.pair.iter().map(String::as_str).collect(),
     };

@@ -31,8 +31,20 @@ pub const GENERATIONS: &[Generation] = &[
     gcc("gcc-frame", &["-O2", "-fno-omit-frame-pointer"]),
     gcc("gcc-ssp", &["-O2", "-fstack-protector-strong"]),
     gcc("gcc-nowrap", &["-O2", "-fno-shrink-wrap"]),
+    gcc("gcc-unroll", &["-O3", "-funroll-loops", "-fpeel-loops"]),
+    gcc("gcc-all-unroll", &["-O2", "-funroll-all-loops"]),
+    gcc("gcc-novec", &["-O3", "-fno-tree-vectorize"]),
+    gcc("gcc-noivopts", &["-O2", "-fno-ivopts"]),
+    gcc("gcc-nogcse", &["-O2", "-fno-gcse"]),
+    gcc("gcc-nopre", &["-O2", "-fno-tree-pre"]),
+    gcc("gcc-noipara", &["-O2", "-fno-ipa-ra"]),
+    gcc("gcc-noplt", &["-O2", "-fno-plt"]),
+    gcc("gcc-nomotion", &["-O2", "-fno-tree-loop-im", "-fno-tree-sink", "-fno-tree-dse"]),
+    gcc("gcc-nomodref", &["-O2", "-fno-ipa-modref", "-fno-ipa-reference"]),
+    gcc("gcc-v3", &["-O3", "-march=x86-64-v3"]),
     clang("clang-O1", &["-O1"]),
     clang("clang-O2", &["-O2"]),
+    clang("clang-O3", &["-O3"]),
     clang("clang-frame", &["-O2", "-fno-omit-frame-pointer"]),
 ];
 
@@ -126,6 +138,37 @@ pub const PAIRS: &[&str] = &[
     "clang-O2:clang-O2+new",
 ];
 
+/// Further pairs, for long runs: single optimizations left out or added, one at a time.
+pub const MORE_PAIRS: &[&str] = &[
+    "gcc-O2:gcc-unroll",
+    "gcc-unroll:gcc-O2",
+    "gcc-O2:gcc-all-unroll",
+    "gcc-all-unroll:gcc-O2",
+    "gcc-O3:gcc-unroll",
+    "gcc-O3:gcc-novec",
+    "gcc-novec:gcc-O3",
+    "gcc-O3:gcc-O2",
+    "gcc-Os:gcc-O2",
+    "gcc-O1:gcc-O3",
+    "gcc-O2:gcc-noivopts",
+    "gcc-noivopts:gcc-O2",
+    "gcc-O2:gcc-nogcse",
+    "gcc-O2:gcc-nopre",
+    "gcc-nopre:gcc-O2",
+    "gcc-O2:gcc-noipara",
+    "gcc-noipara:gcc-O2",
+    "gcc-O2:gcc-noplt",
+    "gcc-O2:gcc-nomotion",
+    "gcc-nomotion:gcc-O2",
+    "gcc-O2:gcc-nomodref",
+    "gcc-nomodref:gcc-O2",
+    "gcc-O3:gcc-v3",
+    "gcc-v3:gcc-O3",
+    "clang-O2:clang-O3",
+    "clang-O3:clang-O2",
+    "clang-O1:clang-O2",
+];
+
 /// The pairs of csmith's programs, each of which gets one of them in turn.
 pub const RANDOM_PAIRS: &[&str] = &[
     "gcc-O2:gcc-nosched",
@@ -144,7 +187,7 @@ mod tests {
 
     #[test]
     fn pairs_are_read_back() {
-        for text in PAIRS.iter().chain(RANDOM_PAIRS) {
+        for text in PAIRS.iter().chain(MORE_PAIRS).chain(RANDOM_PAIRS) {
             assert_eq!(Pair::parse(text).unwrap().to_string(), *text);
         }
         let pair = Pair::parse("gcc-O2:clang-O2+new").unwrap();
