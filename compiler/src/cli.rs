@@ -6,7 +6,7 @@ use clap::Parser;
 use dsu_patch_format::SigningKey;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,12 +43,16 @@ pub struct Arguments {
     /// The build that they shall run
     new: PathBuf,
     /// Where the patch is written
-    #[arg(short, long, value_name = "FILE", required_unless_present = "explain")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["explain", "report"])]
     output: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Show both bodies of a function as a diff, with the reasons; writes no patch without -o
+    /// Write all of it as one HTML page, also when the patch is refused
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Show why a function is replaced, where its frames go on, and both bodies as a diff; writes no
+    /// patch without -o
     #[arg(long, value_name = "FUNCTION")]
     explain: Option<String>,
     /// Also replace functions that differ by their own source line numbers alone
@@ -170,21 +174,25 @@ fn try_run(arguments: &Arguments) -> Result<Exit, BuildError> {
     bar.finish_and_clear();
     if let Some(name) = &arguments.explain {
         match report::explain(&built, name) {
-            Some(text) => print!("{text}"),
-            None => {
-                eprintln!("dsu-build: neither build has a function {name}");
+            Ok(text) => print!("{text}"),
+            Err(unknown) => {
+                eprintln!("dsu-build: {unknown}");
                 return Ok(Exit::Input);
             }
         }
-        if arguments.output.is_none() {
+        if arguments.output.is_none() && arguments.report.is_none() {
             return Ok(Exit::Written);
         }
+    }
+    if let Some(path) = &arguments.report
+        && !write_or_say(path, report::html(&built, &options).as_bytes())
+    {
+        return Ok(Exit::Internal);
     }
     let size = match (&arguments.output, built.outcome) {
         (Some(path), Outcome::Written) => {
             let bytes = built.bundle(&options)?;
-            if let Err(error) = write_whole(path, &bytes) {
-                eprintln!("dsu-build: write {}: {error}", path.display());
+            if !write_or_say(path, &bytes) {
                 return Ok(Exit::Internal);
             }
             Some((path.display().to_string(), bytes.len()))
@@ -208,8 +216,13 @@ fn print_report(arguments: &Arguments, built: &Built, size: Option<(String, usiz
     }
 }
 
-/// A bundle is there whole or not at all: written beside and renamed.
-fn write_whole(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_or_say(path: &Path, bytes: &[u8]) -> bool {
+    let written = write_whole(path, bytes);
+    written.inspect_err(|e| eprintln!("dsu-build: write {}: {e}", path.display())).is_ok()
+}
+
+/// A file is there whole or not at all: written beside and renamed.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.tmp", std::process::id()));
     std::fs::write(&beside, bytes)?;

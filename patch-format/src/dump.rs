@@ -8,14 +8,25 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// Text of a bundle as it may be shown: a name must not command the terminal, nor pretend to be a line of
-/// its own.
+/// its own, nor to be another name.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_deceptive) {
         return text.into();
     }
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    let shown = |c: char| if is_deceptive(c) { c.escape_default().to_string() } else { c.into() };
     text.chars().map(shown).collect()
+}
+
+/// A character that controls a terminal, or the direction of the text around it (Unicode TR 36, section
+/// 2.5).
+#[must_use]
+pub fn is_deceptive(c: char) -> bool {
+    let direction = matches!(
+        c,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || direction
 }
 
 /// The whole bundle as text.

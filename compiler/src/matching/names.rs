@@ -1,5 +1,7 @@
 //! Names without what compilers add to them anew in each build.
 
+use dsu_patch_format::dump::printable;
+
 /// Suffix words of clones that gcc and LLVM number.
 const NUMBERED: [&str; 6] = ["isra", "constprop", "part", "lto_priv", "llvm", "localalias"];
 
@@ -85,9 +87,13 @@ fn without_rust_hash(name: &str) -> &str {
     name
 }
 
-/// A name for people: demangled where it is mangled.
+/// A name for people: demangled where it is mangled, without characters that command a terminal.
 #[must_use]
 pub fn readable(name: &str) -> String {
+    printable(&demangled(name)).into_owned()
+}
+
+fn demangled(name: &str) -> String {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return format!("{rust:#}");
     }

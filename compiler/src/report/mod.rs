@@ -1,13 +1,28 @@
 //! What a person, or a tool, should know of a build.
 //!
-//! Takes what [`crate::build`] found; gives a short table for people, one JSON object for tools,
-//! and, on request, two bodies side by side. Decides nothing.
+//! Takes what [`crate::build`] found; decides nothing.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`text`] | the short table for people |
+//! | [`explain`] | one function: reasons, frames, both bodies |
+//! | [`html`] | all of it as a page |
+//! | [`json`] | one object for tools |
+//! | [`points`], [`words`] | where frames may wait, and what becomes of them in words |
+//! | [`bodies`] | two bodies as a diff |
+//! | [`layout`] | text in eighty columns |
 
+mod bodies;
 mod explain;
+mod html;
 mod json;
+mod layout;
+mod points;
 mod text;
+mod words;
 
 pub use explain::explain;
+pub use html::html;
 pub use json::json;
 pub use text::text;
 

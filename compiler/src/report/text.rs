@@ -1,13 +1,21 @@
 //! The short table for people.
 
+use super::layout::{columns, wrapped};
+use super::points::{groups, list, points};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
 use crate::{Built, Outcome};
-use dsu_patch_format::manifest::{DataAction, DataChange};
-use std::fmt::Write;
+use dsu_patch_format::manifest::{Coverage, DataAction, DataChange, ReplacedFunction};
+use std::fmt::{Result, Write};
 
 /// Rows of one list before it is cut.
 const ROWS: usize = 40;
+/// Reasons of blind points told of one function; `--explain` tells all.
+const REASONS: usize = 3;
+/// Names that are longer do not push the columns behind them.
+const NAME: usize = 36;
+/// Where the second line of an entry begins.
+const HANG: usize = 11;
 
 /// The report; `bundle` is where the patch was written, with its size in bytes.
 #[must_use]
@@ -18,17 +26,18 @@ pub fn text(built: &Built, bundle: Option<(&str, usize)>) -> String {
     out
 }
 
-fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> std::fmt::Result {
-    header(out, built)?;
+fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> Result {
+    header(out, built);
     functions(out, built)?;
-    frames(out, built)?;
-    data(out, built)?;
+    live_frames(out, built);
+    data(out, built);
     for warning in &built.warnings {
-        writeln!(out, "warning: {warning}")?;
+        wrapped(out, "warning: ", 2, warning);
     }
     for refusal in &built.refusals {
         let Refusal { code, text, way_out, .. } = refusal;
-        writeln!(out, "refused [{code}]: {text}\n  way out: {way_out}")?;
+        wrapped(out, &format!("refused [{code}]: "), 2, text);
+        wrapped(out, "  way out: ", 4, way_out);
     }
     match (built.outcome, bundle) {
         (Outcome::Written, Some((path, size))) => writeln!(out, "patch: {path} ({size} bytes)"),
@@ -41,113 +50,127 @@ fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> std:
     }
 }
 
-fn header(out: &mut String, built: &Built) -> std::fmt::Result {
-    let id = |id: &str| id.chars().take(12).collect::<String>();
-    writeln!(
-        out,
-        "{} {} -> {} {}",
-        built.old.file,
-        id(&built.old.build_id),
-        built.new.file,
-        id(&built.new.build_id)
-    )?;
-    let replaced = built.closure.replaced.len();
-    let line_only = built.line_only().len();
-    let compared = built.comparisons.len();
-    writeln!(
-        out,
-        "{compared} functions compared, {replaced} replaced, {} added, {} removed{}",
-        built.emitted.added.len(),
-        built.emitted.replaced.iter().filter(|f| f.new.is_none()).count(),
-        match line_only {
-            0 => String::new(),
-            n => format!(
-                "; {n} kept that differ by line numbers alone (--line-numbers replaces them)"
-            ),
+fn header(out: &mut String, built: &Built) {
+    let side = |file: &str, id: &str| format!("{file} {}", id.chars().take(12).collect::<String>());
+    let old = side(&built.old.file, &built.old.build_id);
+    let new = side(&built.new.file, &built.new.build_id);
+    wrapped(out, "", 2, &format!("{old} -> {new}"));
+    let lines = match built.line_only().len() {
+        0 => String::new(),
+        n => {
+            format!("; {n} kept that differ by line numbers alone (--line-numbers replaces them)")
         }
-    )
+    };
+    let (compared, replaced) = (built.comparisons.len(), built.closure.replaced.len());
+    let (added, removed) = (built.emitted.added.len(), removed(built).count());
+    let counts = format!(
+        "{compared} functions compared, {replaced} replaced, {added} added, {removed} removed{lines}"
+    );
+    wrapped(out, "", 2, &counts);
 }
 
-fn functions(out: &mut String, built: &Built) -> std::fmt::Result {
-    let width = built
-        .closure
-        .replaced
-        .keys()
-        .map(|f| readable(built.old.function(*f).name()).len())
-        .max()
-        .unwrap_or(0)
-        .min(40);
-    for (index, (id, why)) in built.closure.replaced.iter().enumerate() {
-        if index == ROWS {
-            writeln!(out, "  ... and {} more", built.closure.replaced.len() - ROWS)?;
-            break;
-        }
-        let name = readable(built.old.function(*id).name());
-        let sizes = built.matching.new_of(*id).map_or_else(String::new, |n| {
-            format!("{:>5} -> {:<5}", built.old.function(*id).size, built.new.function(n).size)
-        });
+fn removed(built: &Built) -> impl Iterator<Item = &ReplacedFunction> {
+    built.emitted.replaced.iter().filter(|f| f.new.is_none())
+}
+
+fn functions(out: &mut String, built: &Built) -> Result {
+    let replaced = &built.closure.replaced;
+    let names: Vec<String> =
+        replaced.keys().map(|f| readable(built.old.function(*f).name())).collect();
+    let added: Vec<String> = built.emitted.added.iter().map(|a| readable(&a.name)).collect();
+    let fits = names.iter().chain(&added).map(|name| columns(name)).filter(|w| *w <= NAME);
+    let width = fits.max().unwrap_or(0);
+    for ((id, why), name) in replaced.iter().zip(&names).take(ROWS) {
+        let old = built.old.function(*id);
+        let new = built.matching.new_of(*id).map(|n| built.new.function(n).size);
+        let sizes = new.map_or_else(String::new, |new| format!("{:>6} -> {new:<6}", old.size));
+        let entry = dsu_patch_format::OldAddr(old.address);
+        let index = built.emitted.replaced.iter().position(|r| r.old == entry);
+        let frames = index.map(|i| built.emitted.replaced[i].coverage).filter(|c| c.of > 0);
+        let sites = frames.map_or_else(String::new, |c| format!("{} of {} sites", c.sites, c.of));
+        let line = format!("  changed  {name:width$}  {sizes}  {sites}");
+        writeln!(out, "{}", line.trim_end())?;
         let first = why.first().map_or("", String::as_str);
-        writeln!(out, "  changed  {name:width$}  {sizes}  {first}")?;
+        wrapped(out, &" ".repeat(HANG), HANG + 2, first);
+        blind(out, built, index, name);
     }
-    for added in built.emitted.added.iter().take(ROWS) {
-        writeln!(out, "  added    {:width$}  {:>14}", readable(&added.name), added.size)?;
+    more(out, replaced.len())?;
+    for (added, name) in built.emitted.added.iter().zip(&added).take(ROWS) {
+        writeln!(out, "  added    {name:width$}  {:>6} -> {}", "", added.size)?;
     }
-    for removed in built.emitted.replaced.iter().filter(|f| f.new.is_none()).take(ROWS) {
-        writeln!(out, "  removed  {}", readable(&removed.name))?;
+    more(out, added.len())?;
+    for function in removed(built).take(ROWS) {
+        writeln!(out, "  removed  {}", readable(&function.name))?;
     }
-    Ok(())
+    more(out, removed(built).count())
 }
 
-/// How many of the places where frames may wait can be carried over, and what stands against the rest.
-fn frames(out: &mut String, built: &Built) -> std::fmt::Result {
-    if built.carried.is_empty() {
-        return Ok(());
+fn more(out: &mut String, all: usize) -> Result {
+    match all.saturating_sub(ROWS) {
+        0 => Ok(()),
+        n => writeln!(out, "  ... and {n} more"),
     }
-    let planted = &built.emitted.replaced;
-    let all = planted.iter().fold((0, 0), |(sites, of), f| {
-        (sites + u64::from(f.coverage.sites), of + u64::from(f.coverage.of))
-    });
-    let new_locals: usize = built.carried.iter().map(|c| c.coverage().1).sum();
-    let share = (all.0 * 100).checked_div(all.1).unwrap_or(100);
-    write!(
-        out,
-        "live frames: {} of {} call sites in changed functions can be carried over ({share} %)",
-        all.0, all.1
-    )?;
-    match new_locals {
-        0 => writeln!(out)?,
-        n => writeln!(out, "; {n} more wait only for locals that NEW adds")?,
-    }
-    for function in planted.iter().filter(|f| f.coverage.sites < f.coverage.of).take(ROWS) {
-        let Some(index) = planted.iter().position(|f| std::ptr::eq(f, function)) else { continue };
-        let blind = built.emitted.blind_points.iter().find(|b| {
-            usize::try_from(b.function) == Ok(index)
-                && b.kind == dsu_patch_format::plan::SiteKind::Return
-        });
-        let first = blind.map_or_else(String::new, |b| format!("  line {}: {}", b.line, b.why));
-        let coverage = function.coverage;
-        writeln!(
-            out,
-            "  frames   {}  {} of {}{first}",
-            readable(&function.name),
-            coverage.sites,
-            coverage.of
-        )?;
-    }
-    Ok(())
 }
 
-fn data(out: &mut String, built: &Built) -> std::fmt::Result {
-    for change in built.data.changes.iter().chain(&built.emitted.data).take(ROWS) {
+/// The blind points of a function by reason, those that concern most points first.
+fn blind(out: &mut String, built: &Built, index: Option<usize>, name: &str) {
+    let Some(index) = index else { return };
+    let points = points(built, index);
+    let groups = groups(&points);
+    for group in groups.iter().take(REASONS) {
+        let text = format!("blind at {}: {}", list(&group.places), group.why);
+        wrapped(out, &" ".repeat(HANG), HANG + 2, &text);
+    }
+    let left: usize = groups.iter().skip(REASONS).map(|group| group.count).sum();
+    if left > 0 {
+        let text = format!("and {left} more blind points: --explain '{name}' shows all");
+        wrapped(out, &" ".repeat(HANG), HANG + 2, &text);
+    }
+}
+
+/// Call sites of which frames can be carried over, in words.
+pub(super) fn coverage(coverage: Coverage) -> String {
+    let Coverage { sites, new_locals, of } = coverage;
+    let share = (u64::from(sites) * 100).checked_div(u64::from(of)).unwrap_or(100);
+    let only = match new_locals {
+        0 => String::new(),
+        n => format!("; {n} more wait only for variables that NEW adds"),
+    };
+    format!("{sites} of {of} call sites ({share} %{only})")
+}
+
+/// All functions together.
+pub(super) fn all_coverage(built: &Built) -> Coverage {
+    built.emitted.replaced.iter().fold(Coverage::default(), |sum, f| Coverage {
+        sites: sum.sites + f.coverage.sites,
+        new_locals: sum.new_locals + f.coverage.new_locals,
+        of: sum.of + f.coverage.of,
+    })
+}
+
+/// How many of the places where frames may wait can be carried over.
+fn live_frames(out: &mut String, built: &Built) {
+    if !built.carried.is_empty() {
+        let text =
+            format!("{} in changed functions can be carried over", coverage(all_coverage(built)));
+        wrapped(out, "live frames: ", 2, &text);
+    }
+}
+
+fn data(out: &mut String, built: &Built) {
+    let all = || built.data.changes.iter().chain(&built.emitted.data);
+    for change in all().take(ROWS) {
         let DataChange { name, action, why, .. } = change;
         let name = readable(name);
         let choose = match action {
             DataAction::KeptValue => format!(" (--data '{name}=new' overwrites it)"),
             _ => String::new(),
         };
-        writeln!(out, "  data     {name}: {}: {why}{choose}", action_word(*action))?;
+        let text = format!("{name}: {}: {why}{choose}", action_word(*action));
+        wrapped(out, "  data     ", HANG + 2, &text);
     }
-    Ok(())
+    // Writing to a String cannot fail.
+    let _ = more(out, all().count());
 }
 
 pub(super) fn action_word(action: DataAction) -> &'static str {
