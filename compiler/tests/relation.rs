@@ -322,3 +322,13 @@ fn no_site_where_an_instruction_may_be_half_done() {
     let loops = carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Loop).count();
     assert_eq!(loops, 0);
 }
+
+#[test]
+fn where_new_cannot_follow_it_is_not_said_to_be() {
+    // OLD's second call of `quiet` is at the place of NEW's third; nothing is live there.
+    let call = |line: u32| format!(".loc 1 {line} 1\nmov $1, %edi\ncall quiet\n");
+    let old = format!(".loc 1 600 1\ncall hook\n{}mov $1, %ebx", call(605).repeat(2));
+    let new = format!(".loc 1 600 1\ncall hook\n{}mov $2, %ebx", call(605).repeat(3));
+    let built = framed_pair(&old, &new);
+    assert_eq!(behind(&built, 2), None, "{}", reasons(&built));
+}

@@ -36,7 +36,7 @@ impl Entry {
         let (Some((a, a_more)), Some((b, b_more))) = (parameters(old), parameters(new)) else {
             return Self { same: false, by_name: BTreeMap::new() };
         };
-        let clone = is_clone(old.1) || is_clone(new.1);
+        let clone = is_clone(old.0, old.1) || is_clone(new.0, new.1);
         if a == b && a_more == b_more && !clone {
             return Self { same: true, by_name: BTreeMap::new() };
         }
@@ -65,8 +65,12 @@ impl Entry {
     }
 }
 
-/// Compilers give such functions signatures of their own.
-fn is_clone(function: &Function) -> bool {
+/// Compilers give such functions signatures of their own: gcc says so in the name, clang turns the
+/// arguments of local functions into others without telling (argument promotion).
+fn is_clone(image: &Image, function: &Function) -> bool {
+    if function.local && image.unit_of(function).is_none_or(|unit| unit.is_clang) {
+        return true;
+    }
     [".isra", ".constprop", ".part", ".specialized"].iter().any(|s| function.name().contains(s))
 }
 
@@ -80,7 +84,7 @@ fn parameters(of: (&Image, &Function, &Locals)) -> Option<(Vec<Parameter>, bool)
         .collect();
     formal.sort_by_key(|l| l.parameter);
     formal.dedup_by_key(|l| l.parameter);
-    if is_clone(function) {
+    if is_clone(image, function) {
         return Some((formal.iter().filter_map(|l| at_entry(function, l)).collect(), false));
     }
     let declared = image.declared(function)?.parameters?;

@@ -329,7 +329,7 @@ impl Both<'_> {
             return fail("no path leads here");
         };
         if state.doubt != Doubt::None {
-            return fail("NEW has this code more than once, and may be at another copy of it");
+            return fail("OLD comes here in a way that NEW cannot: it may be elsewhere");
         }
         if state.old.memory() != state.new.memory() {
             return fail(

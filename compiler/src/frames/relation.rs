@@ -12,11 +12,11 @@
 //! - every OLD edge out of a point leads to a point; where NEW cannot follow by blocks without partner,
 //!   nothing is known there ([`Relation::failures`]);
 //! - where NEW can follow on several ways, all of them must agree;
-//! - where both sides branch on the same condition, NEW follows in the same sense; where NEW's condition
-//!   is a number, it follows that;
+//! - where both sides branch on the same condition, NEW follows in the same sense;
 //! - where NEW alone decides, the way that it is not taken to go must be one that OLD would have
 //!   gone, too, if NEW had: OLD has not passed a copy of what is there, nor is a copy of the goal there
-//!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW;
+//!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW, not even
+//!   where it is, until both come to a place of the source, or make a call, that is the only one;
 //! - what OLD calls alone NEW must not call anywhere, unless the line is gone from the source; NEW is never
 //!   taken to go where it calls what OLD has not called, unless OLD calls no such thing at all or the
 //!   line is new;
@@ -307,9 +307,8 @@ impl Search<'_, '_> {
                 let call = if (self.bodies.inserted)(new) { Call::Inserted } else { Call::Alone };
                 let machine = self.steps(id, Side::New, new, state.new);
                 let machine = self.call(id, Side::New, new, machine, call);
-                let edge = self.decided(new, &machine);
                 let state = State { old: state.old, new: machine, doubt: state.doubt };
-                let exit = Exit { block: new, edge };
+                let exit = Exit { block: new, edge: None };
                 self.follow(id, 0, old, exit, &state, &mut out);
             }
         }
@@ -320,22 +319,6 @@ impl Search<'_, '_> {
     fn left_out(&self, old: BlockId, matched: bool) -> Doubt {
         let calls = self.bodies.old.blocks[old.0].end == End::Call;
         if calls && !matched && !(self.bodies.removed)(old) { Doubt::Path } else { Doubt::None }
-    }
-
-    /// The edge that NEW takes when the condition is a number.
-    fn decided(&mut self, new: BlockId, machine: &Machine) -> Option<usize> {
-        let block = &self.bodies.new.blocks[new.0];
-        if block.end != End::Branch {
-            return None;
-        }
-        let last = &self.bodies.new.body.steps[block.steps.end - 1].instruction;
-        let code = last.condition_code();
-        if code == iced_x86::ConditionCode::None {
-            return None;
-        }
-        let (value, negated) = super::exec::condition(&mut self.values, code, machine.flags());
-        let taken = (self.values.as_constant(value)? != 0) != negated;
-        Some(usize::from(!taken))
     }
 
     /// Both sides execute their blocks.
@@ -360,6 +343,9 @@ impl Search<'_, '_> {
             (false, false) => Call::Alone,
         };
         let mut doubt = state.doubt.max(self.left_out(old, matched));
+        if matched && self.bodies.evidence.is_same_call(old, new) {
+            doubt = Doubt::None;
+        }
         if c_calls && !matched && !inserted {
             doubt = Doubt::Path;
         }
@@ -373,11 +359,10 @@ impl Search<'_, '_> {
         } else {
             None
         };
-        let decided = self.decided(new, &state.new);
         for (edge, to) in b.successors.clone().into_iter().enumerate() {
             // With the condition known to agree, NEW takes the edge of the same sense.
             let follows = senses.map(|same| if same { edge } else { 1 - edge.min(1) });
-            let exit = Exit { block: new, edge: follows.or(decided) };
+            let exit = Exit { block: new, edge: follows };
             self.old_edge(id, edge, to, exit, &state, out);
         }
     }
@@ -435,12 +420,13 @@ impl Search<'_, '_> {
         self.failing.remove(&(id, edge, 0));
         let mut arrivals = Vec::new();
         let mut sound = state.doubt != Doubt::Path;
-        let place = |doubt: Doubt, copied: bool| if copied { doubt } else { Doubt::None };
-        let copied = self.bodies.evidence.new.has_copy(goal);
+        // At a place that is the only one of its kind NEW is, however it came there.
+        let anchored = self.bodies.evidence.is_anchored(old, goal);
+        let place = |doubt: Doubt| if anchored { Doubt::None } else { doubt };
         for (number, way) in ways.into_iter().enumerate() {
             let mut state = state.clone();
             let point = if way == goal {
-                state.doubt = place(state.doubt, copied);
+                state.doubt = place(state.doubt);
                 Point::Joint { old, new: goal }
             } else if self.reaches(goal)[way.0] {
                 sound &= self.is_allowed(old, way);
@@ -459,7 +445,7 @@ impl Search<'_, '_> {
         let joint = Point::Joint { old, new: goal };
         let target = self.point(joint);
         let new = self.unrelated(target, goal);
-        let state = State { old: state.old.clone(), new, doubt: place(Doubt::Place, copied) };
+        let state = State { old: state.old.clone(), new, doubt: place(Doubt::Place) };
         out.push((joint, (id, edge, usize::MAX), state));
     }
 

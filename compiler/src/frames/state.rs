@@ -186,7 +186,7 @@ fn place_of(index: usize) -> Place {
 pub enum Doubt {
     /// Nothing.
     None,
-    /// NEW has other code made from the same source, and may be there instead.
+    /// OLD came here as NEW could not: NEW may be elsewhere.
     Place,
     /// OLD has done something that NEW would have done elsewhere.
     Path,

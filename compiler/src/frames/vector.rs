@@ -253,10 +253,11 @@ fn scalar_sizes(mnemonic: M) -> Option<(usize, usize)> {
 fn scalar(e: &mut Executor<'_, '_>, step: &Step) -> bool {
     let i = &step.instruction;
     let vex = is_vex(i);
+    // Numbers of mnemonics, apart from those of codes that are used elsewhere.
     let operation = |immediate: u64, output: u8| Operation::Instruction {
         code: i.mnemonic() as u16,
         immediate,
-        output,
+        output: output | 0x40,
     };
     if matches!(
         i.mnemonic(),

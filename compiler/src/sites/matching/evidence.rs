@@ -8,9 +8,9 @@
 //! Refuses to say that a line is new or gone where the declarations around it are as far apart in
 //! both files: then nothing shows that the source changed there.
 
-use super::lines::{LineMap, Spot, Spots};
+use super::lines::{LineMap, Place, Spot, Spots};
 use crate::code::Step;
-use crate::machine::flow::{BlockId, Flow};
+use crate::machine::flow::{BlockId, End, Flow};
 use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +25,11 @@ pub struct Evidence {
     pub old: Copies,
     /// Which of NEW's blocks are.
     pub new: Copies,
+    /// OLD's blocks by the NEW ones that are at the same place of the source: see
+    /// [`Evidence::is_anchored`].
+    anchored: BTreeSet<(BlockId, BlockId)>,
+    /// The same of the calls at their ends.
+    calls: BTreeSet<(BlockId, BlockId)>,
 }
 
 /// Which blocks of one body were made from the same source.
@@ -47,13 +52,72 @@ impl Evidence {
     pub(super) fn new(old: (&Flow, &Spots), new: (&Flow, &Spots), map: &LineMap) -> Self {
         let removed = old.1.steps.iter();
         let added = new.1.steps.iter();
+        let (a, b) = (old.1.places(Some(map)), new.1.places(None));
+        let all = |flow: &Flow| (0..flow.blocks.len()).map(BlockId).collect::<Vec<_>>();
+        let first = |flow: &Flow, block: BlockId| Some(flow.blocks[block.0].steps.start);
+        let call = |flow: &Flow, block: BlockId| {
+            let b = &flow.blocks[block.0];
+            (b.end == End::Call).then(|| b.steps.end - 1)
+        };
+        let pairs = |of: &dyn Fn(&Flow, BlockId) -> Option<usize>, among: [&[Option<Place>]; 2]| {
+            let sides = [(old.0, &a, among[0]), (new.0, &b, among[1])];
+            let [x, y] =
+                sides.map(|(flow, places, among)| alone(flow, &all(flow), places, among, of));
+            x.into_iter().filter_map(|(place, old)| Some((old, *y.get(&place)?))).collect()
+        };
+        let only_calls = |flow: &Flow, places: &[Option<Place>]| -> Vec<Option<Place>> {
+            let steps = flow.body.steps.iter().zip(places);
+            steps.map(|(step, place)| place.filter(|_| is_call(step))).collect()
+        };
+        let (c, d) = (only_calls(old.0, &a), only_calls(new.0, &b));
         Self {
+            anchored: pairs(&first, [&a, &b]),
+            calls: pairs(&call, [&c, &d]),
             removed: removed.map(|s| s.is_some_and(|s| map.is_removed(s.file, s.line))).collect(),
             added: added.map(|s| s.is_some_and(|s| map.is_added(s.file, s.line))).collect(),
             old: Copies::new(old.0, &old.1.steps),
             new: Copies::new(new.0, &new.1.steps),
         }
     }
+}
+
+impl Evidence {
+    /// Whether two blocks begin at one place of the source that no other block of either body has:
+    /// who is about to execute the one build's code of that place is nowhere else in the other.
+    #[must_use]
+    pub fn is_anchored(&self, old: BlockId, new: BlockId) -> bool {
+        self.anchored.contains(&(old, new))
+    }
+
+    /// Whether two blocks end with the calls of one place of the source, at which neither body calls
+    /// anything else.
+    #[must_use]
+    pub fn is_same_call(&self, old: BlockId, new: BlockId) -> bool {
+        self.calls.contains(&(old, new))
+    }
+}
+
+/// Blocks by the place of one of their steps, where `among` has that place in no other block.
+fn alone(
+    flow: &Flow,
+    blocks: &[BlockId],
+    places: &[Option<Place>],
+    among: &[Option<Place>],
+    of: &dyn Fn(&Flow, BlockId) -> Option<usize>,
+) -> BTreeMap<Place, BlockId> {
+    let mut holders: BTreeMap<Place, BTreeSet<BlockId>> = BTreeMap::new();
+    for (place, block) in among.iter().zip(&flow.block_of) {
+        if let Some(place) = place {
+            holders.entry(*place).or_default().insert(*block);
+        }
+    }
+    let own = blocks.iter().filter_map(|block| Some((places[of(flow, *block)?]?, *block)));
+    let known = own.filter(|(place, _)| place.body.is_some() && holders[place].len() == 1);
+    known.collect()
+}
+
+fn is_call(step: &Step) -> bool {
+    matches!(step.instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
 }
 
 impl Copies {

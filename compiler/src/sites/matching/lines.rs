@@ -57,7 +57,7 @@ fn innermost(bodies: &[Inlined], address: u64) -> Option<usize> {
 }
 
 /// A source position in NEW's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Place {
     /// The file.
     pub file: FileId,
