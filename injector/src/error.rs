@@ -43,11 +43,15 @@ pub enum ExitCode {
     Untrusted = 20,
     /// A signal asked the tool to end; the process is as before.
     Interrupted = 21,
+    /// A probe failed after the update; it was taken back if that was asked for and possible.
+    Unhealthy = 22,
+    /// Of several processes, some ended in another way than others.
+    Mixed = 23,
 }
 
 impl ExitCode {
     /// All of them, in order, for the help text.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Updated,
         Self::Internal,
         Self::Usage,
@@ -63,12 +67,21 @@ impl ExitCode {
         Self::Died,
         Self::Untrusted,
         Self::Interrupted,
+        Self::Unhealthy,
+        Self::Mixed,
     ];
 
     /// The number that the process exits with.
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
+    }
+
+    /// A short name, as in `--json`.
+    #[must_use]
+    pub fn name(self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.as_str().unwrap_or_default().to_owned()
     }
 
     /// One line for people.
@@ -90,6 +103,10 @@ impl ExitCode {
             Self::Died => "the process ended while it was updated",
             Self::Untrusted => "the bundle is not signed by a required key",
             Self::Interrupted => "dsu-apply was asked to end; the process is as before",
+            Self::Unhealthy => {
+                "the probe failed after the update (--revert-on-failure takes it back)"
+            }
+            Self::Mixed => "of several processes, some ended in another way than others",
         }
     }
 }
@@ -222,6 +239,9 @@ pub enum ApplyError {
         "process {0} holds what a tool has left behind that was killed: run dsu-apply --recover --pid {0}"
     )]
     LeftBehind(i32),
+    /// The probe failed.
+    #[error("the probe failed after the update: {0}")]
+    Unhealthy(String),
     /// A signal asked the tool to end.
     #[error("interrupted by a signal")]
     Interrupted,
@@ -257,6 +277,7 @@ impl ApplyError {
             Self::CommitFailed { .. } => ExitCode::CommitFailed,
             Self::Died(_) => ExitCode::Died,
             Self::Interrupted => ExitCode::Interrupted,
+            Self::Unhealthy(_) => ExitCode::Unhealthy,
             Self::Internal(_) => ExitCode::Internal,
         }
     }

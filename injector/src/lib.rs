@@ -15,13 +15,18 @@ pub mod address;
 pub mod checkpoint;
 pub mod commit;
 pub mod error;
+pub mod fleet;
 pub mod inspect;
+pub mod log;
 pub mod options;
 pub mod outcome;
 pub mod prepare;
+pub mod probe;
 pub mod ptrace;
 pub mod record;
 pub mod recover;
+pub mod revert;
+pub mod status;
 pub mod target;
 
 use checkpoint::Checkpoint;
@@ -38,6 +43,7 @@ use prepare::{Prepared, Shadow};
 use ptrace::process::StoppedProcess;
 use ptrace::sched::{Pace, Undisturbed, Urgent};
 use record::detours::Detours;
+pub use revert::revert;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use target::Target;
@@ -50,6 +56,7 @@ use target::lock::Lock;
 #[must_use]
 pub fn apply(options: &ApplyOptions) -> Outcome {
     let mut outcome = Outcome::new(options.pid, options.dry_run);
+    outcome.log = options.log.clone();
     // What would end this process waits for a safe point.
     let _undisturbed = Undisturbed::begin();
     // On a crowded machine every step would wait for its turn behind the target's own threads.
@@ -74,6 +81,10 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
             }
             looked => looked?,
         };
+        if options.back {
+            refuse_other_than_back(&bundle, &target)?;
+            outcome.revert = true;
+        }
         options.pass(FailPoint::Looked)?;
         Ok::<_, ApplyError>((bundle, digest, target))
     })?;
@@ -111,10 +122,28 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
     }
 }
 
-fn read_bundle(options: &ApplyOptions) -> Result<(Bundle, String), ApplyError> {
+/// Reads the bundle of the options, and its digest.
+///
+/// # Errors
+/// It cannot be read, is damaged, or not signed as the options want it.
+pub fn read_bundle(options: &ApplyOptions) -> Result<(Bundle, String), ApplyError> {
     let bytes = inspect::read_trusted(&options.bundle, &options.required_keys)?;
     let bundle = codec::decode_plan(&bytes)?;
     Ok((bundle, target::elf::hex(&codec::digest(&bytes)?)))
+}
+
+/// `--revert` with a bundle: it must lead to where the last update came from.
+fn refuse_other_than_back(bundle: &Bundle, target: &Target) -> Result<(), ApplyError> {
+    let before = target.updates.last().map(|found| &found.record.old_build_id);
+    if before == Some(&bundle.manifest.new.build_id) {
+        return Ok(());
+    }
+    Err(ApplyError::WrongBuild(format!(
+        "the bundle does not lead back: it makes build {}, and the last update of process {} came from {}",
+        bundle.manifest.new.build_id,
+        target.pid,
+        before.map_or("nowhere", String::as_str),
+    )))
 }
 
 impl Outcome {

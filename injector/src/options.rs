@@ -1,6 +1,7 @@
 //! What the caller of [`crate::apply`] chooses.
 
 use crate::error::ApplyError;
+use crate::log::Log;
 use crate::ptrace::guardian::is_asked_to_end;
 use dsu_patch_format::PublicKey;
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +22,10 @@ pub struct ApplyOptions {
     pub timeout: Duration,
     /// One of these must have signed the bundle; empty: nobody need have.
     pub required_keys: Vec<PublicKey>,
+    /// The bundle must lead back to where the last update came from.
+    pub back: bool,
+    /// Where every step is written to.
+    pub log: Log,
     /// Let threads run on to a checkpoint even where a signal such as Ctrl-Z's has stopped the process,
     /// which stays stopped afterwards. For tests, which hold a process at an instruction; no command
     /// line sets it.
@@ -41,6 +46,8 @@ impl ApplyOptions {
             dry_run: false,
             timeout: Duration::from_secs(5),
             required_keys: Vec::new(),
+            back: false,
+            log: Log::default(),
             even_stopped: false,
             fail: Vec::new(),
             die: None,

@@ -1,6 +1,7 @@
 //! What an update came to, for people and for tools.
 
 use crate::error::{ApplyError, Blocker, ExitCode};
+use crate::log::Log;
 use dsu_patch_format::dump::printable;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -42,6 +43,8 @@ pub struct Outcome {
     pub pid: i32,
     /// Nothing was to be changed.
     pub dry_run: bool,
+    /// The last update was to be taken back.
+    pub revert: bool,
     /// How it ended.
     pub result: Result<(), ApplyError>,
     /// What each phase took.
@@ -70,6 +73,8 @@ pub struct Outcome {
     pub file: String,
     /// What an earlier tool had left behind and was put right first.
     pub recovered: Vec<String>,
+    /// Where each phase is written to as it ends.
+    pub log: Log,
 }
 
 impl Outcome {
@@ -79,6 +84,7 @@ impl Outcome {
         Self {
             pid,
             dry_run,
+            revert: false,
             result: Ok(()),
             phases: Vec::new(),
             pause: Duration::ZERO,
@@ -92,6 +98,7 @@ impl Outcome {
             builds: Default::default(),
             file: String::new(),
             recovered: Vec::new(),
+            log: Log::default(),
         }
     }
 
@@ -115,6 +122,8 @@ impl Outcome {
         let start = Instant::now();
         let result = work(self);
         self.phases.push((phase, start.elapsed()));
+        self.log
+            .line(self.pid, &format!("{} took {} us", phase.name(), start.elapsed().as_micros()));
         result
     }
 
@@ -126,6 +135,7 @@ impl Outcome {
             self.phases.iter().map(|(p, d)| (p.name().into(), micros(*d).into())).collect();
         let error = self.result.as_ref().err().map(ApplyError::json);
         let outcome = match (&self.result, self.dry_run) {
+            (Ok(()), false) if self.revert => json!("reverted"),
             (Ok(()), false) => json!("updated"),
             (Ok(()), true) => json!("would-update"),
             (Err(e), _) => json!(e.exit()),
@@ -186,7 +196,12 @@ impl Outcome {
         match &self.result {
             Ok(()) => self.write_success(out)?,
             Err(error) => {
-                let what = if self.dry_run { "would not be updated" } else { "not updated" };
+                let what = match (self.dry_run, self.revert) {
+                    (true, false) => "would not be updated",
+                    (true, true) => "would not be reverted",
+                    (false, false) => "not updated",
+                    (false, true) => "not reverted",
+                };
                 writeln!(out, "process {} {what}: {error}", self.pid)?;
                 for blocker in self.blockers() {
                     writeln!(out, "  {blocker}")?;
@@ -212,6 +227,7 @@ impl Outcome {
         let (pid, functions) = (self.pid, count(self.functions.len(), "function"));
         let threads = count(self.threads, "thread");
         let attempts = count(usize::try_from(self.attempts).unwrap_or(0), "attempt");
+        let done = if self.revert { "reverted" } else { "updated" };
         let frames = match self.frames() {
             0 => String::new(),
             n => format!(", {} to carry over", count(n, "frame")),
@@ -219,7 +235,7 @@ impl Outcome {
         if self.dry_run {
             return writeln!(
                 out,
-                "process {pid} would be updated now: {} ({functions}{frames}, {threads}, {attempts})",
+                "process {pid} would be {done} now: {} ({functions}{frames}, {threads}, {attempts})",
                 self.file
             );
         }
@@ -229,7 +245,7 @@ impl Outcome {
         };
         writeln!(
             out,
-            "process {pid} updated: {} ({functions}{sites}{frames}, paused {} us, {threads}, \
+            "process {pid} {done}: {} ({functions}{sites}{frames}, paused {} us, {threads}, \
              {attempts}, {} kB)",
             self.file,
             self.pause.as_micros(),

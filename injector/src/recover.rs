@@ -3,6 +3,7 @@
 //! Takes a process; stops it, and gives what was found and done:
 //!
 //! - a commit that was under way is undone from its journal; a span that nothing leads into is unmapped;
+//! - a revert that was under way is completed from it;
 //! - a thread that blocks more signals than it knows of gets its own mask back;
 //! - breakpoints in debug registers, and the handler under traps, are taken away;
 //! - a process that was held for a commit goes on.
@@ -68,7 +69,8 @@ impl Recovered {
 /// Whether something was left behind that records show. Nothing is stopped for the look.
 #[must_use]
 pub fn is_needed(records: &[Found]) -> bool {
-    let left = |f: &Found| matches!(f.state, State::Prepared | State::Committing);
+    use State::{Committing, Prepared, Reverting};
+    let left = |f: &Found| matches!(f.state, Prepared | Committing | Reverting);
     records.iter().any(|f| left(f) || f.held || f.note.is_some())
 }
 
@@ -187,7 +189,8 @@ impl Work<'_> {
     fn put_back<'f>(&mut self, records: &'f [Found]) -> Result<Vec<&'f Found>, ApplyError> {
         let mut unused = Vec::new();
         for found in records {
-            if found.state == State::Committing && !self.undo(found)? {
+            let under_way = matches!(found.state, State::Committing | State::Reverting);
+            if under_way && !self.undo(found)? {
                 continue;
             }
             if matches!(found.state, State::Prepared | State::Committing) {
@@ -222,12 +225,14 @@ impl Work<'_> {
                 written += 1;
             }
         }
-        let unreached = self.held || written == 0;
+        // What was being reverted has run.
+        let unreached = found.state == State::Committing && (self.held || written == 0);
         let state = if unreached { State::Prepared } else { State::Undone };
         // Held until the end: it is what says that the process is to go on.
         memory.write(found.at.offset(STATE_AT), &state.words(found.held))?;
         self.done.push(format!(
-            "the commit of {} was under way: {written} of its writes taken back",
+            "the {} of {} was under way: {written} of its writes taken back",
+            if found.state == State::Committing { "commit" } else { "revert" },
             short(&found.record.new_build_id)
         ));
         Ok(unreached)

@@ -104,6 +104,13 @@ fn patiently(file: &BundleFile, pid: i32) -> Outcome {
 /// They measure by time where to kill: one after the other.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Fails with the signal that it died of.
+fn alive(program: &Program, round: usize, after: Duration) {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.pid)).unwrap();
+    let signal = stat.split(' ').nth(51).unwrap();
+    assert!(!stat.contains(") Z "), "round {round}: it died of {signal} after {after:?}");
+}
+
 /// Kills the tool at random, again and again, on its way there and back.
 fn storm(
     program: &mut Program,
@@ -127,14 +134,12 @@ fn storm(
         run_and_kill(&files[version], program.pid, victim, after);
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.pid)).unwrap();
         tally.stopped += usize::from(stat.contains(") T "));
-        if stat.contains(") Z ") {
-            let signal = stat.split(' ').nth(51).unwrap();
-            panic!("round {round}: it died of {signal} after {after:?}");
-        }
+        alive(program, round, after);
         if victim == Victim::Both {
             let recovered = recover(program.pid).unwrap();
             tally.put_right += usize::from(!recovered.done.is_empty());
         }
+        alive(program, round, after);
         let again = recover(program.pid).unwrap();
         assert_eq!(again.done, [""; 0], "round {round}: left behind after {after:?}");
         let found = program.ask(question);

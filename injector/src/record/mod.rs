@@ -8,7 +8,7 @@
 //! ```text
 //! 0   8  magic "DSURECRD"
 //! 8   4  format version
-//! 12  4  state: 0 prepared, 1 committing, 2 applied, 3 undone
+//! 12  4  state: 0 prepared, 1 committing, 2 applied, 3 undone, 4 reverting
 //! 16  4  1: the process is held, and would stay stopped if the tool died
 //! 20  4  a thread that blocks more signals than it knows of, or 0 ...
 //! 24  8  ... and what it blocks by itself
@@ -64,6 +64,8 @@ pub enum State {
     Applied = 2,
     /// It was taken back, and counts no more.
     Undone = 3,
+    /// It is being taken back.
+    Reverting = 4,
 }
 
 impl State {
@@ -80,7 +82,8 @@ impl State {
     }
 
     fn of(word: u32) -> Option<Self> {
-        let all = [Self::Prepared, Self::Committing, Self::Applied, Self::Undone];
+        use State::{Applied, Committing, Prepared, Reverting, Undone};
+        let all = [Prepared, Committing, Applied, Undone, Reverting];
         all.into_iter().find(|s| *s as u32 == word)
     }
 }

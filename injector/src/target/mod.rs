@@ -130,6 +130,20 @@ pub fn still_there(pid: i32, memory: &ProcessMemory, image: ProcAddr) -> Result<
     }
 }
 
+/// Whether an image of the process is this build now: as it was loaded, or by its last update.
+#[must_use]
+pub fn runs(pid: i32, build_id: &str) -> bool {
+    let (Ok(memory), Ok(maps)) = (ProcessMemory::open(pid), Maps::of(pid)) else { return false };
+    let records = record::find_all(&memory, &maps);
+    Module::all(&memory, &maps).iter().any(|module| {
+        let counts = |f: &&Found| f.record.image_bias == module.bias && f.state == State::Applied;
+        match records.iter().rfind(counts) {
+            Some(last) => last.record.new_build_id == build_id,
+            None => module.build_id(&memory).is_some_and(|loaded| loaded == build_id),
+        }
+    })
+}
+
 /// The image that the bundle is for, and its updates.
 struct Chosen {
     image: Module,
