@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub address: &'a dyn Fn(&mut Values, &Step, bool) -> Option<Value>,
     /// Objects whose address is taken, as offsets from the CFA.
     pub objects: &'a [Range<i64>],
+    /// Those that are the same local in both bodies, with a number for each.
+    pub locals: &'a [(Range<i64>, u32)],
     /// Steps of lines that the other build does not have: their stores are taken as not made.
     pub added: &'a [bool],
     /// Objects of OLD, by address, that get NEW's content at the commit: what OLD has read there NEW
@@ -281,6 +283,7 @@ impl<'a, 'v> Executor<'a, 'v> {
             let value = self.unknown(Place::Memory);
             return self.values.low(bytes, value);
         }
+        let address = self.named(address);
         let memory = match self.values.as_address(address) {
             // The canary, which no code of the program writes.
             Some((Base::Thread, 0x28)) => self.values.intern(Node::Constants),
@@ -288,6 +291,18 @@ impl<'a, 'v> Executor<'a, 'v> {
             _ => self.machine.memory(),
         };
         memory::load(self.values, memory, address, bytes)
+    }
+
+    /// An address in memory, that of a local by the local.
+    fn named(&mut self, address: Value) -> Value {
+        let Some(at) = self.values.as_frame(address) else { return address };
+        let local = self.context.locals.iter().find(|(extent, _)| extent.contains(&at));
+        match local {
+            Some((extent, number)) => {
+                self.values.address(Base::Local(*number), at.abs_diff(extent.start))
+            }
+            None => address,
+        }
     }
 
     /// Whether an address is in an object that the commit overwrites, as far as the address tells.
@@ -316,6 +331,7 @@ impl<'a, 'v> Executor<'a, 'v> {
         if self.is_added() {
             return;
         }
+        let address = self.named(address);
         let memory = memory::store(self.values, self.machine.memory(), address, value, bytes);
         self.machine.set_memory(memory);
     }

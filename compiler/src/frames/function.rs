@@ -13,6 +13,7 @@ use crate::emit::Inputs;
 use crate::image::FunctionId;
 use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, End, Flow};
+use crate::machine::live::StackObject;
 use crate::machine::{Analysis, Clobbers, Relied};
 use crate::sites::matching::evidence::Evidence;
 use crate::sites::matching::{BlockMatching, match_blocks};
@@ -154,6 +155,7 @@ impl Both<'_> {
             analysis.objects.iter().map(|o| o.extent.clone()).collect()
         };
         let (old_objects, new_objects) = (extents(self.analyses.0), extents(self.analyses.1));
+        let (old_locals, new_locals) = self.locals();
         let old_address =
             |values: &mut super::value::Values, step: &crate::code::Step, immediate: bool| {
                 addresses::old(pair.old, values, step, immediate)
@@ -206,6 +208,7 @@ impl Both<'_> {
                 image: pair.old,
                 address: &old_address,
                 objects: &old_objects,
+                locals: &old_locals,
                 added: &[],
                 overwritten: &self.shared.overwritten,
             },
@@ -214,6 +217,7 @@ impl Both<'_> {
                 image: pair.new,
                 address: &new_address,
                 objects: &new_objects,
+                locals: &new_locals,
                 added: &self.evidence.added,
                 overwritten: &self.shared.overwritten,
             },
@@ -226,6 +230,28 @@ impl Both<'_> {
             entry: &entry,
             depth: &depth,
         })
+    }
+
+    /// Locals whose address is taken that both bodies have, each with its extent and a common number: by
+    /// their names, where there is one of each.
+    fn locals(&self) -> (Vec<(Range<i64>, u32)>, Vec<(Range<i64>, u32)>) {
+        let (old, new) = (&self.analyses.0.objects, &self.analyses.1.objects);
+        let only = |objects: &[StackObject], name: &str| {
+            let mut found = objects.iter().filter(|o| o.name.as_deref() == Some(name));
+            let one = found.next().map(|o| o.extent.clone());
+            one.filter(|_| found.next().is_none())
+        };
+        let mut both = (Vec::new(), Vec::new());
+        for (number, object) in (0..).zip(old) {
+            let Some(name) = &object.name else { continue };
+            if let (Some(a), Some(b)) = (only(old, name), only(new, name))
+                && a.end - a.start == b.end - b.start
+            {
+                both.0.push((a, number));
+                both.1.push((b, number));
+            }
+        }
+        both
     }
 
     /// Whom each block that ends with a call calls.

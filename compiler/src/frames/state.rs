@@ -302,7 +302,8 @@ pub mod memory {
         // Different objects of the program, both named outright.
         match (values.as_address(a), values.as_address(b)) {
             (Some((p, _)), Some((q, _))) => {
-                p != q && (matches!(p, Base::Cfa) || matches!(q, Base::Cfa))
+                let frame = |base| matches!(base, Base::Cfa | Base::Local(_));
+                p != q && (frame(p) || frame(q))
             }
             _ => false,
         }

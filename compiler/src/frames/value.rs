@@ -46,6 +46,9 @@ pub enum Place {
 pub enum Base {
     /// The frame's CFA.
     Cfa,
+    /// A local of the frame whose address is taken, the same one in both bodies wherever it lies:
+    /// in the addresses of loads and stores only.
+    Local(u32),
     /// The thread pointer.
     Thread,
     /// OLD's image as it lies in the process.

@@ -98,6 +98,7 @@ pub fn cells(tools: &Tools, seeds: &[u64]) -> Result<Vec<Cell>> {
 /// Whether csmith is there.
 pub fn is_installed() -> bool {
     // It writes a file about the platform where it is started.
-    let version = Command::new("csmith").arg("--version").current_dir(std::env::temp_dir()).output();
+    let version =
+        Command::new("csmith").arg("--version").current_dir(std::env::temp_dir()).output();
     version.is_ok_and(|o| o.status.success())
 }
