@@ -332,3 +332,26 @@ fn where_new_cannot_follow_it_is_not_said_to_be() {
     let built = framed_pair(&old, &new);
     assert_eq!(behind(&built, 2), None, "{}", reasons(&built));
 }
+
+#[test]
+fn arguments_on_the_stack_go_by_name_and_may_be_overwritten() {
+    const SEVEN: &str = "long a, long b, long c, long d, long e, long g, long h";
+    // The first argument on the stack is at CFA, 32 above rsp.
+    let take =
+        |more: &str| framed(&format!("mov 32(%rsp), %rbx\n{more}\n.loc 1 610 1\ncall other"));
+    let (old, new) = (take(""), take("xor %edx, %edx"));
+    let inserted = "long a, long b, long c, long d, long e, long g, long fresh, long h";
+    assert_eq!(behind(&assembled((SEVEN, &old), (inserted, &new)), 0), None);
+    assert!(behind(&assembled((SEVEN, &old), (SEVEN, &new)), 0).is_some());
+    let body = |from: &str, more: &str| {
+        framed(&format!(
+            "{more}\n.loc 1 600 1\ncall hook\ntest %rax, %rax\nje 1f\n.loc 1 601 1\nmovq $5, 32(%rsp)\n1:\n\
+             .loc 1 605 1\nmov {from}, %rbx\n.loc 1 610 1\ncall other"
+        ))
+    };
+    let (old, new) = (body("%r12", "mov 32(%rsp), %r12"), body("32(%rsp)", ""));
+    let built = assembled((SEVEN, &old), (SEVEN, &new));
+    let moves = behind(&built, 1);
+    let kept = moves.as_deref().and_then(|moves| into(moves, RBX));
+    assert!(kept.is_none(), "it may be 5 by now: {kept:?}");
+}

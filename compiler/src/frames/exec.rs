@@ -28,6 +28,9 @@ pub struct Context<'a> {
     pub objects: &'a [Range<i64>],
     /// Those that are the same local in both bodies, with a number for each.
     pub locals: &'a [(Range<i64>, u32)],
+    /// Which of OLD's arguments on the stack one of this body is; `None`: it may be another one, or this
+    /// body may have written there.
+    pub incoming: &'a dyn Fn(Place) -> Option<Place>,
     /// Steps of lines that the other build does not have: their stores are taken as not made.
     pub added: &'a [bool],
     /// Objects of OLD, by address, that get NEW's content at the commit: what OLD has read there NEW
@@ -271,8 +274,10 @@ impl<'a, 'v> Executor<'a, 'v> {
                 return value;
             }
             let place = Place::Slot(at, bytes);
-            if at >= 0 {
-                let value = self.values.intern(Node::Entry(place));
+            if at >= 0
+                && let Some(same) = (self.context.incoming)(place)
+            {
+                let value = self.values.intern(Node::Entry(same));
                 self.machine.set_slot(self.values, at, bytes, value);
                 return self.values.low(bytes, value);
             }

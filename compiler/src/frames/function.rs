@@ -192,6 +192,10 @@ impl Both<'_> {
             }
         };
         let entry = |place: Place| self.entry.counterpart(place);
+        let intact =
+            (!self.analyses.0.overwrites_arguments(), !self.analyses.1.overwrites_arguments());
+        let old_incoming = |place: Place| intact.0.then_some(place);
+        let new_incoming = |place: Place| self.entry.counterpart(place).filter(|_| intact.1);
         let depth = |side: Side, block: BlockId| {
             let analysis = match side {
                 Side::Old => self.analyses.0,
@@ -209,6 +213,7 @@ impl Both<'_> {
                 address: &old_address,
                 objects: &old_objects,
                 locals: &old_locals,
+                incoming: &old_incoming,
                 added: &[],
                 overwritten: &self.shared.overwritten,
             },
@@ -218,6 +223,7 @@ impl Both<'_> {
                 address: &new_address,
                 objects: &new_objects,
                 locals: &new_locals,
+                incoming: &new_incoming,
                 added: &self.evidence.added,
                 overwritten: &self.shared.overwritten,
             },

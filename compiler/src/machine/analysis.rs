@@ -11,7 +11,7 @@ use super::transfer::Transfers;
 use super::{dataflow, objects};
 use crate::debug::{Language, Locals};
 use crate::image::{FunctionId, Image};
-use iced_x86::Instruction;
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::ops::Range;
 
 /// One function, analysed.
@@ -52,6 +52,39 @@ impl Analysis {
             live.map(|(step, set)| dataflow::told(&transfers, step, set, &extents)).collect();
         let problem = flow.problem.clone().or_else(|| contradiction(&flow, &frame));
         Self { live, objects, problem, flow, frame }
+    }
+}
+
+impl Analysis {
+    /// Whether the function may write to its own arguments on the stack by their place. (Those whose
+    /// address it takes are objects.)
+    #[must_use]
+    pub fn overwrites_arguments(&self) -> bool {
+        let mut infos = InstructionInfoFactory::new();
+        let frame_pointer = self.flow.body.steps.iter().take(12).any(|step| {
+            let i = &step.instruction;
+            i.mnemonic() == Mnemonic::Mov
+                && i.op0_register() == Register::RBP
+                && i.op1_register() == Register::RSP
+        });
+        self.flow.body.steps.iter().enumerate().any(|(index, step)| {
+            let info = infos.info(&step.instruction);
+            let mut written = info
+                .used_memory()
+                .iter()
+                .filter(|m| !matches!(m.access(), OpAccess::Read | OpAccess::CondRead));
+            written.any(|m| {
+                let below = match m.base() {
+                    Register::RSP => self.frame.depth(index).map(u64::cast_signed),
+                    // psABI 3.2.2: the caller's rbp is at CFA-16, and rbp points there.
+                    Register::RBP if frame_pointer => Some(16),
+                    _ => return false,
+                };
+                let bytes = i64::try_from(m.memory_size().size()).unwrap_or(i64::MAX);
+                let end = m.displacement().cast_signed().saturating_add(bytes);
+                below.is_none_or(|below| m.index() != Register::None || end > below)
+            })
+        })
     }
 }
 
