@@ -245,5 +245,5 @@ fn terminals_get_eighty_columns() {
     assert!(explained.starts_with("next: replaced\n"), "{explained}");
     assert!(explained.contains("\n+ "), "what is new is shown: {explained}");
     let unknown = report::explain(&built, "nex").unwrap_err();
-    assert!(unknown.contains("it has next"), "{unknown}");
+    assert!(unknown.contains("there is next"), "{unknown}");
 }

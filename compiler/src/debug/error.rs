@@ -8,7 +8,7 @@ pub enum DebugError {
     /// Neither the image nor the separate file has `.debug_info`.
     #[error(
         "no debug information (.debug_info): build with -g, or name the file that holds it \
-         (objcopy --only-keep-debug, a -dbgsym package)"
+         with --debug-old or --debug-new (objcopy --only-keep-debug, a -dbgsym package)"
     )]
     Missing,
     /// The file is not little-endian ELF.

@@ -2,7 +2,7 @@
 //! as a diff.
 
 use super::bodies::{self, Row, Side};
-use super::layout::{table, wrapped};
+use super::layout::{shown, table, wrapped};
 use super::points::{Fate, Point, points};
 use super::words;
 use crate::Built;
@@ -38,7 +38,7 @@ pub fn explain(built: &Built, name: &str) -> std::result::Result<String, String>
         // Writing to a String cannot fail.
         let _ = write(&mut out, built, old, new);
     }
-    Ok(out)
+    Ok(shown(&out))
 }
 
 /// All functions of a name: static ones may share it. A linkage name counts before a readable one.
@@ -73,8 +73,14 @@ fn unknown(built: &Built, name: &str) -> String {
     like.dedup();
     let proposals: Vec<_> = like.iter().take(PROPOSALS).map(String::as_str).collect();
     match proposals.as_slice() {
-        [] => format!("neither build has a function {name}"),
-        some => format!("neither build has a function {name}; it has {}", some.join(", ")),
+        [] => format!(
+            "neither build has a function {name} (one that is in the source alone was inlined: ask for \
+             its callers)"
+        ),
+        some => format!(
+            "neither build has a function {name} (was it inlined?); there is {}",
+            some.join(", ")
+        ),
     }
 }
 

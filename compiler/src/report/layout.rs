@@ -1,6 +1,7 @@
 //! Text for terminals: nothing wider than eighty columns that can be broken, tables aligned by what is
 //! in them. The same text whatever the terminal, so that it can be compared and mailed.
 
+use dsu_patch_format::dump::printable;
 use std::fmt::Write;
 
 /// Columns.
@@ -24,6 +25,13 @@ pub fn wrapped(out: &mut String, first: &str, indent: usize, text: &str) {
         bare = false;
     }
     finish(out, &line);
+}
+
+/// What is shown of a text of several lines: nothing in it commands the terminal, whichever part of a
+/// build it comes from.
+pub fn shown(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    lines.join("\n")
 }
 
 fn finish(out: &mut String, line: &str) {
@@ -71,6 +79,11 @@ mod tests {
         out.clear();
         wrapped(&mut out, "  name  ", 4, "");
         assert_eq!(out, "  name\n", "nothing at the end of a line");
+    }
+
+    #[test]
+    fn lines_stay_and_commands_do_not() {
+        assert_eq!(shown("a\u{1b}[2J\n\tb\n"), "a\\u{1b}[2J\n\\tb\n");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::Built;
 use crate::emit::carried::position;
 use crate::image::Image;
+use dsu_patch_format::dump::printable;
 use dsu_patch_format::plan::SiteKind;
 use dsu_patch_format::{NewAddr, OldAddr, Translation};
 
@@ -22,7 +23,7 @@ impl Place {
     /// What the code at an address was made of.
     pub fn of(image: &Image, address: u64) -> Self {
         let (file, line) = image.debug.position(address).unwrap_or_default();
-        Self { file: file.to_owned(), line }
+        Self { file: printable(file).into_owned(), line }
     }
 }
 

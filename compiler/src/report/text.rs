@@ -1,6 +1,6 @@
 //! The short table for people.
 
-use super::layout::{columns, wrapped};
+use super::layout::{columns, shown, wrapped};
 use super::points::{groups, list, points};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
@@ -23,7 +23,7 @@ pub fn text(built: &Built, bundle: Option<(&str, usize)>) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write(&mut out, built, bundle);
-    out
+    shown(&out)
 }
 
 fn write(out: &mut String, built: &Built, bundle: Option<(&str, usize)>) -> Result {
