@@ -16,6 +16,9 @@ use iced_x86::{
 };
 use std::ops::Range;
 
+/// A part of the frame, as offsets from the CFA, and a number that both bodies know it by.
+pub type Numbered = (Range<i64>, u32);
+
 /// What one body's addresses mean, and which parts of its frame are private.
 pub struct Context<'a> {
     /// Which body.
@@ -27,7 +30,7 @@ pub struct Context<'a> {
     /// Objects whose address is taken, as offsets from the CFA.
     pub objects: &'a [Range<i64>],
     /// Those that are the same local in both bodies, with a number for each.
-    pub locals: &'a [(Range<i64>, u32)],
+    pub locals: &'a [Numbered],
     /// Which of OLD's arguments on the stack one of this body is; `None`: it may be another one, or this
     /// body may have written there.
     pub incoming: &'a dyn Fn(Place) -> Option<Place>,

@@ -240,7 +240,7 @@ impl Both<'_> {
 
     /// Locals whose address is taken that both bodies have, each with its extent and a common number: by
     /// their names, where there is one of each.
-    fn locals(&self) -> (Vec<(Range<i64>, u32)>, Vec<(Range<i64>, u32)>) {
+    fn locals(&self) -> (Vec<exec::Numbered>, Vec<exec::Numbered>) {
         let (old, new) = (&self.analyses.0.objects, &self.analyses.1.objects);
         let only = |objects: &[StackObject], name: &str| {
             let mut found = objects.iter().filter(|o| o.name.as_deref() == Some(name));
