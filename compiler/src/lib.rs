@@ -231,6 +231,7 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     warnings.append(&mut emitted.warnings);
     let stuck: Vec<_> = closure.replaced.keys().copied().filter(|_| !options.live_frames).collect();
     warnings.extend(report::warnings(pair, &stuck));
+    warnings.extend(report::unknown_renames(pair, &options.renames));
     let outcome = match (refusals.is_empty(), changed) {
         (false, _) => Outcome::Refused,
         (true, true) => Outcome::Written,

@@ -80,7 +80,11 @@ pub fn plan(pair: Pair<'_>, choices: &Choices) -> DataPlan {
 #[must_use]
 pub fn changed_layouts(pair: Pair<'_>, choices: &Choices) -> (Vec<Refusal>, Vec<String>) {
     let (mut refusals, mut warnings) = (Vec::new(), Vec::new());
-    for change in changed_types(&pair.old.debug, &pair.new.debug) {
+    let changes = changed_types(&pair.old.debug, &pair.new.debug);
+    for name in choices.accepted_types.iter().filter(|n| changes.iter().all(|c| c.name != **n)) {
+        warnings.push(format!("--accept-layout {name}: no type of that name changed its layout"));
+    }
+    for change in changes {
         if !change.reached_by_pointer {
             continue;
         }

@@ -29,6 +29,7 @@ pub use text::text;
 use crate::change::Pair;
 use crate::image::FunctionId;
 use crate::matching::names::readable;
+use dsu_patch_format::dump::printable;
 
 /// Warnings that follow from who is replaced.
 #[must_use]
@@ -49,6 +50,21 @@ pub fn warnings(pair: Pair<'_>, stuck: &[FunctionId]) -> Vec<String> {
         out.push(format!("debug information: {warning}"));
     }
     out
+}
+
+/// Names given with `--map` that no function has: a slip of the pen would otherwise map nothing.
+#[must_use]
+pub fn unknown_renames(pair: Pair<'_>, renames: &[(String, String)]) -> Vec<String> {
+    use crate::image::Image;
+    let missing =
+        |image: &Image, name: &String| image.functions.iter().all(|f| !f.names.contains(name));
+    let told = |from: &String, to: &String, side: &str, name: &String| {
+        format!("--map {from}={to}: {side} has no function {}", printable(name))
+    };
+    let old = renames.iter().filter(|(from, _)| missing(pair.old, from));
+    let new = renames.iter().filter(|(_, to)| missing(pair.new, to));
+    let old = old.map(|(from, to)| told(from, to, "OLD", from));
+    old.chain(new.map(|(from, to)| told(from, to, "NEW", to))).collect()
 }
 
 /// Functions that only NEW runs at start-up: they will not run.
