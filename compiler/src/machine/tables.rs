@@ -27,7 +27,8 @@ use std::collections::BTreeSet;
 /// Where a function's jump tables lead, whichever jump uses them.
 pub(super) fn table_targets(image: &Image, body: &Body) -> Vec<usize> {
     let taken = body.steps.iter().flat_map(|s| &s.references).filter(|r| r.taken);
-    taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten().collect()
+    let targets = taken.filter_map(|r| crate::change::jump_table(image, body, r.target)).flatten();
+    targets.filter(|target| *target < body.steps.len()).collect()
 }
 
 /// How far definitions are followed.
@@ -86,7 +87,7 @@ impl Tables<'_> {
     /// The tables that the indirect jump at a step goes through; `None` when it is no such jump.
     pub(super) fn find(&self, jump: usize, before: &Before) -> Option<Found> {
         let instruction = &self.body.steps[jump].instruction;
-        match instruction.op0_kind() {
+        let found = match instruction.op0_kind() {
             OpKind::Memory => self.pointers(jump, before),
             OpKind::Register => {
                 let mut found = Found::default();
@@ -97,7 +98,9 @@ impl Tables<'_> {
                 Some(found).filter(|f| !f.targets.is_empty())
             }
             _ => None,
-        }
+        };
+        // An entry that leads to the padding behind the last instruction: where it goes is not known.
+        found.filter(|f| f.targets.iter().all(|target| *target < self.body.steps.len()))
     }
 
     /// Whether an indirect jump that uses no table leaves the function. `used` are the tables of the
