@@ -187,21 +187,29 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     progress("closing over references");
     // Reads all code of both builds: only when something is replaced.
     let contracts = LazyCell::new(|| machine::Contracts::new(pair));
-    let closure = change::close(pair, &comparisons, &data.moved, |replaced| {
-        if replaced.is_empty() {
-            return Vec::new();
-        }
-        let mut more = contracts.broken(replaced);
-        for id in emit::roomless(&old, replaced.keys().copied()) {
-            let name = old.function(id).name();
-            let why = format!("calls {name}, which has no room for a jump to its new body");
-            more.extend(contracts.callers(id).map(|caller| (caller, why.clone())));
-        }
-        more
-    });
+    let copies = change::readers_of_copies(pair, &data.updates);
+    let close = |moved: &_| {
+        change::close(pair, &comparisons, moved, |replaced| {
+            let mut more = copies.clone();
+            if replaced.is_empty() {
+                return more;
+            }
+            more.extend(contracts.broken(replaced));
+            for id in emit::roomless(&old, replaced.keys().copied()) {
+                let name = old.function(id).name();
+                let why = format!("calls {name}, which has no room for a jump to its new body");
+                more.extend(contracts.callers(id).map(|caller| (caller, why.clone())));
+            }
+            more
+        })
+    };
+    let mut closure = close(&data.moved);
+    while data.label_tables(pair, &closure) {
+        closure = close(&data.moved);
+    }
+    data.kept_labels(pair, &closure);
     let changed =
         !closure.replaced.is_empty() || !data.updates.is_empty() || !data.moved.is_empty();
-    data.label_tables(pair, &closure);
     let folded = emit::folded(pair);
     let (mut refusals, mut warnings) = if changed || !data.refusals.is_empty() {
         data::changed_layouts(pair, &options.choices)

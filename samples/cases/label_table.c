@@ -1,11 +1,12 @@
-// An interpreter with computed goto: its table of labels leads into the function that changes.
+// An interpreter with computed goto: its table of labels leads into the function that changes, and
+// belongs to its body.
 //# build: gcc -O2
 //# build: gcc -O0
 //# build: clang -O2
 //# build: gcc -O2 -no-pie -fno-pie -Wl,--emit-relocs
 //# changed: interpret
-//# data[gcc]: labels.0 updated
-//# data[clang]: interpret.labels updated
+//# data[gcc]: labels.0 moved
+//# data[clang]: interpret.labels moved
 //# kept: operation answer
 //# before: ++d => 4
 //# before: +n => -1

@@ -1,9 +1,11 @@
 //! Two bodies, instruction by instruction.
 
+use super::meaning::Meanings;
 use super::{Pair, bodies, lines, target};
 use crate::code::{Body, Step};
 use crate::image::FunctionId;
 use iced_x86::{Instruction, OpKind, Register};
+use std::cell::OnceCell;
 
 /// Whether a function goes on as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,16 @@ pub fn compare_function(pair: Pair<'_>, a: FunctionId, b: FunctionId) -> Compari
         return Comparison { verdict, reasons, runs: vec![(old.address, new.address, len)] };
     }
     let (x, y) = bodies(pair, a, b);
-    let mut comparing = Comparing { pair, a, b, old: &x, new: &y, lines: 0, reasons: Vec::new() };
+    let mut comparing = Comparing {
+        pair,
+        a,
+        b,
+        old: &x,
+        new: &y,
+        lines: 0,
+        reasons: Vec::new(),
+        meanings: (OnceCell::new(), OnceCell::new()),
+    };
     comparing.run();
     let Comparing { lines, reasons, .. } = comparing;
     let verdict = match (reasons.is_empty(), lines) {
@@ -68,9 +79,23 @@ pub(super) struct Comparing<'a> {
     pub new: &'a Body,
     lines: usize,
     reasons: Vec<String>,
+    /// Whose OLD's and NEW's addresses are, when that had to be asked.
+    meanings: (OnceCell<Meanings>, OnceCell<Meanings>),
 }
 
 impl Comparing<'_> {
+    /// Whose the addresses are that OLD's body takes.
+    pub(super) fn old_meanings(&self) -> &Meanings {
+        let image = self.pair.old;
+        self.meanings.0.get_or_init(|| Meanings::new(image, image.function(self.a), self.old))
+    }
+
+    /// Whose the addresses are that NEW's body takes.
+    pub(super) fn new_meanings(&self) -> &Meanings {
+        let image = self.pair.new;
+        self.meanings.1.get_or_init(|| Meanings::new(image, image.function(self.b), self.new))
+    }
+
     fn run(&mut self) {
         let shape = self.shape();
         let (x, y) = (&self.old.steps, &self.new.steps);

@@ -5,16 +5,16 @@
 //! and each address in it stands for the same thing. Never the other way round: what cannot be
 //! resolved is a difference.
 
-mod biased;
 mod closure;
 mod compare;
 mod constants;
+mod copies;
 mod fingerprint;
 mod gaps;
 mod lines;
+pub mod meaning;
 mod target;
 
-pub use biased::{is_indexed, next_object};
 pub use closure::{Closure, close};
 pub use compare::{Comparison, Verdict, compare_function};
 pub(crate) use compare::{
@@ -22,9 +22,9 @@ pub(crate) use compare::{
 };
 pub(crate) use constants::{jump_table, pointer_targets, text_at};
 pub use constants::{offset_table, pointers};
+pub use copies::readers_of_copies;
 pub use fingerprint::fingerprint;
 pub use gaps::is_bound_code;
-pub(crate) use target::is_only_compared;
 pub use target::{describe, is_readable_text, same_label, same_slot};
 
 use crate::code::{Body, decode};

@@ -1,11 +1,11 @@
 //! Whether two addresses, one in each build, stand for the same thing.
 
 use super::compare::Comparing;
+use super::meaning::{FARTHEST, Owner, Taken, is_taken, unseen_end};
 use super::{Pair, constants, gaps};
-use crate::code::{Body, Field, Reference, Step};
+use crate::code::{Field, Reference, Step};
 use crate::image::{DynamicRelocation, Image, Meaning, ObjectId, Storage, Thing};
 use crate::matching::names;
-use iced_x86::{Mnemonic, OpAccess, OpKind, Register};
 
 /// How deep anonymous constants may point to each other before they count as different.
 const DEPTH: u8 = 8;
@@ -28,12 +28,110 @@ pub(super) fn same_reference(
         _ => return Err(different(ctx.pair, p.target, q.target, branch(p))),
     }
     let same = same_address(ctx, p, q, 0);
-    same.or_else(|reason| {
-        let ends = p.taken && ends_same_object(ctx, p.target, q.target);
-        let only_compared = || is_only_compared(ctx.old, s) && is_only_compared(ctx.new, t);
-        let ends = ends || p.taken && same_end(ctx, p.target, q.target);
-        if ends && only_compared() { Ok(()) } else { Err(reason) }
-    })
+    if !is_taken(ctx.pair.old, ctx.old, p) || !is_taken(ctx.pair.new, ctx.new, q) {
+        return same;
+    }
+    match same {
+        Ok(()) if same_linker_mark(ctx, p, q) => Ok(()),
+        Ok(()) if same_neighbours(ctx, p.target, q.target) => Ok(()),
+        same => same_meaning_of(ctx, p, q, same),
+    }
+}
+
+/// Whether an address in each build is the same whichever way it is read: see [`super::meaning`].
+fn same_neighbours(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
+    let pair = ctx.pair;
+    let same = |a: Option<ObjectId>, b: Option<ObjectId>| match (a, b) {
+        (Some(a), Some(b)) => same_object(pair, a, b, 0),
+        (None, None) => true,
+        _ => false,
+    };
+    let (a, b) = (pair.old.object_ending_at(x), pair.new.object_ending_at(y));
+    // Before the start of an object there may be the end of a constant without a name.
+    let after_constant = |image: &Image, at: u64, ends: Option<ObjectId>| {
+        ends.is_none() && !matches!(image.resolve(at), Thing::Object { offset: 1.., .. })
+    };
+    let bare = after_constant(pair.old, x, a) || after_constant(pair.new, y, b);
+    !bare && same(a, b) && same_next(pair, x, y)
+}
+
+/// Whether the next objects behind two addresses are the same, at the same distance.
+fn same_next(pair: Pair<'_>, x: u64, y: u64) -> bool {
+    let next = |image: &Image, at: u64| {
+        let behind = image.objects_near(at..=at.saturating_add(FARTHEST));
+        behind.filter(|(_, o)| o.address > at).map(|(id, o)| (id, o.address - at)).next()
+    };
+    match (next(pair.old, x), next(pair.new, y)) {
+        (Some((a, i)), Some((b, j))) => i == j && same_object(pair, a, b, 0),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Two addresses by what the bodies do with them. `same` is what they are by what they point into.
+fn same_meaning_of(
+    ctx: &Comparing<'_>,
+    p: &Reference,
+    q: &Reference,
+    same: Result<(), String>,
+) -> Result<(), String> {
+    let pair = ctx.pair;
+    let (before, after) = (ctx.old_meanings(), ctx.new_meanings());
+    let (Some(i), Some(j)) = (before.find(p.at), after.find(q.at)) else {
+        return same;
+    };
+    let (old, new) = (&before.taken[i], &after.taken[j]);
+    let fail = || {
+        let text = different(pair, p.target, q.target, false);
+        Err(same.clone().err().unwrap_or(text))
+    };
+    match (old.owner, new.owner) {
+        (Owner::Object(a), Owner::Object(b)) => {
+            let offset =
+                |image: &Image, id: ObjectId, at: u64| at.wrapping_sub(image.object(id).address);
+            let alike = offset(pair.old, a, p.target) == offset(pair.new, b, q.target);
+            if alike && same_object(pair, a, b, 0) { Ok(()) } else { fail() }
+        }
+        (Owner::Object(_), _) | (_, Owner::Object(_)) => fail(),
+        (Owner::Bare, Owner::Bare) => {
+            let constant = |image: &Image, at: u64| matches!(image.resolve(at), Thing::Constant(_));
+            let inside = constant(pair.old, p.target) && constant(pair.new, q.target);
+            // As far from the constant's other addresses, whose content is compared.
+            let (x, y) = (before.distances(i), after.distances(j));
+            if x == y && (inside || !x.is_empty()) {
+                same_unless_inside(inside, same)
+            } else {
+                fail()
+            }
+        }
+        _ if is_bound(old) && is_bound(new) && same_end(ctx, p.target, q.target) => Ok(()),
+        (Owner::Open, Owner::Open) => {
+            let start = |image: &Image, at: u64| {
+                matches!(image.resolve(at), Thing::Object { offset: 0, .. })
+            };
+            let inside = !start(pair.old, p.target) || !start(pair.new, q.target);
+            let unseen = (unseen_end(pair.old, p.target), unseen_end(pair.new, q.target));
+            let ends = match unseen {
+                (Some(a), Some(b)) => same_object(pair, a, b, 0),
+                (None, None) => true,
+                _ => false,
+            };
+            let next = !old.indexed || !inside || same_next(pair, p.target, q.target);
+            if ends && next { same } else { fail() }
+        }
+        _ => same,
+    }
+}
+
+/// Outside of the constant, what the address points into does not count.
+fn same_unless_inside(inside: bool, same: Result<(), String>) -> Result<(), String> {
+    if inside { same } else { Ok(()) }
+}
+
+/// Whether an address is only compared.
+fn is_bound(taken: &Taken) -> bool {
+    let uses = taken.uses.as_ref();
+    !taken.indexed && uses.is_some_and(|u| u.exact.is_empty() && !u.escapes)
 }
 
 fn same_address(
@@ -241,65 +339,12 @@ pub(crate) fn same_content(
     x == y
 }
 
-fn ends_same_object(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
-    match (ctx.pair.old.object_ending_at(x), ctx.pair.new.object_ending_at(y)) {
-        (Some(a), Some(b)) => ctx.pair.matching.new_object(a) == Some(b),
-        _ => false,
-    }
-}
-
 /// Labels without a size may be the end of what is before them.
 fn same_end(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
     match (ctx.pair.old.resolve(x), ctx.pair.new.resolve(y)) {
         (Thing::Mark(a), Thing::Mark(b)) => a == b,
         _ => false,
     }
-}
-
-/// Whether the address that an instruction takes is only compared afterwards: then it may be the
-/// end of an array as well as the beginning of what follows it. Scans on until the register is
-/// overwritten; every other use says no.
-pub(crate) fn is_only_compared(body: &Body, step: &Step) -> bool {
-    if step.instruction.mnemonic() != Mnemonic::Lea
-        || step.instruction.op_kind(0) != OpKind::Register
-    {
-        return false;
-    }
-    let register = step.instruction.op_register(0).full_register();
-    let Some(index) = body.index_at(step.address()) else {
-        return false;
-    };
-    let mut factory = iced_x86::InstructionInfoFactory::new();
-    let mut compared = false;
-    for later in &body.steps[index + 1..] {
-        let instruction = &later.instruction;
-        let uses = factory.info(instruction);
-        let touched =
-            uses.used_registers().iter().any(|r| r.register().full_register() == register);
-        let address = uses
-            .used_memory()
-            .iter()
-            .any(|m| m.base().full_register() == register || m.index().full_register() == register);
-        if address {
-            return false;
-        }
-        if !touched {
-            continue;
-        }
-        let overwritten = uses
-            .used_registers()
-            .iter()
-            .all(|r| r.register().full_register() != register || r.access() == OpAccess::Write);
-        if overwritten {
-            return compared;
-        }
-        let saved = matches!(instruction.mnemonic(), Mnemonic::Push | Mnemonic::Pop);
-        if instruction.mnemonic() != Mnemonic::Cmp && !(saved && register != Register::None) {
-            return false;
-        }
-        compared |= instruction.mnemonic() == Mnemonic::Cmp;
-    }
-    compared
 }
 
 /// Both targets in words.

@@ -4,12 +4,14 @@
 //! the same, and the structure types whose layout changed. Live values are never touched unless the
 //! user says so for that object; constants follow NEW.
 
+mod labels;
+
 use crate::change::Pair;
 use crate::debug::{Layout, LayoutComparer, changed_types};
 use crate::image::{Object, ObjectId, Storage};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
-use dsu_patch_format::manifest::{DataAction, DataChange};
+use dsu_patch_format::manifest::{DataAction, DataChange, ImageKind};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +75,7 @@ pub fn plan(pair: Pair<'_>, choices: &Choices) -> DataPlan {
     }
     plan.pointers_to_moved(pair, choices);
     plan.unknown_choices(pair, choices);
+    plan.exported_tables(pair);
     plan
 }
 
@@ -304,40 +307,37 @@ impl DataPlan {
         }
     }
 
+    /// Exported tables without a size (assembler sources): only other images may read them, so that
+    /// no function of this one shows the change.
+    fn exported_tables(&mut self, pair: Pair<'_>) {
+        if pair.old.kind != ImageKind::Library {
+            return;
+        }
+        for object in pair.old.objects.iter().filter(|o| o.size == 0 && !o.local) {
+            let name = object.name();
+            if pair.old.unsized_tables(name).is_empty() || crate::change::same_label(pair, name) {
+                continue;
+            }
+            self.refusals.push(Refusal {
+                code: "unsized",
+                subject: name.to_owned(),
+                text: format!(
+                    "{name}, an exported label without a size among constants, stands at other \
+                     content in NEW, and other images may read it"
+                ),
+                way_out: format!(
+                    "say what it is in its source: `.type {name}, @object` and \
+                     `.size {name}, . - {name}`"
+                ),
+            });
+        }
+    }
+
     fn unknown_choices(&mut self, pair: Pair<'_>, choices: &Choices) {
         for name in choices.objects.keys() {
             let known = pair.old.objects.iter().any(|o| o.names.contains(name));
             if !known {
                 self.warnings.push(format!("--data {name}: OLD has no variable of that name"));
-            }
-        }
-    }
-}
-
-impl DataPlan {
-    /// Tables of labels (computed `goto`) that lead into a replaced function: its NEW body reads
-    /// them at their OLD place, so they get NEW's labels.
-    pub fn label_tables(&mut self, pair: Pair<'_>, closure: &crate::change::Closure) {
-        use crate::image::{Meaning, Thing};
-        for (i, object) in pair.old.objects.iter().enumerate() {
-            let id = ObjectId(i);
-            let Some(new) = pair.matching.new_object(id) else {
-                continue;
-            };
-            let known = self.moved.contains_key(&id) || self.updates.contains(&(id, new));
-            if known || object.size == 0 || object.storage == Storage::ThreadLocal {
-                continue;
-            }
-            let inside = crate::change::pointers(pair.old, &object.range()).iter().any(|(_, p)| {
-                matches!(p.meaning, Meaning::Address(to) if matches!(
-                    pair.old.resolve(to),
-                    Thing::Code { function, offset } if offset > 0
-                        && closure.replaced.contains_key(&function)
-                ))
-            });
-            if inside {
-                let why = "holds labels of a replaced function";
-                self.note(pair, id, new, Decision::Update(why));
             }
         }
     }

@@ -6,8 +6,8 @@ use super::{Image, SectionKind};
 use crate::code::for_each_reference;
 use rayon::prelude::*;
 
-/// All referred-to addresses in sections of constants and text gaps, ascending, unique.
-pub(super) fn collect(image: &Image) -> Vec<u64> {
+/// All addresses that code and data refer to, ascending, unique.
+pub(super) fn referred(image: &Image) -> Vec<u64> {
     let mut anchors: Vec<u64> = image
         .functions
         .par_iter()
@@ -34,6 +34,14 @@ pub(super) fn collect(image: &Image) -> Vec<u64> {
             anchors.push(value);
         }
     }
+    anchors.par_sort_unstable();
+    anchors.dedup();
+    anchors
+}
+
+/// Bounds of anonymous constants, ascending, unique: what is referred to, and what has bounds.
+pub(super) fn collect(image: &Image) -> Vec<u64> {
+    let mut anchors = image.referred.clone();
     anchors.extend(image.objects.iter().flat_map(|o| [o.address, o.range().end]));
     anchors.extend(image.sections.iter().map(super::Section::end));
     anchors.par_sort_unstable();
@@ -47,6 +55,13 @@ impl Image {
     pub fn next_anchor(&self, address: u64) -> u64 {
         let after = self.anchors.partition_point(|a| *a <= address);
         self.anchors.get(after).copied().unwrap_or(u64::MAX)
+    }
+
+    /// Whether an operand or a pointer leads into a range.
+    #[must_use]
+    pub fn is_referred_to(&self, range: &std::ops::Range<u64>) -> bool {
+        let first = self.referred.partition_point(|a| *a < range.start);
+        self.referred.get(first).is_some_and(|a| range.contains(a))
     }
 
     /// Where the anonymous constants around an address must have ended: the next object, function

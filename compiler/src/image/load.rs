@@ -166,6 +166,7 @@ impl Image {
             relocations,
             static_relocations,
             tls,
+            referred: Vec::new(),
             anchors: Vec::new(),
             debug,
             unwind: super::UnwindIndex::default(),
@@ -179,6 +180,7 @@ impl Image {
         labels::adopt(&mut image, &labels);
         image.index_cold_parts();
         rooms(&mut image.functions, &image.sections);
+        image.referred = anchors::referred(&image);
         image.anchors = anchors::collect(&image);
         Ok(image)
     }

@@ -65,7 +65,10 @@ pub struct Image {
     /// Thread-local variables' initial image, if any: `[start, end)` as linked, and the distance
     /// from its start to the thread pointer (psABI 3.5.4, variant II).
     pub tls: Option<Tls>,
-    /// Every address that something refers to, ascending: bounds of anonymous constants.
+    /// Every address that operands and pointers lead to, ascending.
+    referred: Vec<u64>,
+    /// Bounds of anonymous constants, ascending: what is referred to, and where named things begin
+    /// and end.
     pub anchors: Vec<u64>,
     /// What the compiler said.
     pub debug: DebugInfo,

@@ -2,7 +2,7 @@
 
 use super::functions::RawSymbol;
 use super::{Image, Section, SectionKind};
-use crate::debug::{DebugInfo, Place};
+use crate::debug::{DebugInfo, Place, TypeKind};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -149,13 +149,21 @@ impl Image {
         covering.or_else(mark).map(ObjectId)
     }
 
-    /// The first object with a size that starts behind an address.
-    #[must_use]
-    pub fn first_object_behind(&self, address: u64) -> Option<(ObjectId, &Object)> {
+    /// Objects with a size that begin in a range or reach into it, thread-local ones aside.
+    pub fn objects_near(
+        &self,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> impl Iterator<Item = (ObjectId, &Object)> {
         let plain = &self.objects[..self.plain_objects];
-        let after = plain.partition_point(|o| o.address <= address);
-        let (i, object) = plain.iter().enumerate().skip(after).find(|(_, o)| o.size > 0)?;
-        Some((ObjectId(i), object))
+        let first = plain.partition_point(|o| o.address < *range.start()).saturating_sub(8);
+        let end = *range.end();
+        plain
+            .iter()
+            .enumerate()
+            .skip(first)
+            .take_while(move |(_, o)| o.address <= end)
+            .filter(move |(_, o)| o.size > 0 && o.range().end >= *range.start())
+            .map(|(i, o)| (ObjectId(i), o))
     }
 
     /// The object that ends exactly at an address.
@@ -176,6 +184,28 @@ impl Image {
         let after = all.partition_point(|o| o.address <= address);
         let i = after.checked_sub(1)?;
         all[i].range().contains(&address).then_some(ObjectId(self.plain_objects + i))
+    }
+
+    /// Whether an object is an array, as the compiler said.
+    #[must_use]
+    pub fn is_array(&self, id: ObjectId) -> bool {
+        matches!(self.object_type(id), Some(TypeKind::Array { .. }))
+    }
+
+    /// Whether an object is a single value, which nobody indexes.
+    #[must_use]
+    pub fn is_single(&self, id: ObjectId) -> bool {
+        let kind = self.object_type(id);
+        matches!(
+            kind,
+            Some(TypeKind::Base { .. } | TypeKind::Pointer { .. } | TypeKind::Enum { .. })
+        )
+    }
+
+    fn object_type(&self, id: ObjectId) -> Option<&TypeKind> {
+        let variable = self.debug.variables.get(self.object(id).debug?)?;
+        let types = &self.debug.types;
+        Some(&types.get(types.stripped(variable.ty?)?)?.kind)
     }
 
     /// An object by index.

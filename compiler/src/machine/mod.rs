@@ -20,6 +20,7 @@ pub mod registers;
 mod vectors;
 
 pub mod live;
+pub mod provenance;
 
 mod analysis;
 mod convention;

@@ -4,19 +4,16 @@
 //! what OLD has too is referred to where it is. All carried parts keep their distances as linked,
 //! so references between them need nothing (DESIGN section 4).
 
+mod choice;
 mod values;
 
+use self::choice::Choice;
 use super::pieces::{Pieces, protection};
 use super::slots::Slots;
 use super::{Emitted, Inputs};
-use crate::change::{
-    describe, is_indexed, is_only_compared, is_readable_text, jump_table, next_object,
-    offset_table, pointers,
-};
+use crate::change::{describe, is_readable_text, jump_table, offset_table, pointers};
 use crate::code::{Body, Field, Reference, Step, decode};
-use crate::image::{
-    DynamicRelocation, Function, FunctionId, Image, ObjectId, SectionKind, Storage, Thing,
-};
+use crate::image::{DynamicRelocation, Function, FunctionId, Image, ObjectId, Storage, Thing};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
 use dsu_patch_format::plan::{
@@ -110,6 +107,9 @@ struct Carrying<'b> {
     body: &'b Body,
 }
 
+/// The choices for a function's operands, by the place of their fields.
+type Choices = BTreeMap<u64, Choice>;
+
 impl<'a> Shadow<'a> {
     fn new_image(&self) -> &'a Image {
         self.inputs.pair.new
@@ -157,10 +157,11 @@ impl<'a> Shadow<'a> {
         let room = room(function);
         self.pieces.add(function.address, function.address + room, Protection::Text);
         let carrying = Carrying { id, function, body: &body };
+        let choices = self.choices(&carrying);
         for step in &body.steps {
             self.thread_local(&carrying, step);
             for reference in &step.references {
-                self.reference(&carrying, step, reference);
+                self.reference(&carrying, &choices, reference);
             }
         }
     }
@@ -256,7 +257,7 @@ impl<'a> Shadow<'a> {
         }
     }
 
-    fn reference(&mut self, ctx: &Carrying<'_>, step: &Step, r: &Reference) {
+    fn reference(&mut self, ctx: &Carrying<'_>, choices: &Choices, r: &Reference) {
         if ctx.body.index_at(r.target).is_some() {
             // Its own entry as a value is its identity all the same.
             if r.target == ctx.function.address && !is_branch(r) {
@@ -271,24 +272,30 @@ impl<'a> Shadow<'a> {
         {
             return self.object_operand(r, owner);
         }
-        if r.taken && self.biased(ctx, step, r) {
-            return;
+        match choices.get(&r.at) {
+            Some(Choice::Object(owner)) => self.object_operand(r, *owner),
+            Some(Choice::Constants) => self.constants_around(r),
+            Some(Choice::Ambiguous(one, two)) => self.ambiguous(ctx, r, *one, *two),
+            Some(Choice::Bound) => match self.new_image().resolve(r.target) {
+                Thing::Mark(name) => {
+                    if let Some(target) = self.mark(ctx.function.name(), &name, r.target) {
+                        self.fix_value(r, target);
+                    }
+                }
+                _ => self.thing(ctx, r),
+            },
+            Some(Choice::Here) | None => self.thing(ctx, r),
         }
+    }
+
+    /// A reference to what it points into.
+    fn thing(&mut self, ctx: &Carrying<'_>, r: &Reference) {
         match self.new_image().resolve(r.target) {
             Thing::Code { function, offset } if is_branch(r) => {
                 self.branch(ctx, r, function, offset);
             }
-            Thing::Code { .. } => {
-                let target = self.value(ctx.function.name(), r.target);
-                if let Some(target) = target {
-                    self.fix_value(r, target);
-                }
-            }
             Thing::Slot(slot) => self.slot_operand(r, &slot),
-            Thing::Object { object, .. } => match self.end_of(ctx, step, r, object) {
-                Ok(owner) => self.object_operand(r, owner),
-                Err(previous) => self.ambiguous(ctx, r, previous, object),
-            },
+            Thing::Object { object, .. } => self.object_operand(r, object),
             // Code without a symbol: its end and its operands are not known.
             Thing::Constant(address) if is_branch(r) => {
                 self.unknown(ctx.function.name(), address);
@@ -301,83 +308,12 @@ impl<'a> Shadow<'a> {
                 }
                 self.carried(r);
             }
-            // An end to compare with: what is there does not matter.
-            Thing::Mark(name) if r.taken && is_only_compared(ctx.body, step) => {
-                if let Some(target) = self.mark(ctx.function.name(), &name, r.target) {
-                    self.fix_value(r, target);
-                }
-            }
-            Thing::Outside(_) | Thing::Mark(_) | Thing::Unknown => {
+            Thing::Code { .. } | Thing::Outside(_) | Thing::Mark(_) | Thing::Unknown => {
                 if let Some(target) = self.value(ctx.function.name(), r.target) {
                     self.fix_value(r, target);
                 }
             }
         }
-    }
-
-    /// An address that may be meant for the object behind it: `table[c - '0']`. Taken care of here
-    /// when OLD has the two at another distance. Constants are carried whole, so that either is
-    /// right; variables are refused.
-    fn biased(&mut self, ctx: &Carrying<'_>, step: &Step, r: &Reference) -> bool {
-        let image = self.new_image();
-        let Some((next, distance)) = next_object(image, r.target) else { return false };
-        let Some(section) = image.section_at(r.target) else { return false };
-        if section.kind == SectionKind::Text
-            || jump_table(image, ctx.body, r.target).is_some()
-            || !is_indexed(ctx.body, step)
-        {
-            return false;
-        }
-        if section.kind == SectionKind::ReadOnly {
-            self.queue.push(Item::Constant(section.address, section.end()));
-            self.carried(r);
-            return true;
-        }
-        let Thing::Object { object, .. } = image.resolve(r.target) else { return false };
-        let here = self.object_value(r.target, object);
-        let there = self.object_value(image.object(next).address, next);
-        let consistent = match (here, there) {
-            (Target::Old(a), Target::Old(b)) => b.since(a) == distance,
-            (Target::New(_), Target::New(_)) => true,
-            _ => false,
-        };
-        if !consistent && !self.old_shows(ctx, (object, r.target), (next, distance)) {
-            let (one, two) = (image.object(object).name(), image.object(next).name());
-            let text = format!(
-                "{} indexes from an address inside of {one}, {distance} bytes before {two}; OLD has \
-                 the two at another distance, and the code does not show which one is meant",
-                readable(ctx.function.name())
-            );
-            let way = "add new variables behind the others (or in a file of their own)";
-            self.refuse("ambiguous", ctx.function.name(), text, way);
-            return true;
-        }
-        false
-    }
-
-    /// Whether OLD's body shows which object is meant: it takes the address inside of the one, and
-    /// not the one before the other. OLD has the two at another distance, so it cannot show both.
-    fn old_shows(
-        &self,
-        ctx: &Carrying<'_>,
-        (here, address): (ObjectId, u64),
-        (there, distance): (ObjectId, u64),
-    ) -> bool {
-        let pair = self.inputs.pair;
-        let old = |id: ObjectId| pair.matching.old_object(id).map(|o| pair.old.object(o).address);
-        let (Some(function), Some(one)) = (pair.matching.old_of(ctx.id), old(here)) else {
-            return false;
-        };
-        let inside = one + (address - pair.new.object(here).address);
-        let before = old(there).map(|two| two.wrapping_sub(distance));
-        let (mut shows, mut denies) = (false, false);
-        for part in pair.old.function(function).parts() {
-            crate::code::for_each_reference(pair.old, part, |r| {
-                shows |= r.taken && r.target == inside;
-                denies |= r.taken && Some(r.target) == before;
-            });
-        }
-        shows && !denies
     }
 
     fn fix_value(&mut self, r: &Reference, target: Target) {
@@ -413,54 +349,6 @@ impl<'a> Shadow<'a> {
     fn object_operand(&mut self, r: &Reference, object: ObjectId) {
         let target = self.object_value(r.target, object);
         self.fix_value(r, target);
-    }
-
-    /// Which object an address belongs to that is the start of one and the end of another: the
-    /// ending one when it is only compared with. `Err` when that cannot be told and matters.
-    fn end_of(
-        &mut self,
-        ctx: &Carrying<'_>,
-        step: &Step,
-        r: &Reference,
-        object: ObjectId,
-    ) -> Result<ObjectId, ObjectId> {
-        let image = self.new_image();
-        let at_start = image.object(object).address == r.target;
-        let Some(previous) = image.object_ending_at(r.target).filter(|_| at_start && r.taken)
-        else {
-            return Ok(object);
-        };
-        let as_start = self.object_value(r.target, object);
-        let as_end = self.object_value(r.target, previous);
-        if as_start == as_end {
-            return Ok(object);
-        }
-        let refers_to = |id: ObjectId| {
-            let range = image.object(id).range();
-            ctx.body.steps.iter().flat_map(|s| &s.references).any(|o| range.contains(&o.target))
-        };
-        if !refers_to(previous) {
-            return Ok(object);
-        }
-        if is_only_compared(ctx.body, step) { Ok(previous) } else { Err(previous) }
-    }
-
-    fn ambiguous(
-        &mut self,
-        ctx: &Carrying<'_>,
-        r: &Reference,
-        previous: ObjectId,
-        object: ObjectId,
-    ) {
-        let image = self.new_image();
-        let (end, start) = (image.object(previous).name(), image.object(object).name());
-        let text = format!(
-            "{} takes an address ({:#x}) that is the end of {end} and the start of {start}; OLD has \
-             the two apart, and the code does not show which one is meant",
-            readable(ctx.function.name()),
-            r.target
-        );
-        self.refuse("ambiguous", ctx.function.name(), text, "link NEW with -Wl,--emit-relocs");
     }
 
     fn slot_operand(&mut self, r: &Reference, slot: &DynamicRelocation) {

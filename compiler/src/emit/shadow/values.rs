@@ -77,14 +77,24 @@ impl Shadow<'_> {
 
     /// Where OLD has a mark of the linker, or a label without a size.
     pub(super) fn mark(&mut self, user: &str, name: &str, address: u64) -> Option<Target> {
-        let old = self.inputs.pair.old;
-        let object = old.objects.iter().find(|o| o.names.iter().any(|n| n == name));
-        let section = old.sections.iter().find(|s| s.name == name);
-        let found = object.map(|o| o.address).or(section.map(|s| s.address));
+        let found = self.old_mark(name);
         if found.is_none() {
             self.unknown(user, address);
         }
         found.map(|old| Target::Old(OldAddr(old)))
+    }
+
+    pub(super) fn old_mark(&self, name: &str) -> Option<u64> {
+        let old = self.inputs.pair.old;
+        let object = old.objects.iter().find(|o| o.names.iter().any(|n| n == name));
+        let section = old.sections.iter().find(|s| s.name == name);
+        object.map(|o| o.address).or(section.map(|s| s.address))
+    }
+
+    /// The OLD object that a NEW one is, when it stays there.
+    pub(super) fn kept_object(&self, id: ObjectId) -> Option<ObjectId> {
+        let Inputs { pair, data, .. } = self.inputs;
+        pair.matching.old_object(id).filter(|o| !data.moved.contains_key(o))
     }
 
     fn changed_label(&mut self, user: &str, name: &str) {
@@ -135,10 +145,9 @@ impl Shadow<'_> {
     }
 
     pub(super) fn object_value(&mut self, address: u64, object: ObjectId) -> Target {
-        let Inputs { pair, data, .. } = self.inputs;
+        let pair = self.inputs.pair;
         let new = pair.new.object(object);
-        let kept = pair.matching.old_object(object).filter(|o| !data.moved.contains_key(o));
-        let Some(old) = kept else {
+        let Some(old) = self.kept_object(object) else {
             if new.copied {
                 let name = new.name().to_owned();
                 let text = format!(

@@ -1,0 +1,69 @@
+//! Readers of copies.
+//!
+//! A function that reads constants by an address that may be meant for one or another of them is
+//! given copies of all (see [`crate::emit`]). When one of them is updated in place by a later update,
+//! such a reader does not see it: it is replaced as well, and takes NEW's content along. Whether an
+//! earlier update replaced it is not known here; replacing it for nothing does no harm.
+
+use super::Pair;
+use super::meaning::{FARTHEST, Meanings, Owner};
+use crate::code::{decode, for_each_reference};
+use crate::image::{FunctionId, ObjectId, Storage};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+/// OLD functions that may read a copy of a constant that is updated in place, with the reason.
+#[must_use]
+pub fn readers_of_copies(
+    pair: Pair<'_>,
+    updates: &BTreeSet<(ObjectId, ObjectId)>,
+) -> Vec<(FunctionId, String)> {
+    let constants: Vec<(RangeInclusive<u64>, &str)> = updates
+        .iter()
+        .map(|(old, _)| pair.old.object(*old))
+        .filter(|o| o.storage == Storage::Constant)
+        .map(|o| {
+            let (start, end) = (o.address, o.range().end);
+            (start.saturating_sub(FARTHEST)..=end.saturating_add(FARTHEST), o.name())
+        })
+        .collect();
+    if constants.is_empty() {
+        return Vec::new();
+    }
+    (0..pair.old.functions.len())
+        .into_par_iter()
+        .map(FunctionId)
+        .filter(|f| pair.matching.new_of(*f).is_some())
+        .filter_map(|f| {
+            let name = reads(pair, f, &constants)?;
+            Some((f, format!("may read a copy of {name}, whose content changed")))
+        })
+        .collect()
+}
+
+fn reads<'a>(
+    pair: Pair<'_>,
+    id: FunctionId,
+    constants: &[(RangeInclusive<u64>, &'a str)],
+) -> Option<&'a str> {
+    let function = pair.old.function(id);
+    let near = |at: u64| constants.iter().find(|(range, _)| range.contains(&at));
+    let mut close = false;
+    for part in function.parts() {
+        for_each_reference(pair.old, part, |r| {
+            close |= r.access == 0 && near(r.target).is_some();
+        });
+    }
+    if !close {
+        return None;
+    }
+    let meanings = Meanings::new(pair.old, function, &decode(pair.old, function));
+    let open = meanings.taken.iter().filter(|t| {
+        t.owner == Owner::Open && t.indexed && {
+            let uses = t.uses.as_ref();
+            uses.is_none_or(|u| !u.escapes && !u.meets_strangers())
+        }
+    });
+    open.into_iter().find_map(|t| near(t.target)).map(|(_, name)| *name)
+}

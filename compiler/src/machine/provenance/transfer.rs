@@ -1,0 +1,466 @@
+//! What one instruction does with addresses.
+
+use super::{Origin, State, Uses, Value, Values, Walk, insert};
+use crate::machine::effects::{Access, Effects};
+use crate::machine::flow::End;
+use crate::machine::frame::{Place, RSP};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use std::collections::BTreeSet;
+
+/// Registers of integer arguments (psABI 3.2.3): rdi, rsi, rdx, rcx, r8, r9.
+const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
+const RAX: usize = 0;
+const RCX: usize = 1;
+const RDX: usize = 2;
+
+fn other() -> Values {
+    BTreeSet::from([Value::Other])
+}
+
+impl Walk<'_> {
+    pub(super) fn takes_frame_address(&self, index: usize) -> bool {
+        let i = &self.flow.body.steps[index].instruction;
+        i.mnemonic() == Mnemonic::Lea
+            && i.op0_register().full_register() != Register::RSP
+            && (i.memory_base() == Register::RSP
+                || number(i.memory_base())
+                    .is_some_and(|n| self.frame.addresses(index)[n].is_some()))
+    }
+
+    /// Follows one step.
+    pub(super) fn step(&mut self, index: usize, state: &mut State) {
+        let i = self.flow.body.steps[index].instruction;
+        let effects = Effects::of(&i);
+        for access in &effects.memory {
+            if access.reads || access.changes {
+                self.access(index, access, state, &i);
+            }
+        }
+        match i.mnemonic() {
+            Mnemonic::Lea => self.lea(index, &i, state),
+            Mnemonic::Mov => {
+                let values = self.operand(index, &i, 1, state);
+                self.write(index, &i, 0, values, &effects, state);
+            }
+            Mnemonic::Movsxd | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Cdqe => {
+                self.extend(index, &i, &effects, state);
+            }
+            Mnemonic::Add | Mnemonic::Sub => self.arithmetic(index, &i, &effects, state),
+            Mnemonic::Inc | Mnemonic::Dec => {
+                let by = if i.mnemonic() == Mnemonic::Inc { 1 } else { -1 };
+                let values = self.operand(index, &i, 0, state);
+                let values = self.sum(&values, &BTreeSet::from([Value::Number(by, false)]), 1);
+                self.write(index, &i, 0, values, &effects, state);
+            }
+            Mnemonic::Neg => {
+                let values = self.operand(index, &i, 0, state);
+                self.escape(&values);
+                let negated = values.iter().map(|v| match v {
+                    Value::Number(n, moved) => Value::Number(n.wrapping_neg(), *moved),
+                    _ => Value::Down,
+                });
+                self.write(index, &i, 0, negated.collect(), &effects, state);
+            }
+            Mnemonic::Not => {
+                let values = self.operand(index, &i, 0, state);
+                self.escape(&values);
+                self.write(index, &i, 0, BTreeSet::from([Value::Down]), &effects, state);
+            }
+            Mnemonic::Cmp => {
+                let (a, b) = (self.operand(index, &i, 0, state), self.operand(index, &i, 1, state));
+                self.meet(&a, &b, true);
+            }
+            Mnemonic::Test => {}
+            Mnemonic::Xor if is_same(&i) => {
+                let zero = BTreeSet::from([Value::Number(0, false)]);
+                self.write(index, &i, 0, zero, &effects, state);
+            }
+            Mnemonic::Xchg
+                if i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register =>
+            {
+                let (a, b) = (self.operand(index, &i, 0, state), self.operand(index, &i, 1, state));
+                self.write(index, &i, 0, b, &effects, state);
+                self.write(index, &i, 1, a, &effects, state);
+            }
+            m if format!("{m:?}").starts_with("Cmov") => {
+                let mut values = self.operand(index, &i, 0, state);
+                for value in self.operand(index, &i, 1, state) {
+                    insert(&mut values, value);
+                }
+                self.write(index, &i, 0, values, &effects, state);
+            }
+            _ => self.anything(index, &i, &effects, state),
+        }
+        self.leave(index, &i, state);
+    }
+
+    /// Calls, jumps out and returns.
+    fn leave(&mut self, index: usize, i: &Instruction, state: &mut State) {
+        let block = self.flow.block(index);
+        let out = |end: End| matches!(end, End::TailCall | End::BranchOut | End::Unresolved);
+        let leaves = index + 1 == block.steps.end && out(block.end);
+        let call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        if call || leaves || i.mnemonic() == Mnemonic::Syscall {
+            for argument in ARGUMENTS {
+                self.escape(&state.registers[argument].clone());
+            }
+        }
+        if call {
+            state.registers[RAX] = other();
+            insert(&mut state.registers[RDX], Value::Other);
+        }
+        if i.flow_control() == FlowControl::Return {
+            self.escape(&state.registers[RAX].clone());
+            self.escape(&state.registers[RDX].clone());
+        }
+    }
+
+    fn uses(&mut self, origin: usize) -> &mut Uses {
+        let Origin { uses, .. } = &mut self.origins[origin];
+        uses
+    }
+
+    fn escape(&mut self, values: &Values) {
+        for value in values {
+            match *value {
+                Value::At(origin, ..) | Value::Around(origin) => self.uses(origin).escapes = true,
+                Value::Read(origin) => self.uses(origin).content_escapes = true,
+                Value::Other | Value::Down | Value::Number(..) => {}
+            }
+        }
+    }
+
+    fn meet(&mut self, a: &Values, b: &Values, compared: bool) {
+        for (these, those) in [(a, b), (b, a)] {
+            for x in these {
+                let Some(origin) = x.origin() else { continue };
+                for y in those {
+                    let uses = self.uses(origin);
+                    match y.origin() {
+                        Some(to) if !compared => {
+                            uses.subtracted.insert(to);
+                        }
+                        Some(to) if x.is_moved() || y.is_moved() => {
+                            uses.compared.insert(to);
+                        }
+                        Some(to) => {
+                            uses.compared_still.insert(to);
+                        }
+                        None if matches!(y, Value::Number(..)) => {}
+                        None => uses.compared_unknown = true,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The values of `a + b * scale`.
+    fn sum(&mut self, a: &Values, b: &Values, scale: i64) -> Values {
+        let mut out = Values::new();
+        for x in a {
+            for y in b {
+                let scaled = |n: i64| n.wrapping_mul(scale);
+                let value = match (*x, *y) {
+                    (Value::At(o, at, _), Value::Number(n, _)) => {
+                        Value::At(o, at.wrapping_add(scaled(n)), true)
+                    }
+                    (Value::Number(n, _), Value::At(o, at, _)) if scale == 1 => {
+                        Value::At(o, at.wrapping_add(n), true)
+                    }
+                    (Value::Number(n, _), Value::Number(m, _)) => {
+                        Value::Number(n.wrapping_add(scaled(m)), true)
+                    }
+                    (x, y) => {
+                        for value in [x, y] {
+                            if let Value::Read(origin) = value {
+                                self.uses(origin).content_escapes = true;
+                            }
+                        }
+                        let down = scale < 0
+                            || [x, y].iter().any(|v| match v {
+                                Value::Down => true,
+                                Value::Number(n, _) => *n < 0,
+                                _ => false,
+                            });
+                        for origin in [x, y].into_iter().filter_map(Value::origin) {
+                            self.uses(origin).moved = true;
+                            self.uses(origin).down |= down;
+                            insert(&mut out, Value::Around(origin));
+                        }
+                        if x.origin().or(y.origin()).is_some() {
+                            continue;
+                        }
+                        if down { Value::Down } else { Value::Other }
+                    }
+                };
+                if let Value::At(origin, at, true) = value {
+                    self.uses(origin).steps.insert(at);
+                }
+                insert(&mut out, value);
+            }
+        }
+        out
+    }
+
+    /// The values of an address as an access or a `lea` adds it up.
+    fn address(&mut self, index: usize, a: &Access, state: &State, i: &Instruction) -> Values {
+        let plain = |n: i64| BTreeSet::from([Value::Number(n, false)]);
+        let constant = self.taken(index, false).filter(|_| {
+            i.memory_displacement64().cast_signed() == a.displacement
+                || i.is_ip_rel_memory_operand()
+        });
+        let mut out = match constant {
+            Some(origin) => BTreeSet::from([Value::At(origin, 0, false)]),
+            None => plain(a.displacement),
+        };
+        if a.base != Register::None && a.base != Register::RIP {
+            let base = self.register(a.base, state);
+            out = if out == plain(0) { base } else { self.sum(&base, &out, 1) };
+        }
+        if a.index != Register::None {
+            let index = self.register(a.index, state);
+            out = self.sum(&out, &index, i64::from(a.scale));
+        }
+        out
+    }
+
+    fn access(&mut self, index: usize, a: &Access, state: &State, i: &Instruction) {
+        for value in self.address(index, a, state, i) {
+            match (value, a.bytes) {
+                (Value::At(origin, at, _), Some(bytes)) => {
+                    self.uses(origin).exact.insert((at, bytes));
+                }
+                (Value::At(origin, ..) | Value::Around(origin), bytes) => {
+                    self.uses(origin).indexed.insert(bytes.unwrap_or(0));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn lea(&mut self, index: usize, i: &Instruction, state: &mut State) {
+        let access = Access {
+            segment: Register::None,
+            base: i.memory_base(),
+            index: i.memory_index(),
+            scale: i.memory_index_scale(),
+            displacement: i.memory_displacement64().cast_signed(),
+            bytes: None,
+            reads: false,
+            changes: false,
+            writes: false,
+        };
+        let values = self.address(index, &access, state, i);
+        if let Some(n) = number(i.op0_register()) {
+            state.registers[n] = values;
+        }
+    }
+
+    fn arithmetic(&mut self, index: usize, i: &Instruction, effects: &Effects, state: &mut State) {
+        let (a, b) = (self.operand(index, i, 0, state), self.operand(index, i, 1, state));
+        if i.mnemonic() == Mnemonic::Add {
+            let values = self.sum(&a, &b, 1);
+            return self.write(index, i, 0, values, effects, state);
+        }
+        // Less an address: a distance, which belongs to nobody.
+        let (addresses, rest): (Values, Values) = b.iter().partition(|v| v.origin().is_some());
+        self.meet(&a, &addresses, false);
+        let mut values = self.sum(&a, &rest, -1);
+        if !addresses.is_empty() || values.contains(&Value::Other) {
+            insert(&mut values, Value::Down);
+        }
+        self.write(index, i, 0, values, effects, state);
+    }
+
+    fn extend(&mut self, index: usize, i: &Instruction, effects: &Effects, state: &mut State) {
+        let cdqe = i.mnemonic() == Mnemonic::Cdqe;
+        let values = match cdqe {
+            true => state.registers[RAX].clone(),
+            false => self.operand(index, i, 1, state),
+        };
+        let wide = cdqe
+            || i.op_count() == 2 && i.op1_kind() == OpKind::Register && i.op1_register().is_gpr32();
+        let extended: Values = values
+            .iter()
+            .map(|v| match v {
+                Value::Number(n, moved) if wide && *n == i64::from(truncate(*n)) => {
+                    Value::Number(*n, *moved)
+                }
+                Value::Down => Value::Down,
+                _ => Value::Other,
+            })
+            .collect();
+        self.escape(&values);
+        if cdqe {
+            state.registers[RAX] = extended;
+        } else {
+            self.write(index, i, 0, extended, effects, state);
+        }
+    }
+
+    /// An instruction that nothing more is known of: addresses that it reads leave.
+    fn anything(&mut self, index: usize, i: &Instruction, effects: &Effects, state: &mut State) {
+        if i.flow_control() == FlowControl::IndirectBranch {
+            return;
+        }
+        let mut factory = iced_x86::InstructionInfoFactory::new();
+        let info = factory.info(i);
+        let only_address = |r: Register| {
+            let of_memory = info
+                .used_memory()
+                .iter()
+                .any(|m| m.base().full_register() == r || m.index().full_register() == r);
+            let of_operand = (0..i.op_count())
+                .any(|o| i.op_kind(o) == OpKind::Register && i.op_register(o).full_register() == r);
+            of_memory && !of_operand
+        };
+        for used in info.used_registers() {
+            let reads = !matches!(
+                used.access(),
+                OpAccess::None | OpAccess::Write | OpAccess::CondWrite | OpAccess::NoMemAccess
+            );
+            let Some(n) = number(used.register()).filter(|n| *n != RSP) else { continue };
+            if reads && !only_address(used.register().full_register()) {
+                self.escape(&state.registers[n].clone());
+            }
+        }
+        for (n, changed) in effects.changes.general.iter().enumerate() {
+            if *changed == 0 || n == RSP {
+                continue;
+            }
+            // `rep movs` and their like go on from where they were.
+            let values: Values = state.registers[n]
+                .iter()
+                .map(|v| match (v.origin(), i.is_string_instruction() && n != RCX) {
+                    (Some(origin), true) => Value::Around(origin),
+                    // Shifts and products of what was counted down.
+                    _ if *v == Value::Down => Value::Down,
+                    _ => Value::Other,
+                })
+                .collect();
+            state.registers[n] = values;
+        }
+        self.forget(index, effects, state);
+    }
+
+    /// The origin of an operand of a step.
+    fn taken(&self, index: usize, immediate: bool) -> Option<usize> {
+        let origins = self.by_step.get(&index)?;
+        origins.iter().find(|(i, _)| *i == immediate).map(|(_, origin)| *origin)
+    }
+
+    fn register(&self, register: Register, state: &State) -> Values {
+        number(register).map_or_else(other, |n| state.registers[n].clone())
+    }
+
+    /// The values of an operand.
+    fn operand(&mut self, index: usize, i: &Instruction, operand: u32, state: &State) -> Values {
+        match i.op_kind(operand) {
+            OpKind::Register => {
+                let register = i.op_register(operand);
+                if register.is_gpr64() || register.is_gpr32() {
+                    return self.register(register, state);
+                }
+                let values = self.register(register, state);
+                self.escape(&values);
+                other()
+            }
+            OpKind::Memory => match self.slot(index, i) {
+                Some(at) => state.frame.get(&at).cloned().unwrap_or_else(other),
+                None => self.content(index, i, state),
+            },
+            _ => match (self.taken(index, true), i.try_immediate(operand)) {
+                (Some(origin), _) => BTreeSet::from([Value::At(origin, 0, false)]),
+                (None, Ok(n)) => BTreeSet::from([Value::Number(n.cast_signed(), false)]),
+                (None, Err(_)) => other(),
+            },
+        }
+    }
+
+    /// What an instruction reads from memory.
+    fn content(&mut self, index: usize, i: &Instruction, state: &State) -> Values {
+        let effects = Effects::of(i);
+        let mut out = other();
+        for access in effects.memory.iter().filter(|a| a.reads && a.bytes == Some(8)) {
+            let at = self.address(index, access, state, i);
+            out.extend(at.into_iter().filter_map(Value::origin).map(Value::Read));
+        }
+        out
+    }
+
+    /// The place in the frame of a whole word that an instruction accesses.
+    fn slot(&self, index: usize, i: &Instruction) -> Option<i64> {
+        let effects = Effects::of(i);
+        let access = effects.memory.iter().find(|a| a.reads || a.changes)?;
+        match self.frame.place(index, access) {
+            Place::Frame(range) if range.end - range.start == 8 => Some(range.start),
+            _ => None,
+        }
+    }
+
+    fn write(
+        &mut self,
+        index: usize,
+        i: &Instruction,
+        operand: u32,
+        values: Values,
+        effects: &Effects,
+        state: &mut State,
+    ) {
+        if i.op_kind(operand) == OpKind::Register {
+            let register = i.op_register(operand);
+            let Some(n) = number(register) else { return self.escape(&values) };
+            if register.is_gpr64() || register.is_gpr32() {
+                state.registers[n] = values;
+            } else {
+                self.escape(&values);
+                state.registers[n] = other();
+            }
+            return;
+        }
+        let slot = self.slot(index, i);
+        self.forget(index, effects, state);
+        match slot {
+            Some(at) => {
+                if self.frame_is_read {
+                    self.escape(&values);
+                }
+                state.frame.insert(at, values);
+            }
+            None => self.escape(&values),
+        }
+    }
+
+    /// Places of the frame that may have been overwritten hold other things.
+    fn forget(&self, index: usize, effects: &Effects, state: &mut State) {
+        for access in effects.memory.iter().filter(|a| a.changes) {
+            match self.frame.place(index, access) {
+                Place::Frame(range) => {
+                    state.frame.retain(|at, _| at + 8 <= range.start || *at >= range.end);
+                }
+                Place::Indexed(_) => state.frame.values_mut().for_each(|values| {
+                    insert(values, Value::Other);
+                }),
+                Place::Elsewhere => {}
+            }
+        }
+    }
+}
+
+/// A general register's number, whatever part of it is named.
+fn number(register: Register) -> Option<usize> {
+    let full = register.full_register();
+    full.is_gpr64().then(|| full.number())
+}
+
+/// The lower half as a signed number.
+fn truncate(n: i64) -> i32 {
+    let [a, b, c, d, ..] = n.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
+}
+
+fn is_same(i: &Instruction) -> bool {
+    i.op0_kind() == OpKind::Register
+        && i.op1_kind() == OpKind::Register
+        && i.op0_register() == i.op1_register()
+}
