@@ -7,10 +7,10 @@
 //# build: clang -O2
 //# build: clang -O1
 //# build: gcc -O2 -no-pie -fno-pie -Wl,--emit-relocs
-//# changed: total backwards kind other
+//# changed: total backwards kind
 //# kept: weigh answer
-//# before: 3 => 153 13 7 306
-//# after: 3 => 154 14 8 307
+//# before: 3 => 153 13 7
+//# after: 3 => 154 14 8
 #include "sample.h"
 
 #define COUNT 10
@@ -48,16 +48,8 @@ NOINLINE unsigned kind(unsigned n) {
     return keys[COUNT - n] + VERSION - 1;
 }
 
-NOINLINE unsigned other(const unsigned *from, const unsigned *to) {
-    unsigned sum = VERSION - 1;
-
-    for (; from != to; from++)
-        sum += *from * 2;
-    return sum;
-}
-
 void answer(const char *question) {
     unsigned n = (unsigned)atoi(question);
 
-    printf("%u %u %u %u\n", total(n), backwards(n), kind(n), other(keys, keys + COUNT));
+    printf("%u %u %u\n", total(n), backwards(n), kind(n));
 }

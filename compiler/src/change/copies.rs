@@ -6,9 +6,9 @@
 //! earlier update replaced it is not known here; replacing it for nothing does no harm.
 
 use super::Pair;
-use super::meaning::{FARTHEST, Meanings, Owner};
+use super::meaning::{FARTHEST, Meanings, Owner, Taken, unseen_end};
 use crate::code::{decode, for_each_reference};
-use crate::image::{FunctionId, ObjectId, Storage};
+use crate::image::{FunctionId, Image, ObjectId, Storage, Thing};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -60,10 +60,19 @@ fn reads<'a>(
     }
     let meanings = Meanings::new(pair.old, function, &decode(pair.old, function));
     let open = meanings.taken.iter().filter(|t| {
-        t.owner == Owner::Open && t.indexed && {
-            let uses = t.uses.as_ref();
-            uses.is_none_or(|u| !u.escapes && !u.meets_strangers())
-        }
+        let alone = t.uses.as_ref().is_none_or(|u| !u.escapes && !u.meets_strangers());
+        t.owner == Owner::Open && t.indexed && alone && !is_into_array(pair.old, t)
     });
     open.into_iter().find_map(|t| near(t.target)).map(|(_, name)| *name)
+}
+
+/// Whether an index goes up from the start of an array, which is then what is meant.
+fn is_into_array(image: &Image, taken: &Taken) -> bool {
+    let start = match image.resolve(taken.target) {
+        Thing::Object { object, offset: 0 } => !image.is_single(object),
+        _ => false,
+    };
+    let down = taken.uses.as_ref().is_none_or(|u| u.down);
+    let ends = image.object_ending_at(taken.target).is_some();
+    start && !(down && ends) && unseen_end(image, taken.target).is_none()
 }

@@ -7,11 +7,12 @@
 
 use super::{DataPlan, Decision};
 use crate::change::{Closure, Pair, pointers};
-use crate::code::{Field, for_each_reference};
-use crate::image::{FunctionId, Image, Meaning, Object, ObjectId, Storage, Thing};
+use crate::code::{Field, decode, for_each_reference};
+use crate::image::{Function, FunctionId, Image, Meaning, Object, ObjectId, Storage, Thing};
 use crate::machine::provenance::{Provenance, Uses};
 use crate::matching::names::readable;
 use crate::refusal::Refusal;
+use iced_x86::FlowControl;
 
 impl DataPlan {
     /// Moves the tables of labels of replaced functions; whether there were any that had not moved.
@@ -50,6 +51,9 @@ impl DataPlan {
     pub fn kept_labels(&mut self, pair: Pair<'_>, closure: &Closure) {
         for id in closure.replaced.keys() {
             let function = pair.old.function(*id);
+            if !jumps_to_labels(pair.old, function) {
+                continue;
+            }
             let own =
                 |at: u64| at != function.address && function.parts().any(|part| part.contains(&at));
             let tables: Vec<&Object> = self
@@ -81,6 +85,12 @@ impl DataPlan {
             }
         }
     }
+}
+
+/// Whether a function has a jump whose target is a value.
+fn jumps_to_labels(image: &Image, function: &Function) -> bool {
+    let steps = decode(image, function).steps;
+    steps.iter().any(|s| s.instruction.flow_control() == FlowControl::IndirectBranch)
 }
 
 /// Whose labels an object holds, and how many pointers, when it holds labels of a replaced function.

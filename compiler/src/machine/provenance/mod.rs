@@ -200,7 +200,8 @@ impl Provenance {
             return None;
         }
         let frame = Frame::new(image, &flow);
-        let mut walk = Walk::new(&flow, &frame);
+        let result = image.declared(function).and_then(|f| f.parameters.as_ref());
+        let mut walk = Walk::new(&flow, &frame, result.map_or(2, |p| p.result.integer));
         walk.run();
         Some(Self { origins: walk.origins })
     }
@@ -220,16 +221,19 @@ struct Walk<'a> {
     by_step: BTreeMap<usize, Vec<(bool, usize)>>,
     /// Somebody else may read the frame.
     frame_is_read: bool,
+    /// Registers among rax and rdx that hold the function's result (psABI 3.2.3).
+    results: u8,
 }
 
 impl<'a> Walk<'a> {
-    fn new(flow: &'a Flow, frame: &'a Frame) -> Self {
+    fn new(flow: &'a Flow, frame: &'a Frame, results: u8) -> Self {
         let mut walk = Self {
             flow,
             frame,
             origins: Vec::new(),
             by_step: BTreeMap::new(),
             frame_is_read: false,
+            results,
         };
         for (index, step) in flow.body.steps.iter().enumerate() {
             for r in &step.references {

@@ -110,8 +110,9 @@ impl Walk<'_> {
             insert(&mut state.registers[RDX], Value::Other);
         }
         if i.flow_control() == FlowControl::Return {
-            self.escape(&state.registers[RAX].clone());
-            self.escape(&state.registers[RDX].clone());
+            for result in [RAX, RDX].into_iter().take(usize::from(self.results)) {
+                self.escape(&state.registers[result].clone());
+            }
         }
     }
 
@@ -301,6 +302,11 @@ impl Walk<'_> {
     /// An instruction that nothing more is known of: addresses that it reads leave.
     fn anything(&mut self, index: usize, i: &Instruction, effects: &Effects, state: &mut State) {
         if i.flow_control() == FlowControl::IndirectBranch {
+            // A label is used up by the jump to it: where that leads is not known here, and what all
+            // blocks together do with the register is not what the label's own block does.
+            if let Some(n) = number(i.op0_register()).filter(|_| i.op0_kind() == OpKind::Register) {
+                state.registers[n] = other();
+            }
             return;
         }
         let mut factory = iced_x86::InstructionInfoFactory::new();
