@@ -3,21 +3,22 @@
 use super::calls::{self, Callee};
 use super::flow::{Block, BlockId, End, Flow};
 use super::landing::{self, CallSite};
-use super::tables::{Before, Found, Tables};
+use super::tables::{Before, Tables};
 use crate::code::{Body, decode};
 use crate::debug::Language;
 use crate::image::{Function, Image, Thing};
 use iced_x86::{FlowControl, Mnemonic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often the tables of a function are looked for anew with the edges that the last look found.
+/// How often the tables of a function are looked for anew with the edges that the last look found, beyond
+/// the number of its jumps.
 const ROUNDS: usize = 8;
 
 pub(super) fn build(image: &Image, function: &Function) -> Flow {
     let body = decode(image, function);
     let mut builder = Builder::new(image, function, &body);
-    let ends = builder.ends();
     let landing = builder.landing();
+    let ends = builder.ends(&landing);
     let (blocks, block_of) = cut(&body, &ends, &landing);
     let problem = builder.problem;
     let returns_twice = builder.twice;
@@ -30,6 +31,9 @@ struct Exit {
     end: End,
     next: Vec<usize>,
 }
+
+/// For each call, the landing pads of its exceptions.
+type Landing = BTreeMap<usize, Vec<usize>>;
 
 struct Builder<'a> {
     image: &'a Image,
@@ -61,9 +65,9 @@ impl<'a> Builder<'a> {
         self.problem.get_or_insert(what);
     }
 
-    fn ends(&mut self) -> Vec<Exit> {
+    fn ends(&mut self, landing: &Landing) -> Vec<Exit> {
         let mut ends: Vec<Exit> = (0..self.body.steps.len()).map(|i| self.exit(i)).collect();
-        self.resolve_tables(&mut ends);
+        self.resolve_tables(&mut ends, landing);
         ends
     }
 
@@ -209,7 +213,10 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn resolve_tables(&mut self, ends: &mut [Exit]) {
+    /// Finds the targets of indirect jumps, beginning with no edges out of them: each table found adds
+    /// edges, by which the bases of others are found, until nothing is added. A real path then has
+    /// nothing but known edges, so the base that a jump really uses is among those found for it.
+    fn resolve_tables(&mut self, ends: &mut [Exit], landing: &Landing) {
         let jumps: Vec<usize> =
             (0..ends.len()).filter(|i| ends[*i].end == End::Unresolved).collect();
         if jumps.is_empty() {
@@ -220,43 +227,75 @@ impl<'a> Builder<'a> {
             self.fail("no symbol names it".to_owned());
             return;
         };
-        let tables = Tables { image: self.image, function, body: self.body };
-        let mut found: BTreeMap<usize, Option<Found>> = BTreeMap::new();
-        for _ in 0..ROUNDS {
-            let before = before(ends);
-            let now: BTreeMap<usize, Option<Found>> =
-                jumps.iter().map(|j| (*j, tables.find(*j, &before))).collect();
-            let stable = now == found;
-            found = now;
-            for (jump, found) in &found {
-                ends[*jump] = match found {
-                    Some(f) => Exit { end: End::Table, next: f.targets.clone() },
-                    None => Exit { end: End::Unresolved, next: Vec::new() },
-                };
+        let mut tables = Tables { image: self.image, function, body: self.body, last: false };
+        let mut leaving = BTreeMap::new();
+        // With what jumps that nobody understands add, others may have more tables.
+        for last in [false, true, true] {
+            tables.last = last;
+            if !self.settle(&tables, &jumps, &leaving, ends, landing) {
+                self.fail("its jump tables lead to ever more jump tables".to_owned());
+                return;
             }
-            if stable {
-                break;
+            let used = |ends: &[Exit]| -> BTreeSet<u64> {
+                let before = before(ends, landing);
+                let found = jumps.iter().filter_map(|j| tables.find(*j, &before));
+                found.flat_map(|f| f.tables).collect()
+            };
+            if last {
+                let used = used(ends);
+                let open = jumps.iter().filter(|j| ends[**j].end == End::Unresolved);
+                let open: Vec<usize> = open.copied().collect();
+                leaving = open.into_iter().map(|j| (j, tables.leaves(j, &used))).collect();
             }
         }
-        let used: BTreeSet<u64> =
-            found.values().flatten().flat_map(|f| &f.tables).copied().collect();
-        for jump in jumps.into_iter().filter(|j| found[j].is_none()) {
-            let out = tables.leaves(jump, &used);
-            ends[jump] = if out {
-                Exit { end: End::TailCall, next: Vec::new() }
-            } else {
-                Exit { end: End::Unresolved, next: (0..self.body.steps.len()).collect() }
-            };
+        for (jump, out) in leaving {
+            ends[jump] = self.open_jump(out);
+        }
+    }
+
+    /// Repeats until the tables found are those of all edges found; `false` when that has no end.
+    fn settle(
+        &self,
+        tables: &Tables<'_>,
+        jumps: &[usize],
+        leaving: &BTreeMap<usize, bool>,
+        ends: &mut [Exit],
+        landing: &Landing,
+    ) -> bool {
+        for _ in 0..jumps.len() + ROUNDS {
+            let before = before(ends, landing);
+            let mut stable = true;
+            for jump in jumps {
+                let now = match (tables.find(*jump, &before), leaving.get(jump)) {
+                    (Some(found), _) => Exit { end: End::Table, next: found.targets },
+                    (None, Some(out)) => self.open_jump(*out),
+                    (None, None) => Exit { end: End::Unresolved, next: Vec::new() },
+                };
+                stable &= ends[*jump] == now;
+                ends[*jump] = now;
+            }
+            if stable {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A jump that no table explains: out of the function, or to anywhere in it.
+    fn open_jump(&self, leaves: bool) -> Exit {
+        match leaves {
+            true => Exit { end: End::TailCall, next: Vec::new() },
+            false => Exit { end: End::Unresolved, next: (0..self.body.steps.len()).collect() },
         }
     }
 
     /// For each step, the landing pads of its call site.
-    fn landing(&mut self) -> BTreeMap<usize, Vec<usize>> {
+    fn landing(&mut self) -> Landing {
         let sites = match landing::call_sites(self.image, self.function.parts()) {
             Ok(sites) => sites,
             Err(problem) => {
                 self.fail(problem);
-                return BTreeMap::new();
+                return Landing::new();
             }
         };
         if !sites.is_empty() && self.throws_anywhere() {
@@ -264,7 +303,7 @@ impl<'a> Builder<'a> {
                 "exceptions may come from any instruction (-fnon-call-exceptions)".to_owned(),
             );
         }
-        let mut out: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut out = Landing::new();
         for CallSite { calls, pad } in sites {
             let Some(pad) = self.inside(pad) else {
                 self.fail(format!("its landing pad {pad:#x} lies outside"));
@@ -288,21 +327,17 @@ impl<'a> Builder<'a> {
 }
 
 /// Instructions that may come right before each one.
-fn before(ends: &[Exit]) -> Before {
+fn before(ends: &[Exit], landing: &Landing) -> Before {
     let mut before = vec![Vec::new(); ends.len()];
     for (index, exit) in ends.iter().enumerate() {
-        for next in &exit.next {
+        for next in exit.next.iter().chain(landing.get(&index).into_iter().flatten()) {
             before[*next].push(index);
         }
     }
     before
 }
 
-fn cut(
-    body: &Body,
-    ends: &[Exit],
-    landing: &BTreeMap<usize, Vec<usize>>,
-) -> (Vec<Block>, Vec<BlockId>) {
+fn cut(body: &Body, ends: &[Exit], landing: &Landing) -> (Vec<Block>, Vec<BlockId>) {
     let mut leaders: BTreeSet<usize> =
         body.parts.iter().map(|(_, steps)| steps.start).filter(|s| *s < ends.len()).collect();
     for (index, exit) in ends.iter().enumerate() {

@@ -39,6 +39,8 @@ pub(super) struct Tables<'a> {
     pub(super) image: &'a Image,
     pub(super) function: FunctionId,
     pub(super) body: &'a Body,
+    /// All edges are known that other jumps have: a base that no path defines may be any table.
+    pub(super) last: bool,
 }
 
 /// Instructions that may come right before each one, by the edges known so far.
@@ -138,7 +140,7 @@ impl Tables<'_> {
             if !loaded.all && !added.all && !loaded.tables.is_subset(&added.tables) {
                 return None;
             }
-            if loaded.all || loaded.tables.is_empty() {
+            if loaded.all || (self.last && loaded.tables.is_empty()) {
                 loaded.tables = self.all();
             }
             for table in loaded.tables {
