@@ -19,8 +19,8 @@
 use crate::code::{Body, Step};
 use crate::image::{FunctionId, Image, Meaning, SectionKind, Thing};
 use iced_x86::{
-    ConditionCode, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-    UsedRegister,
+    ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register, UsedRegister,
 };
 use std::collections::BTreeSet;
 
@@ -53,14 +53,6 @@ pub(super) struct Found {
     pub(super) targets: Vec<usize>,
     /// Their addresses.
     pub(super) tables: BTreeSet<u64>,
-}
-
-/// What tables of distances a register may hold the address of.
-#[derive(Debug, Default)]
-struct Bases {
-    tables: BTreeSet<u64>,
-    /// Any of the function's.
-    all: bool,
 }
 
 /// Where a register's value comes from.
@@ -135,17 +127,18 @@ impl Tables<'_> {
     /// The sum of an offset loaded from a table and the table's address.
     fn sum(&self, offset: Register, table: Register, at: usize, before: &Before) -> Option<Found> {
         let mut out = Found::default();
-        let added = self.bases(table, at, before, DEPTH);
+        let added = self.bases(table, at, before);
         for (load, mut loaded) in self.loads(offset, at, before)? {
-            if !loaded.all && !added.all && !loaded.tables.is_subset(&added.tables) {
+            if !loaded.is_subset(&added) {
                 return None;
             }
-            if loaded.all || (self.last && loaded.tables.is_empty()) {
-                loaded.tables = self.all();
+            let guessed = self.last && loaded.is_empty();
+            if guessed {
+                loaded = self.all();
             }
-            for table in loaded.tables {
+            for table in loaded {
                 let targets = crate::change::jump_table(self.image, self.body, table)?;
-                if self.bound(load).is_some_and(|cases| targets.len() < cases) && !loaded.all {
+                if self.bound(load).is_some_and(|cases| targets.len() < cases) && !guessed {
                     return None;
                 }
                 out.add(Found { targets, tables: [table].into() });
@@ -156,7 +149,12 @@ impl Tables<'_> {
 
     /// The instructions that load an offset from a table, and from which: `movsxd`, or without
     /// optimization `mov` with the index scaled beforehand, then `cdqe`.
-    fn loads(&self, offset: Register, at: usize, before: &Before) -> Option<Vec<(usize, Bases)>> {
+    fn loads(
+        &self,
+        offset: Register,
+        at: usize,
+        before: &Before,
+    ) -> Option<Vec<(usize, BTreeSet<u64>)>> {
         let mut out = Vec::new();
         for step in self.definitions(offset, at, before).known()? {
             let i = &self.body.steps[step].instruction;
@@ -164,7 +162,7 @@ impl Tables<'_> {
                 && i.op1_kind() == OpKind::Memory
                 && i.memory_displacement64() == 0;
             if i.mnemonic() == Mnemonic::Movsxd && load && i.memory_index_scale() == 4 {
-                out.push((step, self.bases(i.memory_base(), step, before, DEPTH)));
+                out.push((step, self.bases(i.memory_base(), step, before)));
             } else if i.mnemonic() == Mnemonic::Cdqe && offset == Register::RAX {
                 out.extend(self.loads(Register::EAX, step, before)?);
             } else if i.mnemonic() == Mnemonic::Mov
@@ -172,10 +170,9 @@ impl Tables<'_> {
                 && i.op0_register() == offset
                 && i.memory_index_scale() == 1
             {
-                let mut found = self.bases(i.memory_base(), step, before, DEPTH);
-                let other = self.bases(i.memory_index(), step, before, DEPTH);
-                found.tables.extend(other.tables);
-                found.all |= other.all;
+                let mut found = self.bases(i.memory_base(), step, before);
+                let other = self.bases(i.memory_index(), step, before);
+                found.extend(other);
                 out.push((step, found));
             } else {
                 return None;
@@ -196,26 +193,83 @@ impl Tables<'_> {
 
     /// The tables of distances that a register may hold the address of. It must hold one: what a
     /// path that nobody takes (behind a call that in fact does not return) leaves there does not
-    /// count, and compilers make such addresses by `lea` alone.
-    fn bases(&self, register: Register, at: usize, before: &Before, depth: u8) -> Bases {
-        let mut out = Bases::default();
+    /// count, and compilers make such addresses by `lea`, copy them, and keep them on the stack, nowhere
+    /// else.
+    fn bases(&self, register: Register, at: usize, before: &Before) -> BTreeSet<u64> {
+        let (mut out, from_stack) = self.copied(register, at, before, DEPTH);
+        if from_stack {
+            out.extend(self.spilled(before));
+        }
+        out
+    }
+
+    /// The tables whose addresses come to a register by copies between registers, and whether anything
+    /// comes from the stack.
+    fn copied(
+        &self,
+        register: Register,
+        at: usize,
+        before: &Before,
+        depth: u8,
+    ) -> (BTreeSet<u64>, bool) {
+        let (mut out, mut from_stack) = (BTreeSet::new(), false);
         for definition in self.definitions(register, at, before).steps {
             let step = &self.body.steps[definition];
             let i = &step.instruction;
-            let moved = i.condition_code() != ConditionCode::None && i.op_count() == 2;
-            let copies = i.mnemonic() == Mnemonic::Mov || moved;
             if let Some(taken) = step.references.iter().find(|r| r.taken) {
-                out.tables.extend(self.is_table(taken.target).then_some(taken.target));
-            } else if copies && i.op1_kind() == OpKind::Register && depth > 0 {
-                let more = self.bases(i.op1_register(), definition, before, depth - 1);
-                out.tables.extend(more.tables);
-                out.all |= more.all;
-            } else if copies {
-                // Kept in memory meanwhile.
-                out.all = true;
+                out.extend(self.is_table(taken.target).then_some(taken.target));
+            } else if copies(i) && i.op1_kind() == OpKind::Register && depth > 0 {
+                let more = self.copied(i.op1_register(), definition, before, depth - 1);
+                out.extend(more.0);
+                from_stack |= more.1;
+            } else {
+                from_stack |= copies(i) && i.op1_kind() == OpKind::Memory && is_on_stack(i);
+            }
+        }
+        (out, from_stack)
+    }
+
+    /// The tables whose addresses are kept on the stack at some time. What is stored again after it was
+    /// loaded from there was stored before.
+    fn spilled(&self, before: &Before) -> BTreeSet<u64> {
+        let holders = self.holders();
+        let mut out = BTreeSet::new();
+        for (at, step) in self.body.steps.iter().enumerate() {
+            let i = &step.instruction;
+            let register = match i.mnemonic() {
+                Mnemonic::Push => i.op0_register(),
+                Mnemonic::Mov if i.op0_kind() == OpKind::Memory && is_on_stack(i) => {
+                    i.op1_register()
+                }
+                _ => continue,
+            };
+            if holders.contains(&register) {
+                out.extend(self.copied(register, at, before, DEPTH).0);
             }
         }
         out
+    }
+
+    /// Registers that hold a table's address somewhere.
+    fn holders(&self) -> BTreeSet<Register> {
+        let steps = || self.body.steps.iter();
+        let takes = |step: &Step| {
+            let mut taken = step.references.iter().filter(|r| r.taken);
+            taken.any(|r| self.is_table(r.target))
+        };
+        let made = steps().filter(|step| takes(step));
+        let mut holders: BTreeSet<Register> = made.map(|s| s.instruction.op0_register()).collect();
+        loop {
+            let copied = steps().map(|s| &s.instruction).filter(|i| {
+                copies(i) && i.op1_kind() == OpKind::Register && holders.contains(&i.op1_register())
+            });
+            let more: Vec<Register> =
+                copied.map(|i| i.op0_register()).filter(|r| !holders.contains(r)).collect();
+            if more.is_empty() {
+                return holders;
+            }
+            holders.extend(more);
+        }
     }
 
     /// The targets of a load, or jump, through a table of pointers.
@@ -379,6 +433,17 @@ impl Tables<'_> {
             e.row_at(step.address()).is_some_and(|row| row.cfa == Cfa::Register(4, 8))
         })
     }
+}
+
+/// Whether an instruction does nothing but copy, perhaps on a condition.
+fn copies(i: &Instruction) -> bool {
+    let moved = i.condition_code() != ConditionCode::None && i.op_count() == 2;
+    i.mnemonic() == Mnemonic::Mov || moved
+}
+
+/// Whether the memory operand is in the frame, at a fixed place.
+fn is_on_stack(i: &Instruction) -> bool {
+    matches!(i.memory_base(), Register::RSP | Register::RBP) && i.memory_index() == Register::None
 }
 
 /// Callee-saved registers (psABI 3.2.1).
