@@ -5,8 +5,9 @@
 //! NEW seems to run it once. So what is said of NEW without OLD must be true on all of its paths.
 
 use super::exec::{Call, Context, Executor};
+use super::join::{Classes, join};
 use super::point::PointId;
-use super::state::{Classes, Machine, join};
+use super::state::Machine;
 use super::value::{Place, Side, Value, Values};
 use crate::machine::flow::{BlockId, End, Flow};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +47,7 @@ impl Alone {
             let Some(block) = queue.pop_first() else { return Self(states) };
             let id = point(block);
             let machines: Vec<&Machine> = arrivals[block].values().collect();
-            let mut classes = Classes::new();
+            let mut classes = Classes::default();
             let Some(mut state) = join(values, &machines, (id, Side::New), &mut classes) else {
                 continue;
             };

@@ -17,6 +17,7 @@ mod entry;
 mod exec;
 mod fates;
 mod function;
+mod join;
 mod point;
 mod relation;
 mod repair;

@@ -30,8 +30,9 @@
 
 use super::alone::{Alone, Body};
 use super::exec::{Call, Context, Executor};
+use super::join::{Classes, join};
 use super::point::{Exit, Point, PointId};
-use super::state::{Classes, Doubt, Machine, State};
+use super::state::{Doubt, Machine, State};
 use super::value::{Node, Place, Side, Values};
 use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
@@ -150,9 +151,9 @@ impl Relation {
             let absolute = values.depends(value).is_empty()
                 && !matches!(place, Place::Memory | Place::General(4));
             if !absolute || alone.holds(new, place, value) {
-                return Some(value);
+                return value;
             }
-            Some(values.intern(Node::Given(id, Some(Side::New), u32::MAX, place)))
+            values.intern(Node::Given(id, Some(Side::New), u32::MAX, place))
         });
         Some(state)
     }
@@ -263,10 +264,10 @@ impl Search<'_, '_> {
     fn join(&mut self, id: PointId) -> Option<State> {
         let arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
         let doubt = arrivals.iter().map(|s| s.doubt).max()?;
-        let mut classes = Classes::new();
+        let mut classes = Classes::default();
         let mut side = |values: &mut Values, side: Side| {
             let machines: Vec<&Machine> = arrivals.iter().map(|s| s.side(side)).collect();
-            super::state::join(values, &machines, (id, side), &mut classes)
+            join(values, &machines, (id, side), &mut classes)
         };
         let mut old = side(&mut self.values, Side::Old)?;
         let mut new = side(&mut self.values, Side::New)?;
@@ -508,6 +509,7 @@ impl Search<'_, '_> {
         let unknown = Node::Given(point, Some(Side::New), u32::MAX, Place::General(4));
         let unknown = self.values.intern(unknown);
         machine.set_general(4, unknown);
+        machine.lose_others();
         self.set_depth(&mut machine, Side::New, block);
         machine
     }

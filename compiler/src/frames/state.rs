@@ -1,8 +1,7 @@
 //! What each body's registers, private slots and memory hold at a point of the product.
 
-use super::point::PointId;
 use super::value::{Base, Node, Place, Side, Value, Values};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// General registers.
 const GENERAL: usize = 16;
@@ -20,6 +19,20 @@ pub struct Machine {
     fixed: [Value; FIXED],
     /// Private memory: offset from the CFA to bytes and value; no two overlap.
     slots: BTreeMap<i64, (u8, Value)>,
+    /// Private memory beyond these slots may have been written.
+    lost: bool,
+}
+
+/// What some bytes of private memory hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// A value.
+    Value(Value),
+    /// Nothing was written there since the function was entered, or since a call that may have used
+    /// what was below the stack pointer.
+    Garbage,
+    /// Something that has no name.
+    Unknown,
 }
 
 impl Machine {
@@ -35,7 +48,7 @@ impl Machine {
         }
         // psABI 3.2.2: at entry the stack pointer is at the return address, eight below the CFA.
         fixed[4] = values.address(Base::Cfa, 8u64.wrapping_neg());
-        Self { fixed, slots: BTreeMap::new() }
+        Self { fixed, slots: BTreeMap::new(), lost: false }
     }
 
     /// What a general register holds.
@@ -106,7 +119,51 @@ impl Machine {
         Some(values.low(bytes, moved))
     }
 
-    /// Writes a private slot; what it covers only in part keeps its low bytes.
+    /// What some bytes of private memory hold.
+    pub fn held(&self, values: &mut Values, at: i64, bytes: u8) -> Held {
+        if let Some(value) = self.at(Place::Slot(at, bytes)) {
+            return Held::Value(value);
+        }
+        if let Some(value) = self.slot(values, at, bytes) {
+            return Held::Value(value);
+        }
+        let end = at + i64::from(bytes);
+        let written = self
+            .slots
+            .range(at - 8..end)
+            .any(|(start, (size, _))| start + i64::from(*size) > at && *start < end);
+        match at {
+            0.. if !written => Held::Value(values.intern(Node::Entry(Place::Slot(at, bytes)))),
+            ..-8 if !written && !self.lost => Held::Garbage,
+            _ => Held::Unknown,
+        }
+    }
+
+    /// The same machine without slots, and with other registers, flags and memory.
+    pub fn map_registers(&self, mut each: impl FnMut(Place) -> Value) -> Self {
+        let mut fixed = self.fixed;
+        for (i, value) in fixed.iter_mut().enumerate() {
+            *value = each(place_of(i));
+        }
+        Self { fixed, slots: BTreeMap::new(), lost: false }
+    }
+
+    /// Adds a slot where none is, its value zero-extended.
+    pub fn put_slot(&mut self, at: i64, bytes: u8, value: Value) {
+        self.slots.insert(at, (bytes, value));
+    }
+
+    /// Nothing is known of private memory beyond the slots.
+    pub fn lose_others(&mut self) {
+        self.lost = true;
+    }
+
+    /// Whether private memory beyond the slots may have been written.
+    pub fn has_lost_slots(&self) -> bool {
+        self.lost
+    }
+
+    /// Writes a private slot; what it covers only in part keeps its other bytes.
     pub fn set_slot(&mut self, values: &mut Values, at: i64, bytes: u8, value: Value) {
         let end = at + i64::from(bytes);
         let covered: Vec<(i64, u8, Value)> = self
@@ -115,15 +172,32 @@ impl Machine {
             .map(|(start, (size, v))| (*start, *size, *v))
             .filter(|(start, size, _)| start + i64::from(*size) > at)
             .collect();
-        for (start, _, before) in covered {
+        for (start, size, before) in covered {
             self.slots.remove(&start);
-            if let Ok(left @ (1 | 2 | 4)) = u8::try_from(at - start) {
-                let low = values.low(left, before);
-                self.slots.insert(start, (left, low));
-            }
+            self.keep_part(values, (start, before), start..at);
+            self.keep_part(values, (start, before), end..start + i64::from(size));
         }
         let value = values.low(bytes, value);
         self.slots.insert(at, (bytes, value));
+    }
+
+    /// Puts back the bytes of a slot that are in `part`, in pieces of a power of two.
+    fn keep_part(&mut self, values: &mut Values, slot: (i64, Value), part: std::ops::Range<i64>) {
+        let (start, value) = slot;
+        let mut at = part.start;
+        while at < part.end {
+            let left = part.end - at;
+            let bytes = [4u8, 2, 1].into_iter().find(|n| i64::from(*n) <= left).unwrap_or(1);
+            // Inside of eight bytes.
+            let shift = values.constant(8 * at.abs_diff(start));
+            let moved = match at == start {
+                true => value,
+                false => values.operation(super::value::Operation::ShiftRight(8), &[value, shift]),
+            };
+            let low = values.low(bytes, moved);
+            self.slots.insert(at, (bytes, low));
+            at += i64::from(bytes);
+        }
     }
 
     /// Forgets private slots that reach below the stack pointer: nothing there survives a call.
@@ -137,16 +211,15 @@ impl Machine {
         fixed.chain(self.slots().map(|(at, bytes, v)| (Place::Slot(at, bytes), v)))
     }
 
-    /// The same places with other values; `None` takes a slot away.
-    pub fn map(&self, mut each: impl FnMut(Place, Value) -> Option<Value>) -> Self {
+    /// The same places with other values.
+    pub fn map(&self, mut each: impl FnMut(Place, Value) -> Value) -> Self {
         let mut fixed = self.fixed;
         for (i, value) in fixed.iter_mut().enumerate() {
-            *value = each(place_of(i), *value).unwrap_or(*value);
+            *value = each(place_of(i), *value);
         }
-        let slots = self
-            .slots()
-            .filter_map(|(at, bytes, v)| each(Place::Slot(at, bytes), v).map(|v| (at, (bytes, v))));
-        Self { fixed, slots: slots.collect() }
+        let slots = self.slots();
+        let slots = slots.map(|(at, bytes, v)| (at, (bytes, each(Place::Slot(at, bytes), v))));
+        Self { fixed, slots: slots.collect(), lost: self.lost }
     }
 
     /// What a place holds; `None` for a slot that is not there with this size.
@@ -211,31 +284,6 @@ impl State {
             Side::New => &self.new,
         }
     }
-}
-
-/// Places that hold one value on each edge into a point, by these values.
-pub type Classes = HashMap<Vec<Value>, Value>;
-
-/// What all states agree on that lead to a point; `None` when there is none. Places stay equal only if
-/// they are so in each of them, and a name that stands for the last time this point was passed is
-/// replaced by a new one.
-pub fn join(
-    values: &mut Values,
-    arrivals: &[&Machine],
-    (id, side): (PointId, Side),
-    classes: &mut Classes,
-) -> Option<Machine> {
-    Some(arrivals.first()?.map(|place, _| {
-        let all: Vec<Value> = arrivals.iter().map(|m| m.at(place)).collect::<Option<_>>()?;
-        let value = all[0];
-        let stays =
-            all.iter().all(|v| *v == value) && values.depends(value).binary_search(&id).is_err();
-        if stays {
-            return Some(value);
-        }
-        let mut name = || values.intern(Node::Phi(id, side, place));
-        Some(*classes.entry(all).or_insert_with(&mut name))
-    }))
 }
 
 /// Loads and stores outside of private slots.

@@ -136,27 +136,10 @@ fn objects(site: &Pending<'_>, obstacles: &mut Vec<Obstacle>) -> Vec<(i64, i64)>
         if !in_use {
             continue;
         }
-        let name = object.name.as_ref().map_or_else(
-            || {
-                format!(
-                    "an object of {} bytes on the stack",
-                    object.extent.end - object.extent.start
-                )
-            },
-            |name| format!("the local `{name}`"),
-        );
-        let partner = match &object.name {
-            // A variable out of scope is in nobody's hands any more (C17 6.2.4).
-            Some(_) if !site.variables.is_visible(&object.extent, site.to) => continue,
-            Some(_) => site.variables.object_partner(object.extent.clone(), site.at, site.to),
-            None => site
-                .old_objects
-                .iter()
-                .find(|o| o.name.is_none() && o.extent == object.extent)
-                .map(|o| o.extent.clone())
-                .ok_or_else(|| {
-                    format!("{name}, whose address is taken, has no counterpart in OLD")
-                }),
+        let name = words_of(object);
+        let partner = match partner(site, object) {
+            Some(partner) => partner,
+            None => continue,
         };
         match partner {
             Ok(extent) if extent == object.extent => stay.push((extent.start, extent.end)),
@@ -170,6 +153,42 @@ fn objects(site: &Pending<'_>, obstacles: &mut Vec<Obstacle>) -> Vec<(i64, i64)>
     stay.sort_unstable();
     stay.dedup();
     stay
+}
+
+fn words_of(object: &StackObject) -> String {
+    match &object.name {
+        Some(name) => format!("the local `{name}`"),
+        None => {
+            let bytes = object.extent.end - object.extent.start;
+            format!("an object of {bytes} bytes on the stack")
+        }
+    }
+}
+
+/// Where in OLD's frame an object of NEW's is. `None`: it is nobody's any more.
+fn partner(
+    site: &Pending<'_>,
+    object: &StackObject,
+) -> Option<Result<std::ops::Range<i64>, String>> {
+    let extent = &object.extent;
+    let is_named = |o: &&StackObject| o.name.is_some() == object.name.is_some();
+    let alike = site.old_objects.iter().filter(is_named).find(|o| o.extent == *extent);
+    let known = site.variables.object_partner(extent.clone(), site.at, site.to);
+    match (known, alike) {
+        (Ok(partner), _) => Some(Ok(partner)),
+        // Several variables share the memory, or temporaries without a name do: what is in scope must be
+        // in the same place of OLD's.
+        (Err(_), Some(same)) if site.variables.stay(extent, site.at, site.to) => {
+            Some(Ok(same.extent.clone()))
+        }
+        // A variable out of scope is in nobody's hands any more (C17 6.2.4).
+        (Err(_), _) if object.name.is_some() && !site.variables.is_visible(extent, site.to) => None,
+        (Err(why), _) if object.name.is_some() => Some(Err(why)),
+        (Err(_), _) => Some(Err(format!(
+            "{}, whose address is taken, has no counterpart in OLD",
+            words_of(object)
+        ))),
+    }
 }
 
 struct Table<'a, 'v> {
@@ -239,8 +258,7 @@ impl Table<'_, '_> {
                     None => {
                         let next = known.iter().map(|k| k.0).filter(|k| *k > at).min();
                         let end = next.map_or(range.end, |n| n.min(range.end));
-                        let bytes = u32::try_from(end - at).unwrap_or(u32::MAX);
-                        self.by_name_alone(Location::Slot { cfa: at, bytes });
+                        self.unwritten(at..end);
                         at = end;
                     }
                 }
@@ -279,9 +297,25 @@ impl Table<'_, '_> {
         }
     }
 
-    fn by_name_alone(&mut self, to: Location) {
+    /// A part of the frame that NEW has not written on its way here, unless the relation lost it. A
+    /// variable there may have a value all the same, which OLD has; else nothing that is right depends on
+    /// what is there.
+    fn unwritten(&mut self, slots: std::ops::Range<i64>) {
+        let bytes = u32::try_from(slots.end - slots.start).unwrap_or(u32::MAX);
+        let to = Location::Slot { cfa: slots.start, bytes };
         let answer = self.site.variables.source(self.site.at, self.site.to, to);
-        self.named(to, answer);
+        let is_garbage = !self.site.state.new.has_lost_slots() && slots.end <= -8;
+        if !is_garbage || matches!(answer, Answer::Found { .. } | Answer::Partial { .. }) {
+            return self.named(to, answer);
+        }
+        let mut at = slots.start;
+        while at < slots.end {
+            let left = slots.end - at;
+            let bytes = [8u32, 4, 2, 1].into_iter().find(|n| i64::from(*n) <= left).unwrap_or(1);
+            let to = Location::Slot { cfa: at, bytes };
+            self.moves.push(Move { to, from: Source::Constant(0), proof: Proof::Remade });
+            at += i64::from(bytes);
+        }
     }
 
     fn named(&mut self, to: Location, answer: Answer) {

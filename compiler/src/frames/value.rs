@@ -126,6 +126,9 @@ pub enum Operation {
     },
 }
 
+/// How deep a value is looked into for how large it may be.
+const MOST_DEPTH: u8 = 6;
+
 /// All values of one pair of functions.
 pub struct Values {
     nodes: Vec<Node>,
@@ -380,21 +383,40 @@ impl Values {
 
     /// Whether the upper bytes are known to be zero.
     fn fits(&self, value: Value, bytes: u8) -> bool {
+        self.most(value, MOST_DEPTH) <= mask(bytes)
+    }
+
+    /// A number that the value is never above.
+    fn most(&self, value: Value, depth: u8) -> u64 {
+        let Some(depth) = depth.checked_sub(1) else { return u64::MAX };
+        let of = |v: &Value| self.most(*v, depth);
         match self.node(value) {
-            Node::Linear(terms, k) => terms.is_empty() && *k <= mask(bytes),
-            Node::Low(n, _) | Node::Load(_, _, n) => *n <= bytes,
-            Node::Operation(Operation::Condition(_), _) => true,
-            Node::Operation(Operation::ShiftRight(n), _) => *n <= bytes,
+            Node::Linear(terms, k) => {
+                let mut sum = Some(*k);
+                for (term, factor) in terms.iter() {
+                    let product = of(term).checked_mul(*factor);
+                    sum = sum.zip(product).and_then(|(sum, product)| sum.checked_add(product));
+                }
+                sum.unwrap_or(u64::MAX)
+            }
+            Node::Low(n, v) => mask(*n).min(of(v)),
+            Node::Load(_, _, n) => mask(*n),
+            Node::Operation(Operation::Condition(_), _) => 1,
+            Node::Operation(Operation::ShiftRight(n), operands) => {
+                let shift = self.as_constant(operands[1]).filter(|s| *s < 64).unwrap_or(0);
+                mask(*n) >> shift
+            }
             Node::Operation(Operation::And, operands) => {
-                operands.iter().any(|o| self.fits(*o, bytes))
+                operands.iter().map(of).min().unwrap_or(u64::MAX)
             }
             Node::Operation(Operation::Or | Operation::Xor, operands) => {
-                operands.iter().all(|o| self.fits(*o, bytes))
+                let all = operands.iter().map(of).fold(0, |all, most| all | most);
+                u64::MAX.checked_shr(all.leading_zeros()).unwrap_or(0)
             }
             Node::Operation(Operation::Select, operands) => {
-                operands[1..].iter().all(|o| self.fits(*o, bytes))
+                operands[1..].iter().map(of).max().unwrap_or(u64::MAX)
             }
-            _ => false,
+            _ => u64::MAX,
         }
     }
 
@@ -453,8 +475,20 @@ impl Values {
             (Operation::Xor, Some(u64::MAX)) => return self.linear(&[(a, u64::MAX)], u64::MAX),
             _ => {}
         }
+        if operation == Operation::And
+            && let Some(bytes) = k.and_then(covering)
+        {
+            // What is above the mask does not matter.
+            let low = self.low(bytes, a);
+            return self.commutative(operation, low, b);
+        }
         self.commutative(operation, a, b)
     }
+}
+
+/// The fewest bytes that hold a number, if they are fewer than eight.
+fn covering(number: u64) -> Option<u8> {
+    [1, 2, 4].into_iter().find(|bytes| number <= mask(*bytes))
 }
 
 /// All ones in so many bytes.

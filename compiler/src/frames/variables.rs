@@ -183,6 +183,20 @@ impl<'a> Variables<'a> {
         Err(why)
     }
 
+    /// Whether each variable in scope at `to` that lies in a part of NEW's frame, even with some of its
+    /// bytes only, is the same one and in the same place in OLD's.
+    #[must_use]
+    pub fn stay(&self, part: &Range<i64>, at: u64, to: u64) -> bool {
+        same::visible(self.new, to, self.new_returns.contains(&to)).all(|(index, _)| {
+            let whole = self.new.locals.variables[index].extent();
+            whole.is_none_or(|whole| {
+                whole.end <= part.start
+                    || part.end <= whole.start
+                    || self.partner_extent(index, at, to).is_ok_and(|partner| partner == whole)
+            })
+        })
+    }
+
     /// Whether only NEW has a variable of this name in this body.
     #[must_use]
     pub fn is_new(&self, name: &str, scope: &[Scope]) -> bool {
