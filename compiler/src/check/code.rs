@@ -30,6 +30,8 @@ pub(super) struct Code {
     pub(super) blocks: Vec<Range<usize>>,
     /// The block of each step.
     pub(super) block_of: Vec<usize>,
+    /// Addresses of what may be tables of jumps.
+    pub(super) tables: BTreeSet<u64>,
 }
 
 impl Code {
@@ -42,6 +44,7 @@ impl Code {
             damaged: None,
             blocks: Vec::new(),
             block_of: Vec::new(),
+            tables: BTreeSet::new(),
         };
         let mut factory = InstructionInfoFactory::new();
         for part in image.function(id).parts() {

@@ -67,6 +67,7 @@ mod concrete;
 mod demand;
 mod effects;
 mod function;
+mod jumps;
 pub mod mutate;
 mod reach;
 mod rows;

@@ -6,6 +6,7 @@
 
 use super::calls::{Callee, Calls, SAVED};
 use super::code::{Code, branch_target};
+use super::jumps::Bases;
 use super::rows::Base;
 use crate::image::{Image, Meaning, Section, SectionKind};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) general: [Known; 16],
     /// Slots of eight bytes, by offset from the CFA.
     pub(super) slots: BTreeMap<i64, Known>,
+    /// Tables of jumps that may be had from each place.
+    pub(super) bases: Bases,
 }
 
 impl State {
@@ -54,7 +57,7 @@ impl State {
         for number in SAVED {
             general[usize::from(number)] = Caller(number);
         }
-        Self { general, slots: BTreeMap::new() }
+        Self { general, slots: BTreeMap::new(), bases: Bases::default() }
     }
 
     pub(super) fn stack_pointer(&self) -> Option<i64> {
@@ -71,6 +74,7 @@ impl State {
             }
         }
         self.slots.retain(|at, value| other.slots.get(at) == Some(value));
+        self.bases.join(&other.bases);
     }
 
     pub(super) fn register(&self, register: Register) -> Known {
@@ -182,6 +186,10 @@ pub(super) struct Values {
     pub(super) unresolved: BTreeSet<usize>,
     /// The callee of each call and of each jump out of the function, by step.
     pub(super) callees: BTreeMap<usize, Callee>,
+    /// Blocks that end with a jump of which no path so far shows a table.
+    open: BTreeSet<usize>,
+    /// Those of them that stayed so when all else was known: they lead through any table.
+    given_up: BTreeSet<usize>,
 }
 
 /// Executes one instruction.
@@ -190,7 +198,9 @@ pub(super) fn transfer(state: &mut State, code: &Code, index: usize, callee: Opt
     let i = &step.instruction;
     let result = result(state, i);
     let top = state.stack_pointer();
-    if is_call(i) {
+    if !is_call(i) {
+        Bases::step(state, code, index);
+    } else {
         // Callee-saved registers and the stack pointer come back as they were.
         for (number, value) in state.general.iter_mut().enumerate() {
             let saved = number == RSP || SAVED.iter().any(|s| usize::from(*s) == number);
@@ -417,6 +427,8 @@ impl Values {
             pads.extend(calls.rows.landing_pads(part.start).unwrap_or_default());
         }
         let tables = candidates(image, code);
+        code.tables = tables.keys().copied().collect();
+        let tables: Vec<Vec<u64>> = tables.into_values().collect();
         code.cut(tables.iter().flatten().copied().chain(pads.iter().map(|(_, pad)| *pad)));
         let count = code.blocks.len();
         let mut values = Self {
@@ -425,6 +437,8 @@ impl Values {
             pads: vec![Vec::new(); count],
             unresolved: BTreeSet::new(),
             callees: BTreeMap::new(),
+            open: BTreeSet::new(),
+            given_up: BTreeSet::new(),
         };
         values.link(calls, code, &pads);
         values.run(calls, code, &tables);
@@ -481,7 +495,16 @@ impl Values {
             self.states[0] = Some(State::entry());
             queue.insert(0);
         }
-        while let Some(block) = queue.pop_first() {
+        loop {
+            let Some(block) = queue.pop_first() else {
+                let open = std::mem::take(&mut self.open);
+                if open.is_empty() {
+                    return;
+                }
+                self.given_up.extend(&open);
+                queue.extend(open);
+                continue;
+            };
             let Some(mut state) = self.states[block].clone() else { continue };
             let steps = code.blocks[block].clone();
             let last = steps.end - 1;
@@ -547,8 +570,28 @@ impl Values {
             _ => Vec::new(),
         };
         if found.is_empty() {
-            // Out of the function, where the frame is gone; perhaps through some table of it, too.
-            let gone = state.stack_pointer() == Some(-8);
+            let base = match i.op0_kind() {
+                OpKind::Register => i.op0_register(),
+                _ => i.memory_base(),
+            };
+            if base.is_gpr() {
+                let both = |t: &u64| {
+                    let absolute = absolute_targets(calls.image, code, *t);
+                    [relative_targets(calls.image, code, *t), absolute]
+                };
+                found = state.bases.of(base).iter().flat_map(both).flatten().collect();
+            }
+        }
+        // Out of the function, where the frame is gone; perhaps through some table of it, too.
+        let gone = state.stack_pointer() == Some(-8);
+        if !found.is_empty() {
+            self.open.remove(&block);
+            if gone && !matches!(value, Target(_) | Pointer(_)) {
+                self.callees.insert(last, Callee::Unknown);
+            }
+        } else if !self.given_up.contains(&block) {
+            self.open.insert(block);
+        } else {
             found = tables.iter().flatten().copied().collect();
             if gone {
                 self.callees.insert(last, Callee::Unknown);
@@ -622,10 +665,10 @@ fn landing_state(state: &State) -> State {
 }
 
 /// The targets of everything in the function that may be the table of a jump.
-fn candidates(image: &Image, code: &Code) -> Vec<Vec<u64>> {
+fn candidates(image: &Image, code: &Code) -> BTreeMap<u64, Vec<u64>> {
     let jumps = |s: &super::code::Step| s.instruction.flow_control() == FlowControl::IndirectBranch;
     if !code.steps.iter().any(jumps) {
-        return Vec::new();
+        return BTreeMap::new();
     }
     let mut tables = BTreeSet::new();
     for step in &code.steps {
@@ -636,6 +679,10 @@ fn candidates(image: &Image, code: &Code) -> Vec<Vec<u64>> {
             tables.insert(i.memory_displacement64());
         }
     }
-    let both = |t| [relative_targets(image, code, t), absolute_targets(image, code, t)];
-    tables.into_iter().flat_map(both).filter(|targets| !targets.is_empty()).collect()
+    let both = |t| {
+        let mut targets = relative_targets(image, code, t);
+        targets.extend(absolute_targets(image, code, t));
+        (t, targets)
+    };
+    tables.into_iter().map(both).filter(|(_, targets)| !targets.is_empty()).collect()
 }
