@@ -355,3 +355,82 @@ fn arguments_on_the_stack_go_by_name_and_may_be_overwritten() {
     let kept = moves.as_deref().and_then(|moves| into(moves, RBX));
     assert!(kept.is_none(), "it may be 5 by now: {kept:?}");
 }
+
+#[test]
+fn a_function_that_was_split_goes_on_in_its_clone() {
+    let source = r#"
+extern long hook(long);
+extern long other(long);
+#ifdef NEW
+static __attribute__((noinline, noclone)) long rest(long n) __asm__("f.part.0");
+static long rest(long n) {
+#else
+__attribute__((noinline, noclone)) long f(long n) {
+#endif
+    long first = hook(n);
+    long second = other(first + n);
+    return hook(first) * n + second;
+}
+#ifdef NEW
+__attribute__((noinline, noclone)) long f(long n) {
+    if (limit > 1000) return 0;
+    return rest(n);
+}
+#endif
+int main(int argc, char **argv) { return f(argc) + table[argc] + quiet(1); }
+"#;
+    let source = format!("{AROUND}{source}");
+    let built = pair(&source, &source, (&[], &[]));
+    let clone = built.new.functions.iter().find(|g| g.name() == "f.part.0").unwrap();
+    let proven: Vec<_> =
+        carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Return).collect();
+    assert_eq!(proven.len(), 3, "{}", reasons(&built));
+    assert!(proven.iter().all(|p| clone.main().contains(&p.to.0)));
+}
+
+#[test]
+fn a_clone_that_is_called_has_a_frame_of_its_own() {
+    let source = r#"
+extern long hook(long);
+#ifdef NEW
+static __attribute__((noinline, noclone)) long rest(long n) __asm__("f.part.0");
+static long rest(long n) {
+#else
+__attribute__((noinline, noclone)) long f(long n) {
+#endif
+    long first = hook(n);
+    return hook(first) * n;
+}
+#ifdef NEW
+__attribute__((noinline, noclone)) long f(long n) {
+    if (limit > 1000) return 0;
+    return rest(n) + limit;
+}
+#endif
+int main(int argc, char **argv) { return f(argc) + table[argc] + quiet(1) + other(2); }
+"#;
+    let source = format!("{AROUND}{source}");
+    let built = pair(&source, &source, (&[], &[]));
+    assert!(carried(&built).proven.iter().all(|p| p.kind != SiteKind::Return));
+}
+
+/// A loop around a jump through a table whose address is made before the loop.
+fn switched(more: &str) -> String {
+    let case =
+        |n: usize| format!("{n}:\n.loc 1 {} 1\nmov ${n}, %edi\ncall quiet\njmp 9f\n", 700 + n);
+    let cases: String = (2..6).map(case).collect();
+    framed(&format!(
+        ".loc 1 600 1\nlea 8f(%rip), %r12\nxor %ebx, %ebx\n1:\n.loc 1 610 1\nmov %ebx, %eax\ncmp $3, %eax\n\
+         ja 9f\nmovslq (%r12,%rax,4), %rax\nadd %r12, %rax\njmp *%rax\n.pushsection \
+         .rodata\n.balign 4\n8:\n.long 2f-8b\n.long 3f-8b\n.long 4f-8b\n.long \
+         5f-8b\n.popsection\n{cases}9:\n{more}\n.loc 1 800 1\nadd $1, %rbx\ncmp $4, %rbx\njb 1b\n.loc 1 \
+         810 1\ncall other"
+    ))
+}
+
+#[test]
+fn a_table_whose_address_is_made_before_the_loop_is_found() {
+    let built = assembled(("long n", &switched("")), ("long n", &switched("xor %edx, %edx")));
+    let returns = carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Return).count();
+    assert_eq!(returns, 5, "{}", reasons(&built));
+}

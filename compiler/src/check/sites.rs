@@ -2,7 +2,7 @@
 //! is still needed.
 
 use super::calls::{Callee, Calls};
-use super::code::Code;
+use super::code::{Code, branch_target};
 use super::stub;
 use super::supply::Side;
 use super::{Finding, Rule};
@@ -51,7 +51,25 @@ pub(super) fn functions(
     };
     let from = entry(old, replaced.old.0).ok_or_else(|| object("OLD has no such function"))?;
     let to = replaced.new.and_then(|n| entry(new, n.0));
-    Ok((from, to.ok_or_else(|| object("NEW has no such function"))?))
+    let to = to.ok_or_else(|| object("NEW has no such function"))?;
+    Ok((from, rest_of(new, to, site.to.0).unwrap_or(to)))
+}
+
+/// What was split off a function (gcc's `f.part.0`) and holds an address, if the function jumps there:
+/// one frame then goes on in the other's code.
+fn rest_of(new: &Image, function: FunctionId, address: u64) -> Option<FunctionId> {
+    let position = new.functions.partition_point(|f| f.address <= address).checked_sub(1)?;
+    let clone = new.functions.get(position)?;
+    let whole = new.function(function);
+    let prefix = format!("{}.part.", whole.name());
+    let named = clone.local && clone.names.iter().any(|n| n.starts_with(&prefix));
+    let holds = || address < clone.address + clone.size;
+    let jumps = || {
+        let code = Code::new(new, function);
+        let mut targets = code.steps.iter().filter_map(|s| branch_target(&s.instruction));
+        targets.any(|target| target == clone.address)
+    };
+    (position != function.0 && named && holds() && jumps()).then_some(FunctionId(position))
 }
 
 /// Both points are where instructions begin, in code that is there.

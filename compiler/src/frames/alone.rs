@@ -70,6 +70,13 @@ impl Alone {
         Self::default()
     }
 
+    /// What is known of NEW before a block without OLD: places whose values do not depend on the way.
+    pub fn facts(&self, block: BlockId, values: &Values) -> Vec<(Place, Value)> {
+        let state = self.0.get(block.0).and_then(Option::as_ref);
+        let places = state.into_iter().flat_map(Machine::places);
+        places.filter(|(_, value)| values.depends(*value).is_empty()).collect()
+    }
+
     /// Whether a place holds a value on every path.
     pub fn holds(&self, block: BlockId, place: Place, value: Value) -> bool {
         let state = self.0.get(block.0).and_then(Option::as_ref);

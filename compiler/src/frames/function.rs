@@ -8,7 +8,7 @@ use super::state::Doubt;
 use super::translate::{Obstacle, Pending, translate};
 use super::value::{Place, Side};
 use super::variables::{self, Variables};
-use super::{Blind, Carried, Proven, addresses, exec, repair, source};
+use super::{Blind, Carried, Proven, addresses, clones, exec, repair, source};
 use crate::emit::Inputs;
 use crate::image::FunctionId;
 use crate::machine::calls::{Callee, callee};
@@ -52,11 +52,12 @@ struct Wanted {
 /// Translates what can be of one function's frames.
 pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Carried {
     let pair = shared.inputs.pair;
-    let (f, g) = (pair.old.function(old), pair.new.function(new));
+    let f = pair.old.function(old);
     let old_locals = pair.old.locals(f).unwrap_or_default();
-    let new_locals = pair.new.locals(g).unwrap_or_default();
-    let a = Analysis::new(pair.old, old, &old_locals, shared.clobbers.0);
-    let b = Analysis::new(pair.new, new, &new_locals, shared.clobbers.1);
+    let whole = clones::whole(pair, new);
+    let (g, new_locals) = (&whole.function, &whole.locals);
+    let a = Analysis::new(pair.old, (old, f), &old_locals, shared.clobbers.0);
+    let b = Analysis::new(pair.new, (new, g), new_locals, shared.clobbers.1);
     let mut carried = Carried {
         function: old,
         proven: Vec::new(),
@@ -85,18 +86,20 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
             return carried;
         }
     }
-    let (mut matching, evidence) = match_blocks(pair, (old, &a.flow), (new, &b.flow));
+    let (mut matching, evidence) =
+        match_blocks(pair, (&a.flow, &old_locals), (&b.flow, new_locals), whole.start(&b.flow));
     let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
     repair::repair(&a.flow, &b.flow, &mut matching, &|block| points.contains(&block));
-    let entry = Entry::new((pair.old, f, &old_locals), (pair.new, g, &new_locals));
+    let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
+    let entry = Entry::new((pair.old, f, &old_locals), (pair.new, g, &own));
     let bodies = Both { shared, old, analyses: (&a, &b), entry, evidence };
     let Some((mut relation, matching)) = bodies.relate(matching, &points) else {
         all_blind(&mut carried, "the function is too large to be followed".to_owned());
         return carried;
     };
     let variables = Variables::new(
-        variables::Side { image: pair.old, function: old, locals: &old_locals, flow: &a.flow },
-        variables::Side { image: pair.new, function: new, locals: &new_locals, flow: &b.flow },
+        variables::Side { image: pair.old, locals: &old_locals, flow: &a.flow },
+        variables::Side { image: pair.new, locals: new_locals, flow: &b.flow },
     );
     let named = addresses::named(shared.fixups, &b.flow.body);
     for point in wanted {

@@ -32,7 +32,11 @@ pub fn join(
         join.one(place, all.collect())
     });
     for (at, bytes) in extents(arrivals) {
-        let all = arrivals.iter().map(|m| m.held(join.values, at, bytes)).collect();
+        let all: Vec<Held> = arrivals.iter().map(|m| m.held(join.values, at, bytes)).collect();
+        if at >= 0 && all.contains(&Held::Unknown) {
+            // An argument that was not read on some edge: it is read when it is needed.
+            continue;
+        }
         let value = join.one(Place::Slot(at, bytes), all);
         joined.put_slot(at, bytes, value);
     }
@@ -144,4 +148,109 @@ fn extents(arrivals: &[&Machine]) -> BTreeMap<i64, u8> {
         }
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Classes, join};
+    use crate::frames::point::PointId;
+    use crate::frames::state::Machine;
+    use crate::frames::value::{Node, Place, Side, Value, Values};
+
+    const HERE: PointId = PointId(7);
+
+    fn machine(values: &mut Values) -> Machine {
+        Machine::at_entry(values, |v, place| v.intern(Node::Entry(place)))
+    }
+
+    /// A slot that is written on the first of two edges only.
+    fn half_written(values: &mut Values, slots: &[i64], value: Value) -> [Machine; 2] {
+        let (mut one, two) = (machine(values), machine(values));
+        slots.iter().for_each(|at| one.set_slot(values, *at, 8, value));
+        [one, two]
+    }
+
+    fn joined(
+        values: &mut Values,
+        arrivals: &[Machine],
+        side: Side,
+        classes: &mut Classes,
+    ) -> Machine {
+        let arrivals: Vec<&Machine> = arrivals.iter().collect();
+        join(values, &arrivals, (HERE, side), classes).expect("something leads here")
+    }
+
+    #[test]
+    fn what_new_has_not_written_is_what_old_has() {
+        let mut values = Values::default();
+        let value = values.intern(Node::Entry(Place::General(7)));
+        let mut classes = Classes::default();
+        let mut old = half_written(&mut values, &[-24], value);
+        let other = values.constant(3);
+        old[1].set_slot(&mut values, -24, 8, other);
+        let old = joined(&mut values, &old, Side::Old, &mut classes);
+        let new = half_written(&mut values, &[-40], value);
+        let new = joined(&mut values, &new, Side::New, &mut classes);
+        assert_eq!(new.at(Place::Slot(-40, 8)), old.at(Place::Slot(-24, 8)));
+    }
+
+    #[test]
+    fn garbage_of_new_is_no_reason_to_drop_a_value() {
+        let mut values = Values::default();
+        let value = values.constant(5);
+        let mut classes = Classes::default();
+        let new = half_written(&mut values, &[-40], value);
+        let new = joined(&mut values, &new, Side::New, &mut classes);
+        assert_eq!(new.at(Place::Slot(-40, 8)), Some(value));
+    }
+
+    #[test]
+    fn garbage_of_old_equals_nothing() {
+        let mut values = Values::default();
+        let value = values.constant(5);
+        let mut classes = Classes::default();
+        let old = half_written(&mut values, &[-24, -32], value);
+        let old = joined(&mut values, &old, Side::Old, &mut classes);
+        let (a, b) = (old.at(Place::Slot(-24, 8)), old.at(Place::Slot(-32, 8)));
+        assert_ne!(a, b);
+        assert!(a != Some(value) && b != Some(value));
+    }
+
+    #[test]
+    fn what_was_lost_is_no_garbage() {
+        let mut values = Values::default();
+        let value = values.constant(5);
+        let mut classes = Classes::default();
+        let mut new = half_written(&mut values, &[-40], value);
+        new[1].lose_others();
+        let new = joined(&mut values, &new, Side::New, &mut classes);
+        assert_ne!(new.at(Place::Slot(-40, 8)), Some(value));
+        assert!(new.has_lost_slots());
+    }
+
+    #[test]
+    fn a_slot_written_in_halves_on_one_edge_is_unknown() {
+        let mut values = Values::default();
+        let value = values.intern(Node::Entry(Place::General(7)));
+        let mut classes = Classes::default();
+        let mut new = half_written(&mut values, &[-40], value);
+        new[1].set_slot(&mut values, -40, 4, value);
+        new[1].set_slot(&mut values, -36, 4, value);
+        let new = joined(&mut values, &new, Side::New, &mut classes);
+        let all: Vec<_> = new.slots().collect();
+        assert_eq!(all.len(), 1);
+        assert_ne!(all[0].2, value);
+    }
+
+    #[test]
+    fn a_narrow_slot_keeps_the_rest_of_a_wide_one() {
+        let mut values = Values::default();
+        let value = values.constant(0x1122_3344_5566_7788);
+        let byte = values.constant(0xff);
+        let mut one = machine(&mut values);
+        one.set_slot(&mut values, -16, 8, value);
+        one.set_slot(&mut values, -15, 1, byte);
+        let starts: Vec<(i64, u8)> = one.slots().map(|(at, bytes, _)| (at, bytes)).collect();
+        assert_eq!(starts, [(-16, 1), (-15, 1), (-14, 4), (-10, 2)]);
+    }
 }

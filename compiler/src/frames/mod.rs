@@ -12,6 +12,7 @@
 mod addresses;
 mod alone;
 mod barriers;
+mod clones;
 mod copies;
 mod entry;
 mod exec;

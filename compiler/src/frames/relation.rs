@@ -155,7 +155,26 @@ impl Relation {
             }
             values.intern(Node::Given(id, Some(Side::New), u32::MAX, place))
         });
+        self.complete(new, &mut state.new);
         Some(state)
+    }
+
+    /// Adds what is true of NEW on all of its paths, where the relation has nothing that OLD has, too: its
+    /// caller's registers and where they are saved, addresses, numbers.
+    fn complete(&self, block: BlockId, machine: &mut Machine) {
+        for (place, fact) in self.alone.facts(block, &self.values) {
+            let is_known = machine.at(place).is_some_and(|value| {
+                let node = self.values.node(value);
+                !matches!(node, Node::Phi(_, Side::New, _) | Node::Given(_, Some(Side::New), ..))
+            });
+            match place {
+                _ if is_known => {}
+                Place::General(number) if number != 4 => machine.set_general(number, fact),
+                Place::Lane(number, lane) => machine.set_lane(number, lane, fact),
+                Place::Slot(at, bytes) => machine.add_slot(at, bytes, fact),
+                _ => {}
+            }
+        }
     }
 
     /// What both sides held at the end of each edge into two matched blocks.
@@ -169,7 +188,12 @@ impl Relation {
 impl Search<'_, '_> {
     fn begin(&mut self) {
         let old = Machine::at_entry(&mut self.values, |v, place| v.intern(Node::Entry(place)));
-        let id = self.point(Point::Joint { old: BlockId(0), new: BlockId(0) });
+        // NEW may do something first: what OLD begins with is then in a block behind.
+        let first = BlockId(0);
+        let id = self.point(match self.bodies.matching.new_of[0] {
+            Some(partner) if partner != first => Point::NewAlone { old: first, new: first },
+            _ => Point::Joint { old: first, new: first },
+        });
         let new = self.new_entry(id);
         self.arrivals[id.0 as usize].insert(ENTRY, State { old, new, doubt: Doubt::None });
         self.enqueue(id);

@@ -133,7 +133,6 @@ impl Machine {
             .range(at - 8..end)
             .any(|(start, (size, _))| start + i64::from(*size) > at && *start < end);
         match at {
-            0.. if !written => Held::Value(values.intern(Node::Entry(Place::Slot(at, bytes)))),
             ..-8 if !written && !self.lost => Held::Garbage,
             _ => Held::Unknown,
         }
@@ -151,6 +150,17 @@ impl Machine {
     /// Adds a slot where none is, its value zero-extended.
     pub fn put_slot(&mut self, at: i64, bytes: u8, value: Value) {
         self.slots.insert(at, (bytes, value));
+    }
+
+    /// The same, unless it would overlap another one than that in its very place.
+    pub fn add_slot(&mut self, at: i64, bytes: u8, value: Value) {
+        let end = at + i64::from(bytes);
+        let overlaps = |(start, (size, _)): (&i64, &(u8, Value))| {
+            *start + i64::from(*size) > at && (*start, *size) != (at, bytes)
+        };
+        if !self.slots.range(at - 8..end).any(overlaps) {
+            self.put_slot(at, bytes, value);
+        }
     }
 
     /// Nothing is known of private memory beyond the slots.

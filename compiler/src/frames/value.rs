@@ -495,3 +495,36 @@ fn covering(number: u64) -> Option<u8> {
 pub fn mask(bytes: u8) -> u64 {
     if bytes >= 8 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Node, Operation, Place, Values};
+
+    #[test]
+    fn masks_forget_what_is_above_them() {
+        let mut values = Values::default();
+        let x = values.intern(Node::Entry(Place::General(0)));
+        let less = values.offset(x, u64::MAX);
+        let eight = values.constant(8);
+        let low = values.low(4, less);
+        let (a, b) = (
+            values.bitwise(Operation::And, less, eight),
+            values.bitwise(Operation::And, low, eight),
+        );
+        assert_eq!(a, b);
+        // Nine more has no carry out of four bytes.
+        let (wide, narrow) = (values.offset(a, 9), values.offset(b, 9));
+        assert_eq!(values.low(4, narrow), wide);
+    }
+
+    #[test]
+    fn sums_that_may_carry_are_not_narrow() {
+        let mut values = Values::default();
+        let x = values.intern(Node::Entry(Place::General(0)));
+        let low = values.low(4, x);
+        let one_more = values.offset(low, 1);
+        assert_ne!(values.low(4, one_more), one_more);
+        let less = values.offset(low, u64::MAX);
+        assert_ne!(values.low(4, less), less);
+    }
+}

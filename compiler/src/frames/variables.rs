@@ -30,8 +30,6 @@ pub struct Side<'a> {
     pub locals: &'a Locals,
     /// Its code.
     pub flow: &'a Flow,
-    /// Its index.
-    pub function: crate::image::FunctionId,
 }
 
 /// What is known of a place of NEW.
@@ -92,7 +90,8 @@ impl<'a> Variables<'a> {
     #[must_use]
     pub fn new(old: Side<'a>, new: Side<'a>) -> Self {
         let trust = |side: Side<'_>| {
-            let rows = side.image.rows(side.image.function(side.function));
+            let rows =
+                side.image.rows_of(side.flow.body.parts.iter().map(|(part, _)| part.clone()));
             Trust::new(side.flow, &rows, side.locals)
         };
         Self {

@@ -84,8 +84,13 @@ impl Image {
     /// The unwind rows of a function's parts, ascending.
     #[must_use]
     pub fn rows(&self, function: &Function) -> Vec<UnwindRow> {
+        self.rows_of(function.parts())
+    }
+
+    /// The rows of pieces of code, by address.
+    pub fn rows_of(&self, parts: impl Iterator<Item = super::Part>) -> Vec<UnwindRow> {
         let mut rows = Vec::new();
-        for part in function.parts() {
+        for part in parts {
             let mut at = part.start;
             while let Some(entry) = self.unwind_entry(at).filter(|_| at < part.end) {
                 at = entry.extent.end;

@@ -10,7 +10,7 @@ use super::live::{Live, StackObject};
 use super::transfer::Transfers;
 use super::{dataflow, objects};
 use crate::debug::{Language, Locals};
-use crate::image::{FunctionId, Image};
+use crate::image::{Function, FunctionId, Image};
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::ops::Range;
 
@@ -30,16 +30,21 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Analyses a function. `locals` may be empty; objects without a name are then larger. `clobbers`
+    /// Analyses a function: its index, and itself, perhaps with more parts than the image gives it. `locals` may be empty; objects without a name are then larger. `clobbers`
     /// are those of the image.
     #[must_use]
-    pub fn new(image: &Image, id: FunctionId, locals: &Locals, clobbers: &Clobbers) -> Self {
-        let flow = Flow::new(image, image.function(id));
+    pub fn new(
+        image: &Image,
+        (id, function): (FunctionId, &Function),
+        locals: &Locals,
+        clobbers: &Clobbers,
+    ) -> Self {
+        let flow = Flow::new(image, function);
         let frame = Frame::new(image, &flow);
         let instructions = || flow.body.steps.iter().map(|s| &s.instruction);
         let effects = instructions().map(Effects::of).collect();
         let widest = instructions().map(widest).max().unwrap_or(16);
-        let language = image.unit_of(image.function(id)).map(|unit| unit.language);
+        let language = image.unit_of(function).map(|unit| unit.language);
         let plain = matches!(language, Some(Language::C | Language::Cpp));
         let convention = Convention { image, clobbers, widest, plain };
         let mut transfers = Transfers::new(convention, id, &flow, &frame, effects);

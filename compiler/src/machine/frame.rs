@@ -72,8 +72,7 @@ impl Frame {
     /// Follows a function's stack pointer.
     #[must_use]
     pub fn new(image: &Image, flow: &Flow) -> Self {
-        let rows = image.function_at(flow.entry).map(|id| image.rows(image.function(id)));
-        let rows = rows.unwrap_or_default();
+        let rows = image.rows_of(flow.body.parts.iter().map(|(part, _)| part.clone()));
         let row_of: Vec<Option<usize>> =
             flow.body.steps.iter().map(|s| row_at(&rows, s.address())).collect();
         let compiled = image.function_at(flow.entry).is_some_and(|id| {

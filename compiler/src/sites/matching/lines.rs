@@ -10,7 +10,7 @@ use super::common::{common, rising};
 use super::tokens::{Key, Token, number};
 use crate::change::Pair;
 use crate::code::Body;
-use crate::debug::{FileId, Inlined, LineTable};
+use crate::debug::{FileId, Inlined, LineTable, Locals};
 use crate::image::{FunctionId, Image};
 use crate::matching::names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,9 +37,8 @@ pub(super) struct Spots {
 }
 
 /// Looks them up.
-pub(super) fn spots(image: &Image, function: FunctionId, body: &Body) -> Spots {
-    let locals = image.locals(image.function(function));
-    let bodies = locals.map(|locals| locals.inlined).unwrap_or_default();
+pub(super) fn spots(image: &Image, locals: &Locals, body: &Body) -> Spots {
+    let bodies = locals.inlined.clone();
     let steps = body.steps.iter().map(|step| {
         let row = image.debug.lines.row_at(step.address());
         let row = row.filter(|row| row.line != 0 && row.file.0 != u32::MAX)?;

@@ -23,7 +23,7 @@ mod view;
 mod votes;
 
 use crate::change::Pair;
-use crate::image::FunctionId;
+use crate::debug::Locals;
 use crate::machine::flow::{BlockId, Flow};
 use evidence::Evidence;
 use lines::LineMap;
@@ -72,26 +72,27 @@ impl BlockMatching {
 }
 
 /// Matches the blocks of a function; and what the line tables say of its instructions, for those
-/// who must not depend on the matching.
+/// who must not depend on the matching. `start` is where in NEW's body OLD's begins.
 #[must_use]
 pub fn match_blocks(
     pair: Pair<'_>,
-    old: (FunctionId, &Flow),
-    new: (FunctionId, &Flow),
+    old: (&Flow, &Locals),
+    new: (&Flow, &Locals),
+    start: BlockId,
 ) -> (BlockMatching, Evidence) {
-    let mut matching = BlockMatching::empty(old.1.blocks.len(), new.1.blocks.len());
+    let mut matching = BlockMatching::empty(old.0.blocks.len(), new.0.blocks.len());
     let (x, y) = (Side { pair, old: true }, Side { pair, old: false });
-    let (s, t) = (x.tokens(&old.1.body), y.tokens(&new.1.body));
-    let p = lines::spots(pair.old, old.0, &old.1.body);
-    let q = lines::spots(pair.new, new.0, &new.1.body);
+    let (s, t) = (x.tokens(&old.0.body), y.tokens(&new.0.body));
+    let p = lines::spots(pair.old, old.1, &old.0.body);
+    let q = lines::spots(pair.new, new.1, &new.0.body);
     let map = LineMap::new(pair, (&s, &p), (&t, &q));
-    let evidence = Evidence::new((old.1, &p), (new.1, &q), &map);
-    if old.1.blocks.is_empty() || new.1.blocks.is_empty() {
+    let evidence = Evidence::new((old.0, &p), (new.0, &q), &map);
+    if old.0.blocks.is_empty() || new.0.blocks.is_empty() {
         return (matching, evidence);
     }
-    let a = View::new(x, old.1, &s, &p.places(Some(&map)));
-    let b = View::new(y, new.1, &t, &q.places(None));
-    matching.add(BlockId(0), BlockId(0));
+    let a = View::new(x, old.0, &s, &p.places(Some(&map)));
+    let b = View::new(y, new.0, &t, &q.places(None));
+    matching.add(BlockId(0), start);
     equal(&a, &b, &mut matching);
     votes::settle(&a, &b, &mut matching);
     (matching, evidence)
