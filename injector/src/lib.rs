@@ -95,7 +95,8 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         memory: &target.memory,
         image: target.image.base,
         blind: &blind,
-        unwinder: Unwinder::new(target.modules.clone()),
+        unwinder: Unwinder::new(target.modules.clone())
+            .with_updates(target.updates.iter().map(|found| &found.record)),
         even_stopped: options.even_stopped,
         footholds: target.footholds,
         record: None,

@@ -111,6 +111,7 @@ impl Prepared {
             identities: commit.identities.clone(),
             sites: plan.sites.iter().map(planted).collect(),
             functions: replaced.iter().map(|f| f.name.clone()).collect(),
+            unwind: plan.unwind.clone(),
         };
         let layout = match layout {
             Some(layout) => layout,

@@ -27,7 +27,7 @@ use crate::ptrace::hold::Hold;
 use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::{Pace, Undisturbed, Urgent};
 use crate::ptrace::thread::let_go_of_the_rest;
-use crate::record::{self, Entry, Found, HELD_AT, STATE_AT, State};
+use crate::record::{self, Entry, Found, HELD_AT, Record, STATE_AT, State};
 use crate::recover;
 use crate::target::lock::Lock;
 use crate::target::maps::Maps;
@@ -56,6 +56,8 @@ struct Work {
     modules: Vec<Module>,
     footholds: Footholds,
     found: Found,
+    /// All updates that count.
+    updates: Vec<Record>,
     journal: Vec<Entry>,
 }
 
@@ -80,7 +82,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         memory: &work.memory,
         image: work.image_base()?,
         blind: &blind,
-        unwinder: Unwinder::new(work.modules.clone()),
+        unwinder: Unwinder::new(work.modules.clone()).with_updates(work.updates.iter()),
         even_stopped: options.even_stopped,
         footholds: work.footholds,
         record: Some(work.found.at),
@@ -119,8 +121,9 @@ impl Work {
         if recover::is_needed(&records) {
             return Err(ApplyError::LeftBehind(pid));
         }
-        let applied = records.into_iter().filter(|f| f.state == State::Applied);
-        let last = applied.max_by_key(|f| (f.record.when, f.record.sequence));
+        let applied: Vec<_> = records.into_iter().filter(|f| f.state == State::Applied).collect();
+        let updates = applied.iter().map(|f| f.record.clone()).collect();
+        let last = applied.into_iter().max_by_key(|f| (f.record.when, f.record.sequence));
         let found = last.ok_or_else(|| {
             ApplyError::WrongBuild(format!("process {pid} has no update that could be taken back"))
         })?;
@@ -129,7 +132,7 @@ impl Work {
         })?;
         let journal = record::journal(&memory, &found)?;
         let modules = Module::all(&memory, &maps);
-        Ok(Self { pid, memory, modules, footholds, found, journal })
+        Ok(Self { pid, memory, modules, footholds, found, updates, journal })
     }
 
     fn describe(&self, outcome: &mut Outcome) {

@@ -182,6 +182,37 @@ fn a_frame_climbs_two_versions_in_its_sleep() {
     assert_eq!(program.number("8"), 4_001_008);
 }
 
+/// A word on the stack that could be a blind return address, below a frame that runs in a shadow image: only
+/// who can unwind that frame knows that it is none.
+#[test]
+fn stale_words_do_not_block_below_frames_of_the_shadow_image() {
+    let [first, second, third] = versions();
+    let mut program = Program::start(&first.path, &["serve"]);
+    program.settle();
+    expect(&BundleFile::new(&serve(&first, &second)).apply(program.pid), ExitCode::Updated);
+    assert_eq!(program.number("5"), 1_002_005, "its frame is in the shadow image now");
+    let functions = ["serve", "recurse"];
+    let sites = returns(&second, "serve");
+    let bundle = with_sites(&second, &third, &functions, &sites);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", program.pid)).unwrap();
+    // The shadow image comes first.
+    let image = maps.lines().find(|line| line.ends_with("/sites")).unwrap();
+    let base = u64::from_str_radix(image.split('-').next().unwrap(), 16).unwrap();
+    // What comes in lies in a buffer on the stack. A byte of 10 would end it.
+    let recurse = second.symbol("recurse");
+    let word = (1..recurse.size)
+        .map(|o| base + recurse.address + o)
+        .find(|w| !w.to_le_bytes().contains(&10));
+    program.feed(&word.unwrap().to_le_bytes());
+    std::thread::sleep(Duration::from_millis(20));
+    program.settle();
+    let mut blind = bundle.clone();
+    blind.plan.sites.iter_mut().for_each(|site| site.mask.fill(0));
+    let outcome = apply_within(&blind, program.pid, 2000);
+    expect(&outcome, ExitCode::Updated);
+    assert_eq!(program.number(""), 2_003_000);
+}
+
 /// The frame of version 1 lands in version 2, where the second update has no site for it.
 #[test]
 fn a_frame_that_lands_at_a_blind_point_blocks() {

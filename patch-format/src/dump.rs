@@ -152,6 +152,14 @@ fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
     for i in &plan.identities {
         writeln!(out, "identity {} is {}", i.new, i.old)?;
     }
+    for row in &plan.unwind {
+        let (register, offset) = row.cfa;
+        write!(out, "unwind {}+{} cfa r{register}{offset:+}", row.start, row.len)?;
+        for (register, offset) in &row.saved {
+            write!(out, " r{register} at cfa{offset:+}")?;
+        }
+        writeln!(out)?;
+    }
     Ok(())
 }
 

@@ -50,6 +50,23 @@ pub struct Plan {
     /// Functions of NEW whose identity is not where their code is: entry in NEW, entry in OLD.
     /// Ascending by NEW entry.
     pub identities: Vec<Identity>,
+    /// Frames of the shadow image's functions, ascending and disjoint: what the next update unwinds them
+    /// by. Where there is no row, it cannot, and looks at every word of the stack instead.
+    pub unwind: Vec<UnwindRow>,
+}
+
+/// What holds before each instruction of `[start, start + len)`. The return address is at `CFA - 8`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnwindRow {
+    /// First instruction.
+    pub start: NewAddr,
+    /// Bytes.
+    pub len: u32,
+    /// The CFA: a register, by the processor's number, plus an offset.
+    pub cfa: (u8, i32),
+    /// Registers by the processor's number, and the offset from the CFA of the slot that holds the caller's
+    /// value.
+    pub saved: Vec<(u8, i32)>,
 }
 
 /// A piece of the shadow image at `bias + start`.

@@ -89,6 +89,7 @@ pub fn emit(inputs: Inputs<'_>) -> Emitted {
     let mut out = Emitted::default();
     let placed = shadow::build(inputs, &mut out);
     unwinding::check(inputs, &placed, &mut out);
+    unwinding::rows(inputs, &placed, &mut out);
     out.replaced = replaced(inputs);
     redirects::write(inputs, &mut out);
     blind::write(inputs, &mut out);

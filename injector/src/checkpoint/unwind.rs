@@ -6,9 +6,11 @@
 //! not rise end the walk as *incomplete*, and then the scan's answer stands. Complete means that a row
 //! says that there is no caller, as glibc's `_start` and `clone` do.
 
-use crate::address::ProcAddr;
+use crate::address::{Bias, ProcAddr};
+use crate::record::Record;
 use crate::target::memory::ReadMemory;
 use crate::target::module::Module;
+use dsu_patch_format::plan::UnwindRow;
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, EvaluationResult, LittleEndian,
     Pointer, RegisterRule, UnwindContext, UnwindSection, Value, X86_64,
@@ -48,6 +50,42 @@ pub struct Stack {
     pub complete: bool,
 }
 
+/// The rows of one shadow image, which has no `.eh_frame` in the process.
+struct ShadowRows {
+    start: u64,
+    end: u64,
+    bias: Bias,
+    /// Ascending.
+    rows: Vec<UnwindRow>,
+}
+
+impl ShadowRows {
+    fn step(&self, memory: &impl ReadMemory, pc: u64, known: &Known) -> Option<Step> {
+        let linked = self.bias.linked(ProcAddr(pc));
+        let after = self.rows.partition_point(|r| r.start.0 <= linked);
+        let row = self.rows.get(after.checked_sub(1)?)?;
+        if linked - row.start.0 >= u64::from(row.len) {
+            return None;
+        }
+        let at = |offset: i32, base: u64| ProcAddr(base.wrapping_add_signed(i64::from(offset)));
+        let base = known.get(dwarf(row.cfa.0)?).copied()??;
+        let cfa = at(row.cfa.1, base).0;
+        let mut caller = *known;
+        for (register, offset) in &row.saved {
+            *caller.get_mut(dwarf(*register)?)? = Some(memory.read_u64(at(*offset, cfa)).ok()?);
+        }
+        caller[RSP] = Some(cfa);
+        caller[RA] = Some(memory.read_u64(at(-8, cfa)).ok()?);
+        Some(Step { cfa, known: caller, signal: false, root: false })
+    }
+}
+
+/// DWARF's number of a register (psABI table 3.36) that the processor numbers otherwise.
+fn dwarf(register: u8) -> Option<usize> {
+    const NUMBERS: [usize; 16] = [0, 2, 1, 3, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
+    NUMBERS.get(usize::from(register)).copied()
+}
+
 /// The unwinding tables of one image.
 struct Tables {
     start: u64,
@@ -62,6 +100,7 @@ struct Tables {
 pub struct Unwinder {
     modules: Vec<Module>,
     tables: Vec<Option<Option<Tables>>>,
+    shadows: Vec<ShadowRows>,
     context: UnwindContext<usize>,
 }
 
@@ -70,7 +109,22 @@ impl Unwinder {
     #[must_use]
     pub fn new(modules: Vec<Module>) -> Self {
         let tables = modules.iter().map(|_| None).collect();
-        Self { modules, tables, context: UnwindContext::new() }
+        Self { modules, tables, shadows: Vec::new(), context: UnwindContext::new() }
+    }
+
+    /// Knows the code of these updates, too.
+    #[must_use]
+    pub fn with_updates<'a>(mut self, updates: impl IntoIterator<Item = &'a Record>) -> Self {
+        self.shadows = updates
+            .into_iter()
+            .map(|record| ShadowRows {
+                start: record.span_start,
+                end: record.span_start.saturating_add(record.span_len),
+                bias: Bias(record.bias),
+                rows: record.unwind.clone(),
+            })
+            .collect();
+        self
     }
 
     /// Reads the tables of all images now, so that nothing has to be read while threads wait.
@@ -124,6 +178,9 @@ impl Unwinder {
     fn step(&mut self, memory: &impl ReadMemory, frame: Frame, known: &Known) -> Option<Step> {
         // A call may be the last instruction of its function: look at the call, not behind it.
         let pc = if frame.interrupted { frame.pc } else { frame.pc.checked_sub(1)? };
+        if let Some(shadow) = self.shadows.iter().find(|s| (s.start..s.end).contains(&pc)) {
+            return shadow.step(memory, pc, known);
+        }
         let index =
             self.modules.iter().position(|m| m.start <= ProcAddr(pc) && ProcAddr(pc) < m.end)?;
         self.tables_of(memory, index);
@@ -278,4 +335,40 @@ pub fn known(registers: &crate::ptrace::sys::Registers) -> Known {
         }
     }
     known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::memory::FakeMemory;
+    use dsu_patch_format::NewAddr;
+
+    /// Two frames of a shadow image: the inner one has pushed rbx and counts by rsp, the outer one by rbp.
+    #[test]
+    fn frames_of_shadow_images() {
+        let row = |start, cfa, saved: &[(u8, i32)]| UnwindRow {
+            start: NewAddr(start),
+            len: 0x10,
+            cfa,
+            saved: saved.to_vec(),
+        };
+        let rows = vec![row(0x100, (4, 16), &[(3, -16)]), row(0x110, (5, 16), &[(5, -16)])];
+        let shadow = ShadowRows { start: 0x5_0000, end: 0x5_1000, bias: Bias(0x5_0000), rows };
+        let mut stack = vec![0; 0x100];
+        // rbx, back into the outer one; at 0x8040 rbp, and no caller.
+        for (at, word) in [(0u64, 77u64), (8, 0x5_0118), (0x40, 99), (0x48, 0)] {
+            let at = usize::try_from(at).unwrap();
+            stack[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let memory = FakeMemory(vec![(ProcAddr(0x8000), stack)]);
+        let mut unwinder = Unwinder { shadows: vec![shadow], ..Unwinder::default() };
+        let mut known = [None; REGISTERS];
+        (known[RSP], known[6]) = (Some(0x8000), Some(0x8040));
+        let walked = unwinder.walk(&memory, 0x5_0108, known);
+        let frame = |pc, interrupted, cfa| Frame { pc, interrupted, cfa };
+        let frames = vec![frame(0x5_0108, true, 0x8010), frame(0x5_0118, false, 0x8050)];
+        assert_eq!(walked, Stack { frames, complete: true });
+        // Behind the last row.
+        assert!(!unwinder.walk(&memory, 0x5_0120, known).complete);
+    }
 }

@@ -92,6 +92,7 @@ mod tests {
             identities: Vec::new(),
             sites,
             functions: Vec::new(),
+            unwind: Vec::new(),
         }
     }
 

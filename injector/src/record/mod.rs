@@ -32,6 +32,7 @@ use crate::address::{Bias, ProcAddr};
 use crate::error::SysError;
 use crate::target::maps::Maps;
 use crate::target::memory::ReadMemory;
+use dsu_patch_format::plan::UnwindRow;
 use map::AddressMap;
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +152,8 @@ pub struct Record {
     pub sites: Vec<Planted>,
     /// Names of the functions that it replaced.
     pub functions: Vec<String>,
+    /// How frames of its code are unwound, as linked, ascending.
+    pub unwind: Vec<UnwindRow>,
 }
 
 impl Record {
@@ -304,6 +307,7 @@ mod tests {
             identities: vec![Identity { entry: 1, identity: 2, jump: 3 }],
             sites: vec![Planted { at: 9, cave: None, stub: 99, stub_len: 5, to: 999 }],
             functions: vec!["f".into()],
+            unwind: Vec::new(),
         }
     }
 

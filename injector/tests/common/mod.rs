@@ -12,7 +12,7 @@ use dsu_injector::{ApplyOptions, Outcome, apply};
 use dsu_patch_format::manifest::{BuildInfo, Coverage, ImageKind, Manifest, ReplacedFunction};
 use dsu_patch_format::plan::{
     BlindRange, DataWrite, Fixup, FixupKind, Identity, LineRow, MapRun, MapTarget, Plan,
-    Protection, Redirect, RedirectForm, Segment, Target,
+    Protection, Redirect, RedirectForm, Segment, Target, UnwindRow,
 };
 use dsu_patch_format::{Bundle, NewAddr, OldAddr, PublicKey, SigningKey, encode};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
@@ -218,6 +218,7 @@ pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bu
         });
     }
     plan.identities.sort_by_key(|i| i.new);
+    plan.unwind = unwind_rows(new, &carried);
     plan.map = map(old, new, &carried);
     Bundle {
         manifest: Manifest {
@@ -235,6 +236,42 @@ pub fn bundle(old: &Build, new: &Build, replaced: &[&str], added: &[&str]) -> Bu
         plan,
         frames: Vec::new(),
     }
+}
+
+/// How frames of these functions are unwound: rows that count by the stack pointer, with saved registers.
+fn unwind_rows(new: &Build, carried: &[&str]) -> Vec<UnwindRow> {
+    use gimli::{BaseAddresses, CfaRule, EhFrame, LittleEndian, RegisterRule, UnwindSection};
+    // By the processor's numbers, which differ from DWARF's.
+    let number = |r: gimli::Register| [0, 2, 1, 3, 6, 7, 5, 4][..].get(usize::from(r.0)).copied();
+    let number = |r: gimli::Register| number(r).unwrap_or(u8::try_from(r.0).unwrap());
+    let data = std::fs::read(&new.path).unwrap();
+    let file = object::File::parse(&*data).unwrap();
+    let section = file.section_by_name(".eh_frame").unwrap();
+    let bases = BaseAddresses::default().set_eh_frame(section.address());
+    let frames = EhFrame::new(section.data().unwrap(), LittleEndian);
+    let mut rows = Vec::new();
+    for name in carried.iter().filter(|name| new.symbol(name).is_function) {
+        let at = new.symbol(name).address;
+        let fde = frames.fde_for_address(&bases, at, EhFrame::cie_from_offset).unwrap();
+        let mut context = gimli::UnwindContext::new();
+        let mut table = fde.rows(&frames, &bases, &mut context).unwrap();
+        while let Some(row) = table.next_row().unwrap() {
+            let CfaRule::RegisterAndOffset { register, offset } = row.cfa() else { continue };
+            let saved = row.registers().filter_map(|(r, rule)| match rule {
+                RegisterRule::Offset(at) if r.0 < 16 => {
+                    Some((number(*r), i32::try_from(*at).unwrap()))
+                }
+                _ => None,
+            });
+            rows.push(UnwindRow {
+                start: NewAddr(row.start_address()),
+                len: u32::try_from(row.end_address() - row.start_address()).unwrap(),
+                cfa: (number(*register), i32::try_from(*offset).unwrap()),
+                saved: saved.collect(),
+            });
+        }
+    }
+    rows
 }
 
 /// Fields of `symbol` that end 4 bytes before an address with a name, relative to their own end.
@@ -387,6 +424,12 @@ impl Program {
 
     pub fn tell(&mut self, what: &str) {
         writeln!(self.input, "{what}").unwrap();
+    }
+
+    /// Gives it some bytes without the end of a line.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.input.write_all(bytes).unwrap();
+        self.input.flush().unwrap();
     }
 
     pub fn ask(&mut self, question: &str) -> String {

@@ -69,8 +69,31 @@ pub fn validate_plan(bundle: &Bundle) -> Check {
     blind(bundle)?;
     lines(plan)?;
     map(plan)?;
+    unwind(plan)?;
     sites::check(bundle)?;
     written::check(plan)
+}
+
+fn unwind(plan: &Plan) -> Check {
+    let mut end = 0;
+    for row in &plan.unwind {
+        let start = row.start.0;
+        require(start >= end && row.len > 0, "unwind rows ascend, disjoint", row.start)?;
+        let known = row.saved.iter().map(|(register, _)| register).chain([&row.cfa.0]);
+        require(known.into_iter().all(|r| *r < 16), "there are 16 registers", row.start)?;
+        end = start.checked_add(u64::from(row.len)).unwrap_or(u64::MAX);
+        let last = NewAddr(end.saturating_sub(1));
+        let inside =
+            |s: &Segment| s.start <= row.start && last.0 - s.start.0 < s.bytes.len() as u64;
+        let text = plan.segments.iter().filter(|s| s.protection == Protection::Text);
+        let mut text = text.skip_while(|s| s.start.0 + (s.bytes.len() as u64) <= start);
+        require(
+            text.next().is_some_and(inside),
+            "unwind rows are of the shadow's code",
+            row.start,
+        )?;
+    }
+    Ok(())
 }
 
 fn build_ids(bundle: &Bundle) -> Check {

@@ -12,7 +12,7 @@ use dsu_patch_format::manifest::{
 };
 use dsu_patch_format::plan::{
     BlindRange, DataPointer, DataWrite, Fixup, FixupKind, Identity, Import, LineRow, MapRun,
-    MapTarget, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, Target,
+    MapTarget, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, Target, UnwindRow,
 };
 use dsu_patch_format::{Bundle, Manifest, NewAddr, OldAddr, Plan, Translation};
 use proptest::prelude::*;
@@ -540,6 +540,12 @@ fn example_plan() -> Plan {
             MapRun { start: NewAddr(0x1140), len: 80, to: MapTarget::Shadow },
         ],
         identities: vec![Identity { new: NewAddr(0x1140), old: OldAddr(0x1120) }],
+        unwind: vec![UnwindRow {
+            start: NewAddr(0x1140),
+            len: 16,
+            cfa: (4, 16),
+            saved: vec![(3, -16)],
+        }],
     }
 }
 
