@@ -81,7 +81,7 @@ fn unwind(plan: &Plan) -> Check {
         require(start >= end && row.len > 0, "unwind rows ascend, disjoint", row.start)?;
         let known = row.saved.iter().map(|(register, _)| register).chain([&row.cfa.0]);
         require(known.into_iter().all(|r| *r < 16), "there are 16 registers", row.start)?;
-        end = start.checked_add(u64::from(row.len)).unwrap_or(u64::MAX);
+        end = start.saturating_add(u64::from(row.len));
         let last = NewAddr(end.saturating_sub(1));
         let inside =
             |s: &Segment| s.start <= row.start && last.0 - s.start.0 < s.bytes.len() as u64;
