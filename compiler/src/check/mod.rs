@@ -243,7 +243,7 @@ impl<'i> Checker<'i> {
         };
         let plan = &bundle.plan;
         let mut out = sites::points(plan, site, &old.code, &new.code);
-        out.extend(sites::planting(self.old.image, plan, index, old.id));
+        out.extend(sites::planting(self.old.image, plan, index, old));
         let (ended, found) = check_stub(plan, site, translation);
         out.extend(found);
         let points = (old.point(&self.old, site.at.0), new.point(&self.new, site.to.0));

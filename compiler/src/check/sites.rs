@@ -2,7 +2,8 @@
 //! is still needed.
 
 use super::calls::{Callee, Calls};
-use super::code::{Code, branch_target};
+use super::code::{Code, Step, branch_target};
+use super::function::Analysis;
 use super::stub;
 use super::supply::Side;
 use super::{Finding, Rule};
@@ -185,8 +186,9 @@ pub(super) fn planting(
     image: &Image,
     plan: &Plan,
     index: usize,
-    function: FunctionId,
+    analysis: &Analysis,
 ) -> Vec<Finding> {
+    let function = analysis.id;
     let mut out = Vec::new();
     let Some(site) = plan.sites.get(index) else { return out };
     let mut object = |what: String| out.push(Finding::new(Rule::Planted, what));
@@ -224,13 +226,41 @@ pub(super) fn planting(
         }
     }
     if let Some(cave) = cave(site.form)
-        && !spare(image, &cave)
+        && !(spare(image, &cave) || is_dead(image, plan, analysis, &cave))
     {
-        object(format!("the cave at {:#x} is not padding", cave.start));
+        object(format!("the cave at {:#x} is neither padding nor dead code", cave.start));
+    }
+    if cave(site.form).is_some_and(|cave| overlap(&cave, &bytes)) {
+        object(format!("the jump planted at {} overlaps its own cave", site.at));
     }
     out.extend(expected(image, site, &bytes));
     out.extend(stub_place(plan, index));
     out
+}
+
+/// Whether a range is code of the site's function alone, which nobody executes after the commit and
+/// at which no thread may stand when it happens: all of it instructions to which some path leads, or
+/// padding between them.
+/// (Sites and redirects in it are objected to by themselves.)
+fn is_dead(image: &Image, plan: &Plan, analysis: &Analysis, range: &Range<u64>) -> bool {
+    let code = &analysis.code;
+    let inside = code.parts.iter().any(|(p, _)| p.start < range.start && range.end <= p.end);
+    let others =
+        image.functions.iter().enumerate().filter(|(id, _)| FunctionId(*id) != analysis.id);
+    let alone = others.flat_map(|(_, f)| f.parts()).all(|part| !overlap(&part, range));
+    let free = plan.blind.iter().flat_map(|b| &b.free).any(|at| range.contains(&at.0));
+    let steps = code.steps.iter().enumerate().filter(|(_, step)| {
+        let i = &step.instruction;
+        overlap(&(i.ip()..i.next_ip()), range)
+    });
+    let reached = |(index, step): (usize, &Step)| {
+        if matches!(step.instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3) {
+            return true;
+        }
+        let block = code.block_of.get(index);
+        block.and_then(|b| analysis.values.states.get(*b)).is_some_and(Option::is_some)
+    };
+    code.damaged.is_none() && inside && alone && !free && { steps }.all(reached)
 }
 
 /// Where the next function or part begins behind an address.

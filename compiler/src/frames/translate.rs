@@ -202,8 +202,12 @@ impl Table<'_, '_> {
     fn registers(&mut self) {
         let (live, state) = (self.site.new_live, &self.site.state.new);
         for number in 0..16u8 {
-            let bytes = covering(u64::from(live.general[usize::from(number)]));
             let value = state.general(number);
+            let mut bytes = covering(u64::from(live.general[usize::from(number)]));
+            // A frame pointer that no code reads again is one to unwinders (psABI 3.4.1).
+            if number == 5 && self.sources.values().as_frame(value).is_some() {
+                bytes = 8;
+            }
             if bytes > 0 && number != 4 && !self.is_rest(value, number) {
                 self.supply(Location::General { number, bytes: bytes.min(8) }, &[value]);
             }
