@@ -100,6 +100,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         even_stopped: options.even_stopped,
         footholds: target.footholds,
         record: None,
+        coroutines: checkpoint::suspended::may_be(&target.memory, &target.modules),
         search: Default::default(),
     };
     let mut update = Update { options, bundle: &bundle, target: &target, start };

@@ -14,10 +14,10 @@
 //! leaves the process stopped, and `--recover` completes the revert.
 
 use crate::address::ProcAddr;
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::blind::BlindRanges;
 use crate::checkpoint::judge::BlindThread;
 use crate::checkpoint::unwind::Unwinder;
+use crate::checkpoint::{Checkpoint, suspended};
 use crate::error::{ApplyError, Blocker, SysError};
 use crate::options::ApplyOptions;
 use crate::outcome::{Outcome, Phase};
@@ -86,6 +86,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         even_stopped: options.even_stopped,
         footholds: work.footholds,
         record: Some(work.found.at),
+        coroutines: suspended::may_be(&work.memory, &work.modules),
         search: Default::default(),
     };
     let deadline = start + options.timeout;

@@ -11,6 +11,7 @@
 //! | [`unwind`] | precise: frames of a stack |
 //! | [`guess`] | where a thread may come out, when nothing tells |
 //! | [`judge`] | both, into one verdict on a thread |
+//! | [`suspended`] | stacks of coroutines, which no thread is on |
 //! | [`clear`] | bringing blind threads to where they may be |
 
 pub mod blind;
@@ -18,6 +19,7 @@ pub mod clear;
 pub mod guess;
 pub mod judge;
 pub mod scan;
+pub mod suspended;
 pub mod unwind;
 
 use crate::address::ProcAddr;
@@ -26,6 +28,7 @@ use crate::ptrace::footholds::Footholds;
 use crate::ptrace::guardian::is_asked_to_end;
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::thread::WaitError;
+use crate::target::maps::Maps;
 use crate::target::memory::ProcessMemory;
 use crate::target::still_there;
 use blind::BlindRanges;
@@ -71,6 +74,8 @@ pub struct Checkpoint<'a> {
     pub footholds: Footholds,
     /// Where the update's record is, once it is there.
     pub record: Option<ProcAddr>,
+    /// The process may have stacks that no thread is on.
+    pub coroutines: bool,
     /// Cost so far.
     pub search: Search,
 }
@@ -117,7 +122,12 @@ impl Checkpoint<'_> {
         };
         still_there(self.pid, self.memory, self.image)?;
         self.search.threads = process.threads.len();
-        let in_the_way = clear::the_way(self, &mut process)?;
+        let mut in_the_way = clear::the_way(self, &mut process)?;
+        if in_the_way.is_empty() && self.coroutines {
+            let stands: Vec<_> = process.threads.iter().filter_map(suspended::Stand::of).collect();
+            let maps = Maps::of(self.pid)?;
+            in_the_way.extend(suspended::look(self.memory, &maps, self.blind, self.pid, &stands));
+        }
         if in_the_way.is_empty() {
             return Ok(Ok(process));
         }

@@ -16,6 +16,7 @@ const MAX_CHAIN: usize = 1 << 16;
 const MAX_VERSIONS: usize = 1 << 12;
 const MAX_RELOCATIONS: u64 = 1 << 21;
 const MAX_NAME: usize = 1 << 12;
+const MAX_NAMES: u64 = 1 << 28;
 
 /// The tables that the dynamic section names.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,7 @@ pub struct Dynamic {
     bias: Bias,
     symbols: Option<ProcAddr>,
     strings: Option<ProcAddr>,
+    strings_size: u64,
     gnu_hash: Option<ProcAddr>,
     sysv_hash: Option<ProcAddr>,
     version_indices: Option<ProcAddr>,
@@ -73,6 +75,7 @@ impl Dynamic {
             bias: module.bias,
             symbols: place(elf::DT_SYMTAB),
             strings: place(elf::DT_STRTAB),
+            strings_size: value(elf::DT_STRSZ).unwrap_or(0),
             gnu_hash: place(elf::DT_GNU_HASH),
             sysv_hash: place(elf::DT_HASH),
             version_indices: place(elf::DT_VERSYM),
@@ -113,6 +116,12 @@ impl Dynamic {
             at = at.offset(u64::from(next));
         }
         Some(names)
+    }
+
+    /// The table of all names, each between zeroes.
+    pub fn names(&self, memory: &impl ReadMemory) -> Option<Vec<u8>> {
+        let size = usize::try_from(self.strings_size.min(MAX_NAMES)).ok()?;
+        memory.read_vec(self.strings?, size).ok()
     }
 
     fn string(&self, memory: &impl ReadMemory, offset: u64) -> Option<Vec<u8>> {
