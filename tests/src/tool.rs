@@ -13,6 +13,9 @@ use crate::workspace::Tools;
 /// No run of either program may take longer than this, unless the caller says so.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Makes dsu-build carry live frames over. The one place to change when that is its default.
+pub const LIVE: &[&str] = &["--live-frames"];
+
 /// What a program said.
 #[derive(Debug, Clone)]
 pub struct Said {
@@ -98,6 +101,20 @@ impl Said {
         list.iter().map(|b| b["function"].as_str().unwrap_or("").to_owned()).collect()
     }
 
+    /// Why dsu-apply could not carry the frames of `function` over, as dsu-build found.
+    pub fn blocked_by(&self, function: &str) -> Vec<String> {
+        let list = self.json["blockers"].as_array().cloned().unwrap_or_default();
+        let of = list.iter().filter(|b| b["function"] == function);
+        of.map(|b| b["why"].as_str().unwrap_or("").to_owned()).collect()
+    }
+
+    /// Of dsu-build: call sites in changed functions at which frames are carried over, and all of them.
+    pub fn coverage(&self) -> (u64, u64) {
+        let list = self.json["frames"].as_array().cloned().unwrap_or_default();
+        let sum = |key: &str| list.iter().filter_map(|f| f[key].as_u64()).sum();
+        (sum("sites"), sum("of"))
+    }
+
     /// The pause in microseconds.
     pub fn pause_us(&self) -> Option<u64> {
         self.json["pause_us"].as_u64()
@@ -109,6 +126,14 @@ impl Said {
         parts.extend(self.refusals().iter().take(3).map(|r| format!("{}: {}", r.subject, r.text)));
         if !self.blockers().is_empty() {
             parts.push(format!("on a stack: {}", self.blockers().join(", ")));
+            let list = self.json["blockers"].as_array().cloned().unwrap_or_default();
+            let text = |b: &Value, key: &str| b[key].as_str().unwrap_or("").to_owned();
+            let mut whys: Vec<String> = list
+                .iter()
+                .map(|b| format!("{}:{}: {}", text(b, "function"), b["line"], text(b, "why")))
+                .collect();
+            whys.dedup();
+            parts.extend(whys.into_iter().take(8));
         }
         let stderr = self.stderr.trim();
         if !stderr.is_empty() {

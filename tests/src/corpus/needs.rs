@@ -15,7 +15,12 @@ pub fn install(recipes: &[Recipe]) -> Result<()> {
     wanted.extend(recipes.iter().flat_map(|r| r.needs.iter().copied()));
     wanted.sort_unstable();
     wanted.dedup();
-    let missing: Vec<&str> = wanted.into_iter().filter(|p| !installed(p)).collect();
+    packages(&wanted)
+}
+
+/// Installs the packages of `wanted` that the machine lacks.
+pub fn packages(wanted: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = wanted.iter().copied().filter(|p| !installed(p)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -91,7 +91,7 @@ pub fn measure(
     flags: &[&str],
     reasons: &mut Reasons,
 ) -> Result<Measured> {
-    let flags: Vec<&str> = ["--live-frames"].iter().chain(flags).copied().collect();
+    let flags: Vec<&str> = tool::LIVE.iter().chain(flags).copied().collect();
     let said = tool::build_within(tools, &pair.old, &pair.new, bundle, &flags, LIMIT)?;
     ensure!(ANSWERS.contains(&said.exit), "{} ({})", said.summary(), said.command);
     if let Some(refusal) = said.refusals().first() {
