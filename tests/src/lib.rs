@@ -1,7 +1,7 @@
 //! End-to-end tests of `dsu-build` and `dsu-apply` on other people's programs.
 //!
 //! ```text
-//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--mutations N]
+//! cargo run --release -p dsu-tests --bin real-programs -- [--only KEY,..] [--repeat N] [--mutations N] [--live N]
 //! cargo run --release -p dsu-tests --bin comparison    -- [--only KEY,..] [--mutations N]
 //! cargo run --release -p dsu-tests --bin torture       -- [--exhaustive] [--program P] [--pair A:B] [--step K]
 //!                                                         [--seed S] [--csmith N] [--seconds T]
@@ -15,9 +15,15 @@
 //! could not be had (a version that the mirror has deleted) is listed by name and never counted as passed.
 //!
 //! ```text
+//! tests/threads  64 threads that hold locks in functions that never return, updated a thousand times
+//! tests/small    coroutines, frames pending over several updates, longjmp, exceptions, gdb, perf
+//! ```
+//!
+//! ```text
 //! corpus/    recipe -> sources (private apt directory) -> quilt ladder -> target/corpus/KEY/steps/NN-PATCH/
 //! climb      one running process up a ladder: dsu-build k -> k+1, dsu-apply, oracles, under load
 //! scenario/  how each program is started, loaded and questioned
+//! live/      functions that never leave the stack, changed and updated back and forth
 //! repeat     the same updates at random moments of the load, a fresh process each time
 //! comparison/  the same source twice, shuffled, and mutated one byte at a time
 //! coverage/  how many call sites of changed functions can be carried over, and what stands against the others
@@ -31,6 +37,7 @@ pub mod comparison;
 pub mod corpus;
 pub mod coverage;
 pub mod entries;
+pub mod live;
 pub mod load;
 pub mod process;
 pub mod repeat;

@@ -15,7 +15,7 @@ use dsu_tests::corpus::{Ladder, Recipe, ladder::Builder, needs};
 use dsu_tests::report::Report;
 use dsu_tests::scenario::{self, Program};
 use dsu_tests::workspace::Tools;
-use dsu_tests::{climb, comparison, repeat, workspace};
+use dsu_tests::{climb, comparison, live, repeat, workspace};
 
 /// Live updates of real programs: fetched, built, updated while they run.
 #[derive(Debug, Parser)]
@@ -26,6 +26,13 @@ struct Arguments {
     /// Repetitions at random moments of the load, for redis7, nginx122 and memcached.
     #[arg(long, default_value_t = 20, value_name = "N")]
     repeat: usize,
+    /// Updates of each changed loop, back and forth in one process. Not in the default run yet: not all of
+    /// these changes can be carried over.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    live: usize,
+    /// Of the updates, only those of changed loops.
+    #[arg(long)]
+    live_only: bool,
     /// Mutations for the comparison suite, over all programs together; 0 leaves that suite out.
     #[arg(long, default_value_t = 100, value_name = "N")]
     mutations: usize,
@@ -82,6 +89,14 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             climb::oracles_alone(program, &ladder, report);
         }
         let Some(tools) = &tools else { continue };
+        if let Some(loops) = program.loops()
+            && arguments.live > 0
+        {
+            live::rounds::run(loops, &ladder, arguments.live, tools, bundles.path(), report);
+        }
+        if arguments.live_only {
+            continue;
+        }
         kept.push(ladder.clone());
         let applied = climb::climb(program, &ladder, tools, bundles.path(), report);
         if program.repeated() && arguments.repeat > 0 {
@@ -90,6 +105,7 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     }
     if let Some(tools) = &tools
         && arguments.mutations > 0
+        && !arguments.live_only
     {
         compare(tools, &kept, arguments.mutations, report);
     }

@@ -16,6 +16,12 @@ impl Memcache {
         Ok(Memcache { wire: Wire::connect(port)? })
     }
 
+    /// One line and the line that it is answered with.
+    pub fn line(&mut self, line: &str) -> Result<String> {
+        self.wire.send(format!("{line}\r\n").as_bytes())?;
+        self.wire.text_line()
+    }
+
     /// One line whose reply must be the line `expected`.
     pub fn expect(&mut self, line: &str, expected: &str) -> Result<()> {
         self.expect_lines(line, &[expected])

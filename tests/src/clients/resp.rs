@@ -49,6 +49,12 @@ impl Redis {
         self.reply()
     }
 
+    /// One line as a person types it, and its reply.
+    pub fn inline(&mut self, line: &str) -> Result<Reply> {
+        self.wire.send(format!("{line}\r\n").as_bytes())?;
+        self.reply()
+    }
+
     /// One command of words, and its reply.
     pub fn ask_text(&mut self, words: &[&str]) -> Result<Reply> {
         let words: Vec<&[u8]> = words.iter().map(|w| w.as_bytes()).collect();

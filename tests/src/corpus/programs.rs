@@ -79,6 +79,23 @@ pub const TINYPROXY: Recipe = Recipe {
     needs: &[],
 };
 
+/// civetweb: a web server of threads, each of which stays in one function for its life.
+pub const CIVETWEB: Recipe = Recipe {
+    key: "civetweb",
+    package: "civetweb",
+    version: "1.15+dfsg-4",
+    first_patch: "soversion",
+    grouping: Grouping::Each,
+    configure: "true",
+    reconfigure: None,
+    // Its own Makefile is not in the package; these are all its sources.
+    make: "gcc -O2 -g -fPIE@CC@ -Iinclude -DNO_SSL -DNDEBUG -o civetweb src/civetweb.c src/main.c \
+           -pie@LD@ -lpthread -ldl",
+    keep: &["civetweb"],
+    clean: "rm -f civetweb",
+    needs: &[],
+};
+
 /// vsftpd: a process for each session.
 pub const VSFTPD: Recipe = Recipe {
     key: "vsftpd",
@@ -144,4 +161,4 @@ pub const OPENSSL: Recipe = Recipe {
 
 /// Every recipe, in the order in which the suites build them.
 pub const ALL: &[Recipe] =
-    &[MEMCACHED, TINYPROXY, NGINX, REDIS, VSFTPD, PGBOUNCER, DNSMASQ, OPENSSL];
+    &[MEMCACHED, TINYPROXY, CIVETWEB, NGINX, REDIS, VSFTPD, PGBOUNCER, DNSMASQ, OPENSSL];

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::{Expect, Fill, Program, Server, Steps, Version};
 use crate::clients::memcache::Memcache;
 use crate::corpus::{Ladder, Recipe, Step, programs, shell};
+use crate::live::{self, Loops};
 use crate::load;
 use crate::process::{Guard, free_port, threads, wait_for_port};
 
@@ -70,6 +71,10 @@ impl Program for Memcached {
         }
         let result = passed.map(|()| format!("{} files pass", OWN_TESTS.len()));
         vec![("prove t/".to_owned(), result)]
+    }
+
+    fn loops(&self) -> Option<&'static dyn Loops> {
+        Some(&live::memcached::Memcached)
     }
 
     fn repeated(&self) -> bool {
@@ -163,7 +168,8 @@ impl Server for Running {
     }
 }
 
-fn client(port: u16, number: usize) -> Result<load::Client> {
+/// A client whose keys are its own, so that it knows every reply.
+pub fn client(port: u16, number: usize) -> Result<load::Client> {
     let mut client = Memcache::connect(port)?;
     let mut round: u64 = 0;
     Ok(Box::new(move || {

@@ -1,5 +1,6 @@
 //! What each program is to show: how it is started, loaded, questioned, and what each step must end in.
 
+pub mod civetweb;
 pub mod dnsmasq;
 pub mod memcached;
 pub mod nginx;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::climb::Applied;
 use crate::corpus::{Ladder, Recipe, Step};
+use crate::live::Loops;
 use crate::load::Client;
 use crate::tool;
 use crate::workspace::Tools;
@@ -146,6 +148,11 @@ pub trait Program: Sync {
         Vec::new()
     }
 
+    /// Functions of it that never leave the stack and that the suite changes.
+    fn loops(&self) -> Option<&'static dyn Loops> {
+        None
+    }
+
     /// The number of repetitions of its updates at random moments, in the default run.
     fn repeated(&self) -> bool {
         false
@@ -178,6 +185,7 @@ pub fn all() -> Vec<&'static dyn Program> {
     vec![
         &memcached::Memcached,
         &tinyproxy::Tinyproxy,
+        &civetweb::Civetweb,
         &nginx::Nginx,
         &redis::Redis,
         &vsftpd::Vsftpd,

@@ -10,6 +10,7 @@ use super::runtest;
 use super::{Expect, Fill, Program, Server, Steps, Updates, Version};
 use crate::clients::resp::{Redis as Client, Reply};
 use crate::corpus::{Ladder, Recipe, Step, programs};
+use crate::live::{self, Loops};
 use crate::load;
 use crate::process::{Guard, free_port, wait_for_port, wait_until};
 
@@ -90,6 +91,10 @@ impl Program for Redis {
 
     fn own_tests(&self, ladder: &Ladder, server: &mut dyn Server) -> Vec<(String, Result<String>)> {
         runtest::units(&ladder.tree, server.port())
+    }
+
+    fn loops(&self) -> Option<&'static dyn Loops> {
+        Some(&live::redis::Redis)
     }
 
     fn repeated(&self) -> bool {
@@ -225,7 +230,7 @@ fn benchmark(ladder: &Ladder, running: &Running) -> Result<Guard> {
 }
 
 /// A client whose keys are its own, so that it knows every reply.
-fn client(port: u16, number: usize) -> Result<load::Client> {
+pub fn client(port: u16, number: usize) -> Result<load::Client> {
     let mut client = Client::connect(port)?;
     let mut round: i64 = 0;
     Ok(Box::new(move || {
