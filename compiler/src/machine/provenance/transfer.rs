@@ -227,7 +227,9 @@ impl Walk<'_> {
 
     fn access(&mut self, index: usize, a: &Access, state: &State, i: &Instruction) {
         for value in self.address(index, a, state, i) {
-            match (value, a.bytes) {
+            // Of a string as many bytes as a register says; its beginning in any case.
+            let bytes = a.bytes.or(i.is_string_instruction().then_some(1));
+            match (value, bytes) {
                 (Value::At(origin, at, _), Some(bytes)) => {
                     self.uses(origin).exact.insert((at, bytes));
                 }
