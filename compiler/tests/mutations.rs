@@ -28,7 +28,7 @@ const PROGRAMS: [(&str, &str, &str); 11] = [
     ("many_arguments", "-O2", "-fno-omit-frame-pointer"),
     ("strings", "-O2", "-fstack-protector-strong"),
     ("inlined", "-O2", "-fno-omit-frame-pointer"),
-    ("sorting", "-O2", "-fno-schedule-insns2"),
+    ("nested_loops", "-O2", "-fno-omit-frame-pointer"),
     ("queens", "-O2", "-fno-omit-frame-pointer"),
     ("recursion", "-O2", "-fno-omit-frame-pointer"),
     ("trees", "-O2", "-fno-shrink-wrap"),
