@@ -41,7 +41,8 @@ pub const GENERATIONS: &[Generation] = &[
     gcc("gcc-noplt", &["-O2", "-fno-plt"]),
     gcc("gcc-nomotion", &["-O2", "-fno-tree-loop-im", "-fno-tree-sink", "-fno-tree-dse"]),
     gcc("gcc-nomodref", &["-O2", "-fno-ipa-modref", "-fno-ipa-reference"]),
-    gcc("gcc-v3", &["-O3", "-march=x86-64-v3"]),
+    // No fused operations: they round otherwise.
+    gcc("gcc-v3", &["-O3", "-march=x86-64-v3", "-ffp-contract=off"]),
     clang("clang-O1", &["-O1"]),
     clang("clang-O2", &["-O2"]),
     clang("clang-O3", &["-O3"]),
