@@ -5,7 +5,7 @@ use crate::{BuildError, Built, Options, Outcome, build, report};
 use clap::Parser;
 use dsu_patch_format::SigningKey;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,8 +70,8 @@ pub struct Arguments {
     /// No exception or panic passes through a replaced function (or it ends the process anyway)
     #[arg(long)]
     accept_no_unwinding: bool,
-    /// Experimental: carry live frames of replaced functions over (checkpoint sites). The torture suite
-    /// still finds updates that go wrong: not for processes that matter
+    /// Carry frames of replaced functions over while they are on the stack, at each point where every
+    /// value that NEW needs has a proven source (checkpoint sites). Not yet the default
     #[arg(long)]
     live_frames: bool,
     /// Sign the patch with this Ed25519 private key (PEM, as `openssl genpkey -algorithm ed25519` writes it)
@@ -159,7 +159,10 @@ pub fn run(arguments: &Arguments) -> Exit {
                 BuildError::Encode(_) => Exit::Internal,
             };
             if arguments.json {
-                println!("{}", serde_json::json!({"outcome": "error", "error": error.to_string()}));
+                say(&format!(
+                    "{}\n",
+                    serde_json::json!({"outcome": "error", "error": error.to_string()})
+                ));
             }
             eprintln!("dsu-build: {error}");
             exit
@@ -174,7 +177,7 @@ fn try_run(arguments: &Arguments) -> Result<Exit, BuildError> {
     bar.finish_and_clear();
     if let Some(name) = &arguments.explain {
         match report::explain(&built, name) {
-            Ok(text) => print!("{text}"),
+            Ok(text) => say(&text),
             Err(unknown) => {
                 eprintln!("dsu-build: {unknown}");
                 return Ok(Exit::Input);
@@ -209,11 +212,17 @@ fn try_run(arguments: &Arguments) -> Result<Exit, BuildError> {
 
 fn print_report(arguments: &Arguments, built: &Built, size: Option<(String, usize)>) {
     if arguments.json {
-        println!("{}", report::json(built));
+        say(&format!("{}\n", report::json(built)));
     } else {
         let written = size.as_ref().map(|(path, size)| (path.as_str(), *size));
-        print!("{}", report::text(built, written));
+        say(&report::text(built, written));
     }
+}
+
+/// Prints. Who has closed the other end (`| head`) wants no more of it, which is no failure.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn write_or_say(path: &Path, bytes: &[u8]) -> bool {

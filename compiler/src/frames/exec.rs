@@ -25,6 +25,8 @@ pub struct Context<'a> {
     pub side: Side,
     /// Its image.
     pub image: &'a Image,
+    /// OLD's image, which addresses of OLD lie in whichever body names them.
+    pub old: &'a Image,
     /// The address that an operand stands for, as a value: see [`super::addresses`].
     pub address: &'a dyn Fn(&mut Values, &Step, bool) -> Option<Value>,
     /// Objects whose address is taken, as offsets from the CFA.
@@ -326,9 +328,9 @@ impl<'a, 'v> Executor<'a, 'v> {
     }
 
     /// Slots of the dynamic linker and the like: written before the program runs.
+    /// NEW reads the slots of OLD, where OLD has them.
     fn is_constant(&self, at: u64) -> bool {
-        self.context.side == Side::Old
-            && self.context.image.section_at(at).is_some_and(|s| s.name == ".got")
+        self.context.old.section_at(at).is_some_and(|s| s.name == ".got")
     }
 
     pub(super) fn store(&mut self, address: Value, value: Value, bytes: u8) {

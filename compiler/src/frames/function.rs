@@ -213,6 +213,7 @@ impl Both<'_> {
             old_context: exec::Context {
                 side: Side::Old,
                 image: pair.old,
+                old: pair.old,
                 address: &old_address,
                 objects: &old_objects,
                 locals: &old_locals,
@@ -223,6 +224,7 @@ impl Both<'_> {
             new_context: exec::Context {
                 side: Side::New,
                 image: pair.new,
+                old: pair.old,
                 address: &new_address,
                 objects: &new_objects,
                 locals: &new_locals,
