@@ -80,8 +80,7 @@ pub struct Options {
     pub choices: Choices,
     /// Nothing unwinds through replaced functions, says the user.
     pub no_unwinding: bool,
-    /// Carry live frames of replaced functions over. Experimental: the torture suite still finds updates
-    /// that go wrong.
+    /// Carry live frames of replaced functions over; else every point inside of one is blind.
     pub live_frames: bool,
     /// What the manifest says of the options.
     pub recorded: Vec<String>,

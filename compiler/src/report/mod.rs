@@ -40,7 +40,7 @@ pub fn warnings(pair: Pair<'_>, stuck: &[FunctionId]) -> Vec<String> {
         if matches!(name, "main" | "_start") {
             out.push(format!(
                 "{} changed, and is on the stack for as long as the process runs: dsu-apply will \
-                 wait for it in vain (--live-frames carries live frames over, experimentally)",
+                 wait for it in vain, unless --live-frames carries its frame over",
                 readable(name)
             ));
         }
