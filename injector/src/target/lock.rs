@@ -6,6 +6,11 @@
 use crate::error::ApplyError;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::{Duration, Instant};
+
+/// A child that this program forks elsewhere holds the name, too, until it executes its own program: one
+/// that is held for longer is another tool's.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A process on which nobody else works.
 #[derive(Debug)]
@@ -25,12 +30,21 @@ impl Lock {
         let name = format!("dsu-apply/{pid}/{}", began.unwrap_or_default());
         let failed = |e| ApplyError::Internal(format!("lock process {pid}: {e}"));
         let address = SocketAddr::from_abstract_name(name).map_err(failed)?;
-        match UnixListener::bind_addr(&address) {
-            Ok(name) => Ok(Self { _name: name }),
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Err(ApplyError::NotPermitted(
-                format!("another dsu-apply is at work on process {pid}: wait for it to end"),
-            )),
-            Err(e) => Err(failed(e)),
+        let taken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::AddrInUse;
+        let start = Instant::now();
+        loop {
+            match UnixListener::bind_addr(&address) {
+                Ok(name) => return Ok(Self { _name: name }),
+                Err(e) if taken(&e) && start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(e) if taken(&e) => {
+                    return Err(ApplyError::NotPermitted(format!(
+                        "another dsu-apply is at work on process {pid}: wait for it to end"
+                    )));
+                }
+                Err(e) => return Err(failed(e)),
+            }
         }
     }
 }
