@@ -201,7 +201,8 @@ impl Provenance {
         }
         let frame = Frame::new(image, &flow);
         let result = image.declared(function).and_then(|f| f.parameters.as_ref());
-        let mut walk = Walk::new(&flow, &frame, result.map_or(2, |p| p.result.integer));
+        let results = result.map_or(2, |p| p.result.integer);
+        let mut walk = Walk::new(image, &flow, &frame, results);
         walk.run();
         Some(Self { origins: walk.origins })
     }
@@ -214,6 +215,7 @@ impl Provenance {
 }
 
 struct Walk<'a> {
+    image: &'a Image,
     flow: &'a Flow,
     frame: &'a Frame,
     origins: Vec<Origin>,
@@ -226,8 +228,9 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(flow: &'a Flow, frame: &'a Frame, results: u8) -> Self {
+    fn new(image: &'a Image, flow: &'a Flow, frame: &'a Frame, results: u8) -> Self {
         let mut walk = Self {
+            image,
             flow,
             frame,
             origins: Vec::new(),

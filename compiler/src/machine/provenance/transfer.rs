@@ -1,6 +1,8 @@
 //! What one instruction does with addresses.
 
 use super::{Origin, State, Uses, Value, Values, Walk, insert};
+use crate::machine::calls::callee;
+use crate::machine::convention::callee_prototype;
 use crate::machine::effects::{Access, Effects};
 use crate::machine::flow::End;
 use crate::machine::frame::{Place, RSP};
@@ -101,7 +103,12 @@ impl Walk<'_> {
         let leaves = index + 1 == block.steps.end && out(block.end);
         let call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
         if call || leaves || i.mnemonic() == Mnemonic::Syscall {
-            for argument in ARGUMENTS {
+            let count = if call || block.end == End::TailCall {
+                self.arguments(index)
+            } else {
+                ARGUMENTS.len()
+            };
+            for argument in ARGUMENTS.into_iter().take(count) {
                 self.escape(&state.registers[argument].clone());
             }
         }
@@ -114,6 +121,13 @@ impl Walk<'_> {
                 self.escape(&state.registers[result].clone());
             }
         }
+    }
+
+    /// How many argument registers the callee of a step takes: all, where its prototype is not known.
+    fn arguments(&self, index: usize) -> usize {
+        let callee = callee(self.image, &self.flow.body.steps[index]);
+        let known = callee_prototype(self.image, &callee).filter(|p| !p.variadic);
+        known.map_or(ARGUMENTS.len(), |p| usize::from(p.integer))
     }
 
     fn uses(&mut self, origin: usize) -> &mut Uses {
