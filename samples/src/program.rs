@@ -27,6 +27,8 @@ impl Program {
     /// It cannot be started, ends, or says something else.
     pub fn start(path: &Path) -> Result<Self> {
         let mut command = Command::new(path);
+        // What it leaves behind (gmon.out of -pg) goes where it lies itself.
+        command.current_dir(path.parent().unwrap_or(path));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {}", path.display()))?;
         let input = child.stdin.take();
