@@ -99,8 +99,8 @@ impl Join<'_> {
         found.filter(|v| self.values.depends(*v).binary_search(&self.id).is_err())
     }
 
-    /// What garbage of NEW is best taken to be: what makes the place equal to one of OLD, the same one
-    /// if that can be.
+    /// What garbage of NEW is best taken to be, where its other edges do not agree: what makes the place
+    /// equal to one of OLD, the same one if that can be.
     fn chosen(&mut self, place: Place, all: &[Held]) -> Option<Value> {
         let mut best = None;
         for (other, held, value) in &self.classes.old {
@@ -180,16 +180,22 @@ mod tests {
         join(values, &arrivals, (HERE, side), classes).expect("something leads here")
     }
 
+    /// Three edges: with these on the first two; on the third OLD has a value of its own, and NEW has
+    /// written nothing.
     #[test]
     fn what_new_has_not_written_is_what_old_has() {
         let mut values = Values::default();
-        let value = values.intern(Node::Entry(Place::General(7)));
+        let entry = values.intern(Node::Entry(Place::General(7)));
+        let held = [entry, values.constant(3), values.constant(4)];
         let mut classes = Classes::default();
-        let mut old = half_written(&mut values, &[-24], value);
-        let other = values.constant(3);
-        old[1].set_slot(&mut values, -24, 8, other);
+        let [mut old, mut new] = [(); 2].map(|()| held.map(|_| machine(&mut values)));
+        for (machine, value) in old.iter_mut().zip(held) {
+            machine.set_slot(&mut values, -24, 8, value);
+        }
+        for (machine, value) in new.iter_mut().zip(&held[..2]) {
+            machine.set_slot(&mut values, -40, 8, *value);
+        }
         let old = joined(&mut values, &old, Side::Old, &mut classes);
-        let new = half_written(&mut values, &[-40], value);
         let new = joined(&mut values, &new, Side::New, &mut classes);
         assert_eq!(new.at(Place::Slot(-40, 8)), old.at(Place::Slot(-24, 8)));
     }
