@@ -4,7 +4,7 @@ use super::compare::Comparing;
 use super::meaning::{FARTHEST, Owner, Taken, is_taken, unseen_end};
 use super::{Pair, constants, gaps};
 use crate::code::{Field, Reference, Step};
-use crate::image::{DynamicRelocation, Image, Meaning, ObjectId, Storage, Thing};
+use crate::image::{DynamicRelocation, Image, Meaning, ObjectId, SectionKind, Storage, Thing};
 use crate::matching::names;
 
 /// How deep anonymous constants may point to each other before they count as different.
@@ -38,32 +38,41 @@ pub(super) fn same_reference(
     }
 }
 
-/// Whether an address in each build is the same whichever way it is read: see [`super::meaning`].
+/// Whether nothing around two addresses speaks for another reading than what they point into: see
+/// [`super::meaning`].
 fn same_neighbours(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
     let pair = ctx.pair;
-    let same = |a: Option<ObjectId>, b: Option<ObjectId>| match (a, b) {
+    let (a, b) = (pair.old.object_ending_at(x), pair.new.object_ending_at(y));
+    let same_ends = match (a, b) {
         (Some(a), Some(b)) => same_object(pair, a, b, 0),
-        (None, None) => true,
+        (None, None) => !ends_constant(pair.old, x) && !ends_constant(pair.new, y),
         _ => false,
     };
-    let (a, b) = (pair.old.object_ending_at(x), pair.new.object_ending_at(y));
-    // Before the start of an object there may be the end of a constant without a name.
-    let after_constant = |image: &Image, at: u64, ends: Option<ObjectId>| {
-        ends.is_none() && !matches!(image.resolve(at), Thing::Object { offset: 1.., .. })
-    };
-    let bare = after_constant(pair.old, x, a) || after_constant(pair.new, y, b);
-    !bare && same(a, b) && same_next(pair, x, y)
+    same_ends && !other_next(pair, x, y)
 }
 
-/// Whether the next objects behind two addresses are the same, at the same distance.
-fn same_next(pair: Pair<'_>, x: u64, y: u64) -> bool {
+/// Whether a constant without a name may end at an address: one among constants, where something
+/// else begins. Texts follow each other everywhere, and nobody goes through them to the next.
+fn ends_constant(image: &Image, address: u64) -> bool {
+    let constants = image.section_at(address).is_some_and(|s| s.kind != SectionKind::Data);
+    constants
+        && match image.resolve(address) {
+            Thing::Object { offset, .. } => offset == 0,
+            Thing::Constant(at) => constants::text_at(image, at).is_none_or(|t| t.is_empty()),
+            Thing::Mark(_) | Thing::Unknown | Thing::Outside(_) => true,
+            Thing::Slot(_) | Thing::Code { .. } => false,
+        }
+}
+
+/// Whether another object has taken the place of the next one behind two addresses: a biased address
+/// would be of either.
+fn other_next(pair: Pair<'_>, x: u64, y: u64) -> bool {
     let next = |image: &Image, at: u64| {
         let behind = image.objects_near(at..=at.saturating_add(FARTHEST));
         behind.filter(|(_, o)| o.address > at).map(|(id, o)| (id, o.address - at)).next()
     };
     match (next(pair.old, x), next(pair.new, y)) {
-        (Some((a, i)), Some((b, j))) => i == j && same_object(pair, a, b, 0),
-        (None, None) => true,
+        (Some((a, i)), Some((b, j))) => i == j && !same_object(pair, a, b, 0),
         _ => false,
     }
 }
@@ -116,7 +125,7 @@ fn same_meaning_of(
                 (None, None) => true,
                 _ => false,
             };
-            let next = !old.indexed || !inside || same_next(pair, p.target, q.target);
+            let next = !old.indexed || !inside || !other_next(pair, p.target, q.target);
             if ends && next { same } else { fail() }
         }
         _ => same,

@@ -316,8 +316,8 @@ impl Shadow<'_> {
             readable(ctx.function.name()),
             r.target
         );
-        let way = "add new variables behind the others (or in a file of their own); where both are not \
-                   static, linking NEW with -Wl,--emit-relocs tells them apart";
+        let way = "add new variables behind the others (or in a file of their own); where both are \
+                   global, linking NEW with -Wl,--emit-relocs tells them apart";
         self.refuse("ambiguous", ctx.function.name(), text, way);
     }
 

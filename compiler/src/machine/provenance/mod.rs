@@ -201,8 +201,7 @@ impl Provenance {
         }
         let frame = Frame::new(image, &flow);
         let result = image.declared(function).and_then(|f| f.parameters.as_ref());
-        let results = result.map_or(2, |p| p.result.integer);
-        let mut walk = Walk::new(image, &flow, &frame, results);
+        let mut walk = Walk::new(image, &flow, &frame, result.map_or(2, |p| p.result.integer));
         walk.run();
         Some(Self { origins: walk.origins })
     }

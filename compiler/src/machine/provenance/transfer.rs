@@ -2,7 +2,7 @@
 
 use super::{Origin, State, Uses, Value, Values, Walk, insert};
 use crate::machine::calls::callee;
-use crate::machine::convention::callee_prototype;
+use crate::machine::convention::{callee_prototype, is_odd};
 use crate::machine::effects::{Access, Effects};
 use crate::machine::flow::End;
 use crate::machine::frame::{Place, RSP};
@@ -102,13 +102,14 @@ impl Walk<'_> {
         let out = |end: End| matches!(end, End::TailCall | End::BranchOut | End::Unresolved);
         let leaves = index + 1 == block.steps.end && out(block.end);
         let call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-        if call || leaves || i.mnemonic() == Mnemonic::Syscall {
-            let count = if call || block.end == End::TailCall {
-                self.arguments(index)
-            } else {
-                ARGUMENTS.len()
-            };
-            for argument in ARGUMENTS.into_iter().take(count) {
+        if i.mnemonic() == Mnemonic::Syscall {
+            // The kernel takes the fourth argument in r10 (psABI A.2.1).
+            for argument in ARGUMENTS.into_iter().chain([10]) {
+                self.escape(&state.registers[argument].clone());
+            }
+        }
+        if call || leaves {
+            for argument in self.arguments(index) {
                 self.escape(&state.registers[argument].clone());
             }
         }
@@ -123,11 +124,15 @@ impl Walk<'_> {
         }
     }
 
-    /// How many argument registers the callee of a step takes: all, where its prototype is not known.
-    fn arguments(&self, index: usize) -> usize {
+    /// Registers that a call or a jump out of the function may read.
+    fn arguments(&self, index: usize) -> Vec<usize> {
         let callee = callee(self.image, &self.flow.body.steps[index]);
-        let known = callee_prototype(self.image, &callee).filter(|p| !p.variadic);
-        known.map_or(ARGUMENTS.len(), |p| usize::from(p.integer))
+        if is_odd(self.image, &callee) {
+            return (0..16).filter(|n| *n != RSP).collect();
+        }
+        let fixed = callee_prototype(self.image, &callee).filter(|p| !p.variadic);
+        let count = fixed.map_or(ARGUMENTS.len(), |p| p.integer.into());
+        ARGUMENTS.into_iter().take(count).collect()
     }
 
     fn uses(&mut self, origin: usize) -> &mut Uses {
