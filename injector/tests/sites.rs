@@ -231,6 +231,8 @@ fn a_frame_that_lands_at_a_blind_point_blocks() {
     before.assert_same(&program.picture(), "after a blocked attempt");
     // Once it has landed, it is an ordinary frame of version 2.
     assert_eq!(program.number("5"), 1_002_005);
+    // Behind the answer there is a site; the point where it waits for the next question has none.
+    program.settle();
     expect(&apply_within(&bundle, program.pid, 100), ExitCode::Blocked);
     expect(&apply_within(&serve(&second, &third), program.pid, 2000), ExitCode::Updated);
     assert_eq!(program.number("6"), 2_003_006);

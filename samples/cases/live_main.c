@@ -3,13 +3,14 @@
 //# build: gcc -O0
 //# build: clang -O2
 //# build-args: --live-frames
+//# build-args 2: --live-frames
 //# changed: main
+//# changed 2: main
 //# kept: step
-//# ladder: 1 2 1 2
+//# ladder: 1 2 1
 //# before: a => 1
 //# after 1: a => 2!
 //# after 2: a => 3
-//# after 3: a => 4!
 #include "sample.h"
 
 static int total;

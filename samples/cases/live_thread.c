@@ -4,7 +4,9 @@
 //# build: gcc -O1
 //# build: clang -O2
 //# build-args: --live-frames
+//# build-args 2: --live-frames
 //# changed: linger dig
+//# changed 2: linger dig
 //# kept: answer
 //# ladder: 1 2 1
 //# before: a => 1
