@@ -15,7 +15,7 @@
 //! could not be had (a version that the mirror has deleted) is listed by name and never counted as passed.
 //!
 //! ```text
-//! tests/threads  64 threads that hold locks in functions that never return, updated a thousand times
+//! tests/threads  64 threads that hold locks in functions that never return, updated there and back
 //! tests/small    coroutines, frames pending over several updates, longjmp, exceptions, gdb, perf
 //! ```
 //!
