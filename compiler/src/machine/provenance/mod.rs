@@ -16,11 +16,13 @@ use super::dominators::Dominators;
 use super::flow::{BlockId, Flow};
 use super::frame::Frame;
 use crate::code::Field;
-use crate::image::{Function, Image};
+use crate::image::{Function, FunctionId, Image};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// More distances from one address than this are not told apart.
 const MOST: usize = 6;
+/// Values passed on along edges, and blocks visited, before nothing is said of a function.
+const WORK: usize = 2_000_000;
 
 /// What a place may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +83,11 @@ impl State {
         }
     }
 
+    /// How many values it has.
+    fn size(&self) -> usize {
+        self.registers.iter().chain(self.frame.values()).map(BTreeSet::len).sum()
+    }
+
     /// The state behind the first edge that leads somewhere.
     fn first(&self, retreating: bool) -> Self {
         let taken = |values: &Values| {
@@ -126,12 +133,13 @@ fn insert(values: &mut Values, value: Value) -> bool {
     if values.contains(&value) {
         return false;
     }
-    let alike = |v: &&Value| match (**v, value) {
-        (Value::At(a, ..), Value::At(b, ..)) => a == b,
-        (Value::Number(..), Value::Number(..)) => true,
-        _ => false,
+    // Those alike stand side by side in the order of values.
+    let (first, last) = match value {
+        Value::At(o, ..) => (Value::At(o, i64::MIN, false), Value::At(o, i64::MAX, true)),
+        Value::Number(..) => (Value::Number(i64::MIN, false), Value::Number(i64::MAX, true)),
+        _ => return values.insert(value),
     };
-    if values.iter().filter(alike).count() < MOST {
+    if values.range(first..=last).count() < MOST {
         return values.insert(value);
     }
     values.insert(value.origin().map_or(Value::Other, Value::Around))
@@ -202,8 +210,7 @@ impl Provenance {
         let frame = Frame::new(image, &flow);
         let result = image.declared(function).and_then(|f| f.parameters.as_ref());
         let mut walk = Walk::new(image, &flow, &frame, result.map_or(2, |p| p.result.integer));
-        walk.run();
-        Some(Self { origins: walk.origins })
+        walk.run().then_some(Self { origins: walk.origins })
     }
 
     /// The origin whose field is at a place.
@@ -224,6 +231,8 @@ struct Walk<'a> {
     frame_is_read: bool,
     /// Registers among rax and rdx that hold the function's result (psABI 3.2.3).
     results: u8,
+    /// Callees that keep no register that they need not.
+    clobbering: BTreeMap<FunctionId, bool>,
 }
 
 impl<'a> Walk<'a> {
@@ -236,6 +245,7 @@ impl<'a> Walk<'a> {
             by_step: BTreeMap::new(),
             frame_is_read: false,
             results,
+            clobbering: BTreeMap::new(),
         };
         for (index, step) in flow.body.steps.iter().enumerate() {
             for r in &step.references {
@@ -252,10 +262,12 @@ impl<'a> Walk<'a> {
         walk
     }
 
-    fn run(&mut self) {
+    /// To the fixpoint; whether it was reached within [`WORK`].
+    fn run(&mut self) -> bool {
         if self.origins.is_empty() {
-            return;
+            return true;
         }
+        let mut budget = WORK;
         let dominators = Dominators::new(self.flow);
         let mut before: Vec<Option<State>> = vec![None; self.flow.blocks.len()];
         let mut queue: BTreeSet<usize> = BTreeSet::from([0]);
@@ -265,6 +277,9 @@ impl<'a> Walk<'a> {
             before[entry.0] = Some(State::entry());
         }
         while let Some(place) = queue.pop_first() {
+            let size = before.get(order[place].0).and_then(Option::as_ref).map_or(0, State::size);
+            let Some(left) = budget.checked_sub(1 + size) else { return false };
+            budget = left;
             let Some(block) = order.get(place).map(|b| &self.flow.blocks[b.0]) else { continue };
             let Some(mut state) = before[order[place].0].clone() else { continue };
             for step in block.steps.clone() {
@@ -285,5 +300,6 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        true
     }
 }

@@ -1,7 +1,8 @@
 //! What one instruction does with addresses.
 
 use super::{Origin, State, Uses, Value, Values, Walk, insert};
-use crate::machine::calls::callee;
+use crate::code::decode;
+use crate::machine::calls::{Callee, callee};
 use crate::machine::convention::{callee_prototype, is_odd};
 use crate::machine::effects::{Access, Effects};
 use crate::machine::flow::End;
@@ -11,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// Registers of integer arguments (psABI 3.2.3): rdi, rsi, rdx, rcx, r8, r9.
 const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
+/// Registers that a callee need not keep, but for rax (psABI 3.2.1): rcx, rdx, rsi, rdi, r8 to r11.
+const CLOBBERED: [usize; 8] = [1, 2, 6, 7, 8, 9, 10, 11];
 const RAX: usize = 0;
 const RCX: usize = 1;
 const RDX: usize = 2;
@@ -116,11 +119,37 @@ impl Walk<'_> {
         if call {
             state.registers[RAX] = other();
             insert(&mut state.registers[RDX], Value::Other);
+            if self.clobbers_all(index) {
+                for register in CLOBBERED {
+                    state.registers[register] = other();
+                }
+            }
         }
         if i.flow_control() == FlowControl::Return {
             for result in [RAX, RDX].into_iter().take(usize::from(self.results)) {
                 self.escape(&state.registers[result].clone());
             }
+        }
+    }
+
+    /// Whether nothing that a call may change survives it: a callee that no compiler sees, or one that
+    /// calls such a one. Of the others gcc may know what they leave alone (`-fipa-ra`).
+    fn clobbers_all(&mut self, index: usize) -> bool {
+        let to = callee(self.image, &self.flow.body.steps[index]);
+        let image = self.image;
+        match to {
+            Callee::Import(_) | Callee::Unknown => true,
+            Callee::Inside(_) => false,
+            Callee::Function(_) if is_odd(image, &to) => false,
+            Callee::Function(id) => *self.clobbering.entry(id).or_insert_with(|| {
+                let body = decode(image, image.function(id));
+                body.opaque.is_none()
+                    && body.steps.iter().any(|s| {
+                        let i = &s.instruction;
+                        let calls = i.is_call_near() || i.is_call_near_indirect();
+                        calls && matches!(callee(image, s), Callee::Import(_) | Callee::Unknown)
+                    })
+            }),
         }
     }
 
