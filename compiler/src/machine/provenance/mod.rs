@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// More distances from one address than this are not told apart.
 const MOST: usize = 6;
 /// Values passed on along edges, and blocks visited, before nothing is said of a function.
-const WORK: usize = 2_000_000;
+const WORK: usize = 300_000;
 
 /// What a place may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
