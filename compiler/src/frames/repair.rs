@@ -6,6 +6,7 @@
 //! such edges than before, the one that mends most first (FEASIBILITY section 2, item 5). Where the
 //! program itself changed an edge remains; giving up what leads there would only move it.
 
+use super::ways::region;
 use crate::machine::flow::{BlockId, Flow};
 use crate::sites::matching::BlockMatching;
 use std::collections::BTreeSet;
@@ -82,36 +83,12 @@ fn failures(
 
 /// The matched blocks from which a block is reached first.
 fn sources(flow: &Flow, to: BlockId, matched: &dyn Fn(BlockId) -> bool) -> BTreeSet<BlockId> {
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut queue = flow.blocks[to.0].predecessors.clone();
-    while let Some(block) = queue.pop() {
-        if !seen.insert(block) {
-            continue;
-        }
-        if matched(block) {
-            found.insert(block);
-        } else {
-            queue.extend(&flow.blocks[block.0].predecessors);
-        }
-    }
-    found
+    let before = |b: BlockId| flow.blocks[b.0].predecessors.clone();
+    region(before(to), &before, matched).1
 }
 
 /// The matched blocks that come first behind a block.
 fn frontier(flow: &Flow, from: BlockId, matched: &dyn Fn(BlockId) -> bool) -> BTreeSet<BlockId> {
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut queue = flow.blocks[from.0].successors.clone();
-    while let Some(block) = queue.pop() {
-        if !seen.insert(block) {
-            continue;
-        }
-        if matched(block) {
-            found.insert(block);
-        } else {
-            queue.extend(&flow.blocks[block.0].successors);
-        }
-    }
-    found
+    let next = |b: BlockId| flow.blocks[b.0].successors.clone();
+    region(next(from), &next, matched).1
 }

@@ -61,7 +61,7 @@ impl Ways {
 }
 
 /// From some blocks on by unmatched ones: these, and the matched ones that they end at.
-fn region(
+pub(super) fn region(
     mut queue: Vec<BlockId>,
     next: &dyn Fn(BlockId) -> Vec<BlockId>,
     matched: &dyn Fn(BlockId) -> bool,

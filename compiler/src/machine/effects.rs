@@ -54,6 +54,24 @@ pub struct Access {
     pub writes: bool,
 }
 
+impl Access {
+    /// The address that `lea` computes, which accesses nothing (SDM volume 2, LEA).
+    #[must_use]
+    pub fn computed(i: &Instruction) -> Self {
+        Self {
+            segment: Register::None,
+            base: i.memory_base(),
+            index: i.memory_index(),
+            scale: i.memory_index_scale(),
+            displacement: i.memory_displacement64().cast_signed(),
+            bytes: None,
+            reads: false,
+            changes: false,
+            writes: false,
+        }
+    }
+}
+
 /// What an instruction does to the stack of x87 registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct X87 {

@@ -115,18 +115,7 @@ fn indexed_sum(transfers: &Transfers<'_>, step: usize, i: &Instruction) -> Optio
     if i.memory_base() == Register::None || i.memory_index() == Register::None {
         return None;
     }
-    let access = Access {
-        segment: Register::None,
-        base: i.memory_base(),
-        index: i.memory_index(),
-        scale: i.memory_index_scale(),
-        displacement: i.memory_displacement64().cast_signed(),
-        bytes: None,
-        reads: false,
-        changes: false,
-        writes: false,
-    };
-    match transfers.frame.place(step, &access) {
+    match transfers.frame.place(step, &Access::computed(i)) {
         Place::Indexed(at) => Some(at),
         _ => None,
     }

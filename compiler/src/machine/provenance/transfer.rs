@@ -290,18 +290,7 @@ impl Walk<'_> {
     }
 
     fn lea(&mut self, index: usize, i: &Instruction, state: &mut State) {
-        let access = Access {
-            segment: Register::None,
-            base: i.memory_base(),
-            index: i.memory_index(),
-            scale: i.memory_index_scale(),
-            displacement: i.memory_displacement64().cast_signed(),
-            bytes: None,
-            reads: false,
-            changes: false,
-            writes: false,
-        };
-        let values = self.address(index, &access, state, i);
+        let values = self.address(index, &Access::computed(i), state, i);
         if let Some(n) = number(i.op0_register()) {
             state.registers[n] = values;
         }
