@@ -13,7 +13,7 @@ use crate::options::{ApplyOptions, FailPoint};
 use crate::ptrace::borrow::{Borrowed, Ground};
 use crate::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use crate::ptrace::sched::{Beside, Pace, Relaxed};
-use crate::ptrace::thread::{Stopped, WaitError};
+use crate::ptrace::thread::{Stopped, WaitError, let_go_within};
 use crate::record::{self, Planted, Record};
 use crate::target::maps::Maps;
 use crate::target::{Target, still_there};
@@ -349,6 +349,8 @@ impl Loan<'_> {
         Ok(match self.others {
             None => {
                 thread.detach();
+                // It may have made one before it stopped.
+                let_go_within(STOP_WITHIN);
                 Duration::ZERO
             }
             Some(mut process) => {
@@ -375,7 +377,9 @@ fn borrow(target: &Target) -> Result<Loan<'_>, ApplyError> {
     let mut process = match stop_all(target.pid) {
         Ok(process) => process,
         // One late thread is no reason: any other one will do, only slower.
-        Err(StopError::Uninterruptible(_)) => return borrow_one(target, ground, pace),
+        Err(StopError::Uninterruptible(_) | StopError::Restless(_)) => {
+            return borrow_one(target, ground, pace);
+        }
         Err(e) => return Err(e.into()),
     };
     still_there(target.pid, &target.memory, target.image.base)?;
@@ -392,7 +396,7 @@ fn borrow(target: &Target) -> Result<Loan<'_>, ApplyError> {
 fn stop_all(pid: i32) -> Result<StoppedProcess, StopError> {
     for _ in 1..STOP_TRIES {
         match StoppedProcess::stop(pid, STOP_ALL_WITHIN) {
-            Err(StopError::Uninterruptible(_)) => {}
+            Err(StopError::Uninterruptible(_) | StopError::Restless(_)) => {}
             other => return other,
         }
     }

@@ -89,7 +89,7 @@ pub(crate) fn recover_locked(pid: i32) -> Result<Recovered, ApplyError> {
     process::check(pid)?;
     let memory = ProcessMemory::open(pid)?;
     let _undisturbed = Undisturbed::begin();
-    let process = stop(pid)?;
+    let process = stop(pid).inspect_err(|_| let_go_of_the_rest())?;
     let maps = Rc::new(Maps::of(pid)?);
     let footholds = Footholds::find(&memory, &maps).ok_or_else(|| {
         ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
@@ -119,7 +119,7 @@ fn is_held(process: &StoppedProcess) -> bool {
 fn stop(pid: i32) -> Result<StoppedProcess, StopError> {
     for _ in 1..STOP_TRIES {
         match StoppedProcess::stop(pid, STOP_WITHIN) {
-            Err(StopError::Uninterruptible(_)) => {}
+            Err(StopError::Uninterruptible(_) | StopError::Restless(_)) => {}
             other => return other,
         }
     }

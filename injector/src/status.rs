@@ -132,7 +132,7 @@ fn pending(
         before = Some(record);
     }
     let _undisturbed = Undisturbed::begin();
-    let process = StoppedProcess::stop(pid, STOP_WITHIN)?;
+    let process = StoppedProcess::stop(pid, STOP_WITHIN).inspect_err(|_| let_go_of_the_rest())?;
     let maps = Maps::of(pid);
     let mut sum = BTreeMap::new();
     if let Ok(maps) = &maps {

@@ -27,7 +27,7 @@ use crate::error::ApplyError;
 use crate::ptrace::footholds::Footholds;
 use crate::ptrace::guardian::is_asked_to_end;
 use crate::ptrace::process::{StopError, StoppedProcess};
-use crate::ptrace::thread::WaitError;
+use crate::ptrace::thread::{WaitError, let_go_within};
 use crate::target::maps::Maps;
 use crate::target::memory::ProcessMemory;
 use crate::target::still_there;
@@ -39,6 +39,8 @@ use unwind::Unwinder;
 
 /// How long all threads are waited for in one attempt.
 const STOP_WITHIN: Duration = Duration::from_millis(200);
+/// How long threads are waited for that an attempt has given up while they ran.
+const LET_GO_WITHIN: Duration = Duration::from_millis(5);
 /// Pauses between attempts start here, double, and end here.
 const BACKOFF: Duration = Duration::from_micros(500);
 const BACKOFF_MOST: Duration = Duration::from_millis(50);
@@ -105,6 +107,8 @@ impl Checkpoint<'_> {
             if is_asked_to_end() {
                 return Err(ApplyError::Interrupted);
             }
+            // Those of an attempt that could not even stop all of them.
+            let_go_within(LET_GO_WITHIN);
             if self.search.attempts == 1 {
                 self.unwinder.load(self.memory);
             }
@@ -117,7 +121,12 @@ impl Checkpoint<'_> {
         self.search.attempts += 1;
         let mut process = match StoppedProcess::stop(self.pid, STOP_WITHIN) {
             Ok(process) => process,
-            Err(StopError::Uninterruptible(tid)) => return Ok(Err(vec![unstoppable(tid)])),
+            Err(StopError::Uninterruptible(tid)) => {
+                return Ok(Err(vec![unstoppable(tid, "in an uninterruptible system call")]));
+            }
+            Err(StopError::Restless(pid)) => {
+                return Ok(Err(vec![unstoppable(pid, "new threads appear faster than they stop")]));
+            }
             Err(e) => return Err(e.into()),
         };
         still_there(self.pid, self.memory, self.image)?;
@@ -137,14 +146,14 @@ impl Checkpoint<'_> {
     }
 }
 
-fn unstoppable(tid: i32) -> BlindThread {
+fn unstoppable(tid: i32, why: &str) -> BlindThread {
     BlindThread {
         tid,
         points: Vec::new(),
         step: false,
         goals: Vec::new(),
         waiting: true,
-        note: "in an uninterruptible system call".into(),
+        note: why.into(),
     }
 }
 

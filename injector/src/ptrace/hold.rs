@@ -31,6 +31,8 @@ const CONT_BIT: u64 = 1 << (libc::SIGCONT - 1);
 const FEW: usize = 64;
 /// How long the thread is waited for before it is looked whether the signal is still there.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
+/// Stops of that thread on its way to the signal: one for each signal before it, and what was asked for.
+const MOST_STOPS: usize = 100;
 /// A thread that was let go must be stopped again, whatever it does.
 const MUST_STOP: Duration = Duration::from_secs(30);
 
@@ -67,8 +69,9 @@ impl Hold {
             return Ok(());
         }
         let ended = Self::take(process);
-        if let Err(WaitError::TimedOut(_)) = ended {
-            // The signal goes away in another way, which the program can see if it catches SIGCONT.
+        if is_waiting(process.pid) {
+            // It goes away in another way, which the program can see if it catches SIGCONT. An error says
+            // that the process has ended.
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
         }
         ended
@@ -82,26 +85,32 @@ impl Hold {
 
     fn take(process: &mut StoppedProcess) -> Result<(), WaitError> {
         let Some(mut thread) = take_one(process) else { return Ok(()) };
-        loop {
+        for _ in 0..MOST_STOPS {
             let running = thread.resume(Resume::Freely)?;
-            let stopped = match running.wait_asleep(Instant::now() + LOOK_AFTER)? {
+            thread = match running.wait_asleep(Instant::now() + LOOK_AFTER)? {
                 Ok(stopped) => stopped,
                 Err(running) => wait_longer(process.pid, running)?,
             };
-            match stopped.event() {
+            match thread.event() {
                 Event::Signal(libc::SIGSTOP) => {
-                    process.put(stopped.without_signal());
+                    process.put(thread.without_signal());
                     return Ok(());
                 }
                 // Before ours in the queue: its handler's frame is set up, no instruction runs.
-                Event::Signal(_) => thread = stopped,
-                _ => {
-                    process.put(stopped);
-                    return Ok(());
-                }
+                Event::Signal(_) => {}
+                // One that is to stop once more, as newborn ones are, does so before it takes a signal.
+                _ if is_waiting(process.pid) => {}
+                _ => break,
             }
         }
+        process.put(thread);
+        Ok(())
     }
+}
+
+/// Whether the signal is still there for a thread to take.
+fn is_waiting(pid: i32) -> bool {
+    Status::of(pid).is_some_and(|s| s.shared & STOP_BIT != 0)
 }
 
 /// One that is at an interrupt stop takes the signal without more ado.
@@ -113,7 +122,7 @@ fn take_one(process: &mut StoppedProcess) -> Option<Stopped> {
 
 /// Somebody's SIGCONT may have taken the signal away; else the thread waits for a processor.
 fn wait_longer(pid: i32, running: Running) -> Result<Stopped, WaitError> {
-    if Status::of(pid).is_none_or(|s| s.shared & STOP_BIT == 0) {
+    if !is_waiting(pid) {
         // One that has ended says so when it is waited for.
         let _ = running.interrupt();
     }

@@ -34,6 +34,8 @@ const TRAP_BIT: u64 = 1 << (libc::SIGTRAP - 1);
 /// A thread with a breakpoint set must be stopped again, whatever it does: a vfork holds it for as
 /// long as its child takes to execute.
 const MUST_STOP: Duration = Duration::from_secs(30);
+/// Stops of a thread on its way to a trap: for other signals, and for having been asked to stop.
+const MOST_STOPS: usize = 100;
 /// Threads that run at the same time on a crowded machine.
 const CROWDED_AT_ONCE: usize = 2;
 /// A thread without a goal runs for this long.
@@ -276,12 +278,17 @@ pub fn without_pending_trap(
     cause: Cause,
     pace: Pace,
 ) -> Result<Stopped, WaitError> {
-    let thread = without_trap(thread, cause, pace)?;
-    if Status::of(thread.tid()).is_none_or(|s| s.pending & TRAP_BIT == 0) {
-        return Ok(thread);
+    let mut thread = without_trap(thread, cause, pace)?;
+    for _ in 0..MOST_STOPS {
+        // What it blocks it does not take, and this tool has not caused.
+        let takes = |s: Status| s.pending & !s.blocked & TRAP_BIT != 0;
+        if !Status::of(thread.tid()).is_some_and(takes) {
+            break;
+        }
+        let running = thread.resume(Resume::Freely)?;
+        thread = without_trap(running.wait(Instant::now() + MUST_STOP, pace)?, cause, pace)?;
     }
-    let running = thread.resume(Resume::Freely)?;
-    without_trap(running.wait(Instant::now() + MUST_STOP, pace)?, cause, pace)
+    Ok(thread)
 }
 
 fn set(thread: &Stopped, goals: &[Goal]) -> Result<(), SysError> {

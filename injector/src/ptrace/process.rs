@@ -6,7 +6,7 @@
 //! processes stay stopped, and signals that were about to be taken are taken.
 
 use super::sched::{Pace, Patience, Relaxed, Urgent};
-use super::thread::{Running, Stopped, WaitError};
+use super::thread::{Running, Stopped, WaitError, let_go_within};
 use crate::error::SysError;
 use crate::target::process::Status;
 use nix::errno::Errno;
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 const MAX_PASSES: usize = 64;
 /// How long threads are waited for that were made while the others stood still.
 const ADOPT_WITHIN: Duration = Duration::from_millis(50);
+
+/// How long newborn threads are waited for once all others go on.
+const LET_GO_WITHIN: Duration = Duration::from_millis(5);
 
 /// All threads of a process, standing still.
 #[derive(Debug)]
@@ -29,8 +32,6 @@ pub struct StoppedProcess {
     pub since: Instant,
     /// How to wait for those of them that run on.
     pub pace: Pace,
-    /// All thread ids seen.
-    known: BTreeSet<i32>,
     /// Ends after the threads go on: fields are dropped in this order.
     _urgent: Option<Urgent>,
 }
@@ -95,21 +96,20 @@ impl StoppedProcess {
     /// # Errors
     /// [`StopError`].
     pub fn stop(pid: i32, within: Duration) -> Result<Self, StopError> {
-        let mut known = BTreeSet::new();
-        let mut running = Vec::new();
+        let mut running: Vec<Running> = Vec::new();
         // Seizing disturbs nobody: all of it happens before the first interrupt.
         for _ in 0..MAX_PASSES {
-            let new = seize_new(pid, &mut known)?;
-            if new.is_empty() {
+            let look = Look::at(pid, &running.iter().map(Running::tid).collect())?;
+            if look.new.is_empty() {
                 break;
             }
-            running.extend(new);
+            running.extend(look.new);
         }
         let pace = Pace::now();
         let urgent = pace.priority();
         let threads = Vec::with_capacity(running.len());
         let since = Instant::now();
-        let mut process = Self { pid, threads, since, pace, known, _urgent: urgent };
+        let mut process = Self { pid, threads, since, pace, _urgent: urgent };
         process.stop_until_stable(running, since + within)?;
         // If the crowd was this process's own threads, there is none any more.
         process.pace = Pace::now();
@@ -135,11 +135,12 @@ impl StoppedProcess {
                 let _ = thread.interrupt();
             }
             self.collect(running, until)?;
-            running = seize_new(self.pid, &mut self.known)?;
-            if running.is_empty() {
+            let look = Look::at(self.pid, &self.threads.iter().map(Stopped::tid).collect())?;
+            if look.is_everybody() {
                 let nobody = self.threads.is_empty();
                 return if nobody { Err(StopError::Ended(self.pid)) } else { Ok(()) };
             }
+            running = look.new;
         }
         Err(StopError::Restless(self.pid))
     }
@@ -189,7 +190,10 @@ impl StoppedProcess {
         for thread in self.threads.drain(..) {
             thread.detach();
         }
-        self.since.elapsed()
+        let pause = self.since.elapsed();
+        // Made by threads that ran on meanwhile.
+        let_go_within(LET_GO_WITHIN);
+        pause
     }
 
     /// For letting some of its threads run on: the priority of the tool that goes with [`Self::pace`].
@@ -210,13 +214,41 @@ impl StoppedProcess {
     }
 }
 
-/// Threads that were not there at the last look.
-fn seize_new(pid: i32, known: &mut BTreeSet<i32>) -> Result<Vec<Running>, StopError> {
-    let mut new = Vec::new();
-    for tid in thread_ids(pid).map_err(|_| StopError::Ended(pid))? {
-        if known.insert(tid) {
-            new.extend(seize(tid)?);
+/// One look at the list of threads.
+///
+/// The kernel makes that list while threads come and go: behind one that ends just then it may leave out some
+/// that live (`next_tid` in fs/proc/base.c). And one that is listed may have made another one and ended
+/// before it could be seized.
+struct Look {
+    pid: i32,
+    /// Those that were not held, seized.
+    new: Vec<Running>,
+    /// Those that have ended or are about to: they make no more threads.
+    ending: Vec<i32>,
+    /// How many were listed.
+    listed: usize,
+}
+
+impl Look {
+    /// Looks, and seizes whom nobody holds.
+    fn at(pid: i32, held: &BTreeSet<i32>) -> Result<Self, StopError> {
+        let list = thread_ids(pid).map_err(|_| StopError::Ended(pid))?;
+        let mut look = Self { pid, new: Vec::new(), ending: Vec::new(), listed: list.len() };
+        for tid in list.into_iter().filter(|tid| !held.contains(tid)) {
+            match seize(tid)? {
+                Some(running) => look.new.push(running),
+                None => look.ending.push(tid),
+            }
         }
+        Ok(look)
     }
-    Ok(new)
+
+    /// Whether all threads but ending ones were held when it began. There are as many as were listed, at a
+    /// time at which each of those was still there: those that are held cannot end, and the others are
+    /// looked for afterwards.
+    fn is_everybody(&self) -> bool {
+        self.new.is_empty()
+            && Status::of(self.pid).is_some_and(|s| s.threads == self.listed)
+            && self.ending.iter().all(|tid| Status::of(*tid).is_some())
+    }
 }

@@ -106,6 +106,17 @@ pub fn signal_code(tid: i32) -> Result<c_int, Errno> {
     Ok(unsafe { info.assume_init() }.si_code)
 }
 
+/// What goes with the event that a thread stopped for: the id of the thread it has made
+/// (`PTRACE_GETEVENTMSG`).
+pub fn event_message(tid: i32) -> Result<u64, Errno> {
+    let mut message: libc::c_ulong = 0;
+    let data: *mut libc::c_ulong = &raw mut message;
+    // SAFETY: data points to an `unsigned long`, which the kernel fills.
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, tid, 0usize, data.cast::<c_void>()) };
+    Errno::result(result).map(|_| message)
+}
+
 /// The register set of the extended state (elf.h).
 const NT_X86_XSTATE: usize = 0x202;
 /// Room for it: AMX takes 11 kB.

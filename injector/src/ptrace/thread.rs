@@ -2,7 +2,8 @@
 //!
 //! Transitions consume; dropping a stopped thread lets it go, untraced, with the signal it was about
 //! to take. Only a stopped thread can be detached: one that is dropped while it runs is asked to stop and
-//! detached later, by [`let_go_of_the_rest`].
+//! detached later, by [`let_go_of_the_rest`]. So are threads that were made by a traced one, which are
+//! traced and stand still from their birth, unless somebody has found and held them before.
 
 use super::sched::{Pace, Patience};
 use super::stop::Event;
@@ -21,8 +22,33 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// Threads that this one traces, has asked to stop, and has given up.
+    /// Threads that this one traces and nobody holds: asked to stop and given up, or newborn.
     static LEFT: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Nobody holds this thread from now on.
+fn leave(tid: i32) {
+    LEFT.with_borrow_mut(|left| {
+        if !left.contains(&tid) {
+            left.push(tid);
+        }
+    });
+}
+
+/// Somebody holds it, or it is not traced any more.
+fn unleave(tid: i32) {
+    LEFT.with_borrow_mut(|left| left.retain(|t| *t != tid));
+}
+
+/// What has happened to a traced thread, if anything; whom it has made is remembered.
+fn look(tid: i32) -> Result<Option<Event>, Errno> {
+    let event = sys::poll(tid)?.map(Event::of);
+    if event == Some(Event::Other(libc::PTRACE_EVENT_CLONE)) {
+        // An error says that it was killed, and the newborn one with it.
+        let child = sys::event_message(tid).ok().and_then(|child| i32::try_from(child).ok());
+        child.into_iter().for_each(leave);
+    }
+    Ok(event)
 }
 
 /// Why a thread did not stop.
@@ -71,7 +97,7 @@ impl Running {
     /// it was given up before it had stopped.
     #[must_use]
     pub fn traced(tid: i32) -> Self {
-        LEFT.with_borrow_mut(|left| left.retain(|t| *t != tid));
+        unleave(tid);
         Self { tid, armed: true }
     }
 
@@ -95,17 +121,20 @@ impl Running {
     /// [`WaitError`]; the thread is gone then.
     pub fn poll(mut self) -> Result<Result<Stopped, Self>, WaitError> {
         let tid = self.tid;
-        match sys::poll(tid) {
+        match look(tid) {
             Ok(None) => Ok(Err(self)),
             Err(Errno::ECHILD) => {
                 self.armed = false;
                 Err(WaitError::Ended(tid))
             }
             Err(e) => Err(failed("wait for", tid, e).into()),
-            Ok(Some(status)) => {
+            Ok(Some(event)) => {
                 self.armed = false;
-                match Event::of(status) {
-                    Event::Ended => Err(WaitError::Ended(tid)),
+                match event {
+                    Event::Ended => {
+                        unleave(tid);
+                        Err(WaitError::Ended(tid))
+                    }
                     Event::Executed => {
                         // It stands still in its new program: let go before reporting.
                         drop(Stopped { tid, event: Event::Executed, armed: true });
@@ -173,28 +202,40 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.armed && sys::interrupt(self.tid).is_ok() {
             // Not waited for here: threads that stand still may depend on this being quick.
-            LEFT.with_borrow_mut(|left| left.push(self.tid));
+            leave(self.tid);
         }
     }
 }
 
-/// Detaches the threads that were given up while they ran, once each has stopped; to be called when
-/// nothing stands still any more. What does not stop in time goes free when this process ends.
+/// Detaches the threads that nobody holds: those given up while they ran, and newborn ones; to be called
+/// when nothing stands still any more. What does not stop in time goes free when this process ends.
 pub fn let_go_of_the_rest() {
-    let until = Instant::now() + LAST_WAIT;
-    for tid in LEFT.take() {
-        let mut patience = Patience::at(Pace::Crowded);
-        // Nothing can be done about errors: the thread has ended.
-        while let Ok(status) = sys::poll(tid) {
-            match status.map(Event::of) {
-                Some(Event::Ended) => break,
-                Some(event) => {
-                    let _ = sys::resume(tid, Resume::Untraced, event.pending());
-                    break;
-                }
-                None if Instant::now() >= until => break,
-                None => patience.pause(),
-            }
+    let_go_within(LAST_WAIT);
+}
+
+/// As [`let_go_of_the_rest`], in a time of the caller's. What does not stop in it can be let go of later.
+pub fn let_go_within(most: Duration) {
+    let until = Instant::now() + most;
+    let mut patience = Patience::at(Pace::Crowded);
+    loop {
+        let left = LEFT.take();
+        left.into_iter().filter(|tid| !let_go(*tid)).for_each(leave);
+        if LEFT.with_borrow(Vec::is_empty) || Instant::now() >= until {
+            return;
+        }
+        patience.pause();
+    }
+}
+
+/// Detaches a thread if it has stopped; says whether it is free or has ended.
+fn let_go(tid: i32) -> bool {
+    match look(tid) {
+        Ok(None) => false,
+        Ok(Some(Event::Ended)) | Err(_) => true,
+        Ok(Some(event)) => {
+            // An error says that it has ended.
+            let _ = sys::resume(tid, Resume::Untraced, event.pending());
+            true
         }
     }
 }
@@ -336,6 +377,8 @@ impl Drop for Stopped {
         if self.armed {
             // ESRCH: it was killed meanwhile. Nothing else can happen to a stopped thread.
             let _ = sys::resume(self.tid, Resume::Untraced, self.event.pending());
+            // It may have been held before its maker told of it.
+            unleave(self.tid);
         }
     }
 }

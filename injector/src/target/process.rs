@@ -20,6 +20,8 @@ pub struct Status {
     pub tracer: i32,
     /// Real `Uid`.
     pub uid: u32,
+    /// `Threads`.
+    pub threads: usize,
     /// `VmSize` is there: the process has an address space.
     pub has_memory: bool,
     /// `SigIgn`.
@@ -58,6 +60,7 @@ impl Status {
                 "Tgid" => status.tgid = first.parse().unwrap_or(0),
                 "TracerPid" => status.tracer = first.parse().unwrap_or(0),
                 "Uid" => status.uid = first.parse().unwrap_or(0),
+                "Threads" => status.threads = first.parse().unwrap_or(0),
                 "VmSize" => status.has_memory = true,
                 "SigIgn" => status.ignored = mask(),
                 "SigBlk" => status.blocked = mask(),
@@ -181,13 +184,13 @@ mod tests {
     fn parses_status() {
         let status = Status::parse(
             "Name:\ta b\nState:\tS (sleeping)\nTgid:\t12\nTracerPid:\t7\nUid:\t5\t6\t5\t5\n\
-             VmSize:\t  10 kB\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000100\n\
+             VmSize:\t  10 kB\nThreads:\t9\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000100\n\
              SigBlk:\t0000000000000010\nSigIgn:\t0000000000001000\nSeccomp:\t2\n",
         );
         assert_eq!((status.name.as_str(), status.state), ("a b", 'S'));
         assert_eq!((status.tgid, status.tracer, status.uid, status.seccomp), (12, 7, 5, 2));
         assert_eq!((status.pending, status.blocked, status.ignored), (0x1, 0x10, 0x1000));
-        assert_eq!(status.shared, 0x100);
+        assert_eq!((status.shared, status.threads), (0x100, 9));
         assert!(status.has_memory && !status.is_dead());
     }
 }

@@ -24,6 +24,7 @@ static pthread_mutex_t shared = PTHREAD_MUTEX_INITIALIZER;
 static volatile long under_lock;
 static volatile long handled;
 static long before[1024];
+static pthread_attr_t detached;
 
 KEEP long inner(struct state *s, long n) {
   for (long i = 0; i < n; i++) s->value = s->value * 6364136223846793005L + VERSION;
@@ -87,13 +88,41 @@ static void *brief(void *p) {
   return 0;
 }
 
+KEEP void make_one(struct state *s) {
+  pthread_t t;
+  if (pthread_create(&t, 0, brief, s) == 0) pthread_join(t, 0);
+}
+
 // Makes threads that end soon, all the time.
 static void *maker(void *p) {
-  struct state *s = p;
+  for (;;) make_one(p);
+}
+
+KEEP void make_late(struct state *s) {
+  for (volatile long i = 0; i < 100000; i++) ;
+  make_one(s);
+}
+
+// The same in a function that is replaced and never left.
+KEEP void breed(struct state *s) {
   for (;;) {
-    pthread_t t;
-    if (pthread_create(&t, 0, brief, s) == 0) pthread_join(t, 0);
+    make_late(s);
+    s->value = VERSION;
   }
+}
+
+static void *breeder(void *p) {
+  breed(p);
+  return 0;
+}
+
+// Makes its successor, and ends.
+static void *relay(void *p) {
+  struct state *s = p;
+  outer(s);
+  pthread_t t;
+  while (pthread_create(&t, &detached, relay, s)) usleep(100);
+  return 0;
 }
 
 static void *idle(void *p) {
@@ -117,6 +146,8 @@ int main(int argc, char **argv) {
   pthread_attr_t attr;
   pthread_attr_init(&attr);
   pthread_attr_setstacksize(&attr, 256 * 1024);
+  pthread_attr_init(&detached);
+  pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
   pthread_mutex_lock(&lock);
   setvbuf(stdin, 0, _IONBF, 0);
   setvbuf(stdout, 0, _IOLBF, 0);
@@ -135,6 +166,8 @@ int main(int argc, char **argv) {
       if (!strcmp(how, "fight")) f = fighter;
       if (!strcmp(how, "deep")) f = diver;
       if (!strcmp(how, "make")) f = maker;
+      if (!strcmp(how, "breed")) f = breeder;
+      if (!strcmp(how, "relay")) f = relay;
       if (!strcmp(how, "sleep")) f = sleeper;
     }
     pthread_t t;
