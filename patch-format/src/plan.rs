@@ -38,8 +38,8 @@ pub struct Plan {
     /// Points in the blind ranges that are checkpoints all the same: frames there are carried over.
     /// Ascending by [`Site::at`]. [`crate::Bundle::frames`] has the translation of each, by index.
     pub sites: Vec<Site>,
-    /// Return addresses in (or at the end of) the blind ranges to which no callee ever returns
-    /// (`noreturn`): no frame goes on there. Ascending.
+    /// Addresses in (or at the end of) the blind ranges to which nobody ever returns: behind a call that does
+    /// not return (`noreturn`), or the end where no call is before it. No frame goes on there. Ascending.
     pub dead_returns: Vec<OldAddr>,
     /// Source positions of the blind ranges, ascending by address, for messages.
     pub lines: Vec<LineRow>,

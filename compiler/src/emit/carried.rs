@@ -20,7 +20,7 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
     };
     let mut planned = Vec::new();
     let mut points = Vec::new();
-    let mut dead = Vec::new();
+    let mut dead = std::mem::take(&mut out.plan.dead_returns);
     for one in carried {
         let Some(function) = index(pair.old.function(one.function).address) else { continue };
         planned.extend(one.proven.iter().map(|p| Planned {
