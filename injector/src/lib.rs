@@ -15,6 +15,7 @@ pub mod address;
 pub mod checkpoint;
 pub mod commit;
 pub mod error;
+pub mod faults;
 pub mod fleet;
 pub mod inspect;
 pub mod log;

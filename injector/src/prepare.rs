@@ -388,7 +388,7 @@ fn borrow(target: &Target) -> Result<Loan<'_>, ApplyError> {
     let thread = thread.ok_or_else(|| ended(target))?;
     let _beside = Beside::thread(target.pid, thread.tid());
     let relaxed = process.relaxed();
-    let thread = Borrowed::new(thread, ground, process.pace)?;
+    let thread = Borrowed::new(thread, ground, process.pace).map_err(WaitError::from)?;
     Ok(Loan { thread, relaxed, others: Some(process), _beside })
 }
 
@@ -439,7 +439,7 @@ fn borrow_one<'a>(
         };
         still_there(target.pid, &target.memory, target.image.base)?;
         if in_call(&thread) || index + 1 == tried {
-            let thread = Borrowed::new(thread, ground, pace)?;
+            let thread = Borrowed::new(thread, ground, pace).map_err(WaitError::from)?;
             return Ok(Loan { thread, relaxed: None, others: None, _beside });
         }
     }

@@ -20,7 +20,7 @@ use crate::ptrace::onward::{Cause, MAX_GOALS, without_pending_trap};
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::sched::{Pace, Undisturbed};
 use crate::ptrace::stop::Event;
-use crate::ptrace::sys::Resume;
+use crate::ptrace::sys::{self, Resume};
 use crate::ptrace::thread::{Stopped, WaitError, let_go_of_the_rest};
 use crate::ptrace::trapnet::TrapNet;
 use crate::record::{self, Found, HELD_AT, NOTE_AT, STATE_AT, State};
@@ -28,8 +28,7 @@ use crate::target::lock::Lock;
 use crate::target::maps::Maps;
 use crate::target::memory::{ProcessMemory, ReadMemory};
 use crate::target::process::{self, Status};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -162,7 +161,7 @@ impl Work<'_> {
                 break;
             };
             let Some(thread) = self.process.take(tid) else { break };
-            let running = thread.resume(Resume::Freely)?;
+            let running = thread.resume(Resume::Freely).map_err(SysError::from)?;
             std::thread::sleep(HEAL);
             running.interrupt()?;
             self.process.put(running.wait(Instant::now() + MUST_STOP, Pace::Crowded)?);
@@ -179,7 +178,7 @@ impl Work<'_> {
             let Some(thread) = self.process.take(tid) else { break };
             self.process.put(thread.without_signal());
         }
-        kill(Pid::from_raw(pid), Signal::SIGCONT)
+        sys::send(pid, Signal::SIGCONT)
             .map_err(|e| SysError::new(format!("continue process {pid}"), e))?;
         self.done.push("it was held for a commit, and goes on".into());
         Ok(())
@@ -241,7 +240,7 @@ impl Work<'_> {
     fn give_back_mask(&mut self, found: &Found) -> Result<(), ApplyError> {
         let Some((tid, mask)) = found.note else { return Ok(()) };
         if let Some(thread) = self.process.threads.iter().find(|t| t.tid() == tid) {
-            thread.set_signal_mask(mask)?;
+            thread.give_back_signal_mask(mask)?;
             self.done.push(format!("signal mask of thread {tid} given back"));
         }
         self.ground.memory.write(found.at.offset(NOTE_AT), &[0; 4])?;
@@ -253,8 +252,8 @@ impl Work<'_> {
         let mut threads = 0;
         for thread in &self.process.threads {
             if thread.debug_register(CONTROL)? & ENABLED != 0 {
-                thread.set_debug_register(CONTROL, 0)?;
-                (0..MAX_GOALS).try_for_each(|n| thread.set_debug_register(n, 0))?;
+                thread.clear_debug_register(CONTROL)?;
+                (0..MAX_GOALS).try_for_each(|n| thread.clear_debug_register(n))?;
                 threads += 1;
             }
         }
@@ -297,7 +296,8 @@ impl Work<'_> {
         start: ProcAddr,
         len: u64,
     ) -> Result<Stopped, ApplyError> {
-        let mut borrowed = Borrowed::new(thread, self.ground.clone(), self.process.pace)?;
+        let mut borrowed = Borrowed::new(thread, self.ground.clone(), self.process.pace)
+            .map_err(WaitError::from)?;
         let result = borrowed.call(libc::SYS_munmap, [start.0, len, 0, 0, 0, 0]);
         let thread = borrowed.give_back()?;
         result?.map_err(|e| SysError::new(format!("unmap {len} bytes at {start}"), e))?;

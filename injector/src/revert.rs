@@ -108,7 +108,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         outcome.pause = stopped.release();
         if !options.dry_run {
             // It fails only where the process has ended.
-            let _ = work.memory.write(work.found.at.offset(HELD_AT), &[0; 4]);
+            let _ = work.memory.write_back(work.found.at.offset(HELD_AT), &[0; 4]);
         }
         result
     })
@@ -225,11 +225,10 @@ impl Work {
         self.state(State::Reverting, held)?;
         let hold = Hold::begin(stopped);
         let mut written = self.journal.iter().rev();
-        let result = written.try_for_each(|entry| self.memory.write(entry.at, &entry.old));
-        let result = match result {
-            Ok(()) => self.state(State::Undone, held),
-            Err(e) => Err(self.do_again(e, held)),
-        };
+        let result = written
+            .try_for_each(|entry| self.memory.write(entry.at, &entry.old))
+            .and_then(|()| self.state(State::Undone, held))
+            .map_err(|e| self.do_again(e, held));
         if let Some(hold) = hold {
             // An error here says that the process has ended.
             let _ = hold.end(stopped);
@@ -241,9 +240,10 @@ impl Work {
     fn do_again(&self, cause: SysError, held: bool) -> SysError {
         for entry in &self.journal {
             // The first error counts; what cannot be written now could not be a moment ago.
-            let _ = self.memory.write(entry.at, &entry.new);
+            let _ = self.memory.write_back(entry.at, &entry.new);
         }
-        let _ = self.state(State::Applied, held);
+        let state = State::Applied.words(held);
+        let _ = self.memory.write_back(self.found.at.offset(STATE_AT), &state);
         cause
     }
 

@@ -265,7 +265,7 @@ impl Note for MaskNote<'_> {
     }
 
     fn clear(&self) -> Result<(), SysError> {
-        self.memory.write(self.record.offset(NOTE_AT), &[0; 4])
+        self.memory.write_back(self.record.offset(NOTE_AT), &[0; 4])
     }
 }
 

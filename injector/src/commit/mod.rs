@@ -116,7 +116,7 @@ impl Commit<'_> {
     /// # Errors
     /// The process has ended.
     pub fn let_go(&self) -> Result<(), SysError> {
-        self.memory.write(self.record.offset(HELD_AT), &[0; 4])
+        self.memory.write_back(self.record.offset(HELD_AT), &[0; 4])
     }
 
     /// The regions in which something is written, with their content.
@@ -157,7 +157,7 @@ impl Commit<'_> {
             let result = match self.options.pass(FailPoint::Undo(number)) {
                 Ok(()) => self
                     .memory
-                    .write(region.write_at(), region.to_write(old))
+                    .write_back(region.write_at(), region.to_write(old))
                     .map_err(ApplyError::from),
                 Err(e) => Err(e),
             };
@@ -167,7 +167,9 @@ impl Commit<'_> {
         }
         // What could not be undone stays in the journal, for whoever comes next.
         if left.is_empty() {
-            left.extend(self.state(State::Prepared, held).err().map(|e| e.to_string()));
+            let state = State::Prepared.words(held);
+            let written = self.memory.write_back(self.record.offset(STATE_AT), &state);
+            left.extend(written.err().map(|e| e.to_string()));
         }
         ApplyError::CommitFailed { cause: cause.to_string(), left }
     }

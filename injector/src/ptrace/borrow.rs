@@ -25,6 +25,7 @@ use super::sys::{Registers, Resume};
 use super::thread::{Stopped, WaitError};
 use crate::address::ProcAddr;
 use crate::error::SysError;
+use crate::faults::{self, Call};
 use crate::target::maps::Maps;
 use crate::target::memory::ProcessMemory;
 use nix::errno::Errno;
@@ -51,6 +52,21 @@ pub struct Ground<'a> {
     pub footholds: Footholds,
 }
 
+/// A thread that could not be borrowed. It stands as it stood, unless it has ended.
+#[derive(Debug)]
+pub struct NotBorrowed {
+    /// The thread.
+    pub thread: Option<Stopped>,
+    /// Why.
+    pub error: WaitError,
+}
+
+impl From<NotBorrowed> for WaitError {
+    fn from(not: NotBorrowed) -> Self {
+        not.error
+    }
+}
+
 /// A stopped thread whose registers are saved.
 #[derive(Debug)]
 pub struct Borrowed<'a> {
@@ -72,10 +88,13 @@ impl<'a> Borrowed<'a> {
     /// Borrows a stopped thread.
     ///
     /// # Errors
-    /// [`WaitError`].
-    pub fn new(thread: Stopped, ground: Ground<'a>, pace: Pace) -> Result<Self, WaitError> {
-        let thread = settle(thread, pace)?;
-        let saved = thread.registers()?;
+    /// [`NotBorrowed`].
+    pub fn new(thread: Stopped, ground: Ground<'a>, pace: Pace) -> Result<Self, NotBorrowed> {
+        let thread = settle(thread, pace).map_err(|error| NotBorrowed { thread: None, error })?;
+        let saved = match thread.registers() {
+            Ok(saved) => saved,
+            Err(e) => return Err(NotBorrowed { thread: Some(thread), error: e.into() }),
+        };
         let mut borrowed = Self {
             thread: Some(thread),
             ground,
@@ -86,8 +105,10 @@ impl<'a> Borrowed<'a> {
             pace,
             mask: None,
         };
-        borrowed.lay_lifeline()?;
-        Ok(borrowed)
+        match borrowed.lay_lifeline() {
+            Ok(()) => Ok(borrowed),
+            Err(e) => Err(NotBorrowed { thread: borrowed.thread.take(), error: e.into() }),
+        }
     }
 
     /// Whether the thread would save itself if the tool died.
@@ -116,6 +137,9 @@ impl<'a> Borrowed<'a> {
         number: i64,
         arguments: [u64; 6],
     ) -> Result<Result<u64, Errno>, WaitError> {
+        if let Err(e) = faults::pass(Call::Remote(number)) {
+            return Ok(Err(e));
+        }
         for attempt in 0..MAX_TRIES {
             if attempt >= PATIENT_TRIES {
                 self.block_signals()?;
@@ -124,9 +148,9 @@ impl<'a> Borrowed<'a> {
                 Some(()) => {}
                 None => continue,
             }
-            self.at_entry = false;
             self.step(Resume::ToSystemCall)?;
-            let result = self.thread()?.registers()?.rax;
+            // Without the result nobody would know what is to be undone.
+            let result = self.thread()?.call_result()?;
             // psABI A.2.1: -4095 to -1 is an error number.
             let negative = result.wrapping_neg();
             return Ok(match i32::try_from(negative) {
@@ -159,6 +183,10 @@ impl<'a> Borrowed<'a> {
 
     /// Brings the thread to the entry of the call; `None` when a signal came first.
     fn enter(&mut self, number: i64, arguments: [u64; 6]) -> Result<Option<()>, WaitError> {
+        if self.at_entry {
+            // Of a call before this one, which came to nothing.
+            self.give_back_registers()?;
+        }
         let mut registers = self.saved;
         registers.rip = self.ground.footholds.syscall.0;
         if let Some(lifeline) = &self.lifeline {
@@ -194,7 +222,12 @@ impl<'a> Borrowed<'a> {
     fn step(&mut self, how: Resume) -> Result<(), WaitError> {
         let thread = self.thread.take().ok_or(WaitError::Ended(0))?;
         let tid = thread.tid();
-        let running = match thread.resume(how)?.wait_or_keep(Instant::now() + STEP, self.pace)? {
+        let running = thread.resume(how).map_err(|not| {
+            self.thread = Some(not.thread);
+            not.error
+        })?;
+        self.at_entry = false;
+        let running = match running.wait_or_keep(Instant::now() + STEP, self.pace)? {
             Ok(stopped) => {
                 self.thread = Some(stopped);
                 return Ok(());
@@ -220,7 +253,7 @@ impl<'a> Borrowed<'a> {
             // The call has not begun: -1 is none (ptrace(2), on system call stops).
             let mut none = self.thread()?.registers()?;
             none.orig_rax = u64::MAX;
-            self.thread()?.set_registers(&none)?;
+            self.thread()?.give_back_registers(&none)?;
             self.at_entry = false;
         }
         if self.thread()?.event() == Event::SystemCall {
@@ -228,14 +261,14 @@ impl<'a> Borrowed<'a> {
             let thread = self.thread.take().ok_or(WaitError::Ended(0))?;
             self.thread = Some(stop_again(thread, self.pace)?);
         }
-        self.thread()?.set_registers(&self.saved)?;
+        self.thread()?.give_back_registers(&self.saved)?;
         self.away = false;
         Ok(())
     }
 
     fn unblock_signals(&mut self) -> Result<(), SysError> {
         if let (Some(mask), Some(thread)) = (self.mask.take(), &self.thread) {
-            thread.set_signal_mask(mask)?;
+            thread.give_back_signal_mask(mask)?;
         }
         Ok(())
     }

@@ -16,11 +16,10 @@
 
 use super::process::StoppedProcess;
 use super::stop::Event;
-use super::sys::Resume;
+use super::sys::{self, Resume};
 use super::thread::{Running, Stopped, WaitError};
 use crate::target::process::Status;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 /// Bits in the masks of `/proc/PID/status`: signals that the process is about to take of its own.
@@ -53,7 +52,7 @@ impl Hold {
         }
         let status = Status::of(process.pid)?;
         let own = (status.shared | status.pending) & OWN != 0;
-        if own || kill(Pid::from_raw(process.pid), Signal::SIGSTOP).is_err() {
+        if own || sys::send(process.pid, Signal::SIGSTOP).is_err() {
             return None;
         }
         Some(Self { caught: status.caught & CONT_BIT != 0 })
@@ -65,14 +64,14 @@ impl Hold {
     /// # Errors
     /// The process has ended.
     pub fn end(self, process: &mut StoppedProcess) -> Result<(), WaitError> {
-        if self.is_forgotten(process) && kill(Pid::from_raw(process.pid), Signal::SIGCONT).is_ok() {
+        if self.is_forgotten(process) && sys::send(process.pid, Signal::SIGCONT).is_ok() {
             return Ok(());
         }
         let ended = Self::take(process);
-        if is_waiting(process.pid) {
+        if ended.is_err() || is_waiting(process.pid) {
             // It goes away in another way, which the program can see if it catches SIGCONT. An error says
             // that the process has ended.
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
+            let _ = sys::send(process.pid, Signal::SIGCONT);
         }
         ended
     }
@@ -86,7 +85,7 @@ impl Hold {
     fn take(process: &mut StoppedProcess) -> Result<(), WaitError> {
         let Some(mut thread) = take_one(process) else { return Ok(()) };
         for _ in 0..MOST_STOPS {
-            let running = thread.resume(Resume::Freely)?;
+            let running = thread.resume_surely(Resume::Freely)?;
             thread = match running.wait_asleep(Instant::now() + LOOK_AFTER)? {
                 Ok(stopped) => stopped,
                 Err(running) => wait_longer(process.pid, running)?,

@@ -89,8 +89,13 @@ impl Lifeline {
         let offset = usize::try_from(fpstate.since(at)).unwrap_or(0);
         bytes.resize(offset, 0);
         bytes.extend_from_slice(&xstate);
-        memory.write(at, &bytes)?;
-        Ok(Some(Self { at, end, before }))
+        let line = Self { at, end, before };
+        if let Err(e) = memory.write(at, &bytes) {
+            // A part may be there. The error that counts is the first one.
+            let _ = line.take_up(memory);
+            return Err(e);
+        }
+        Ok(Some(line))
     }
 
     /// What the stack pointer must be.
@@ -110,7 +115,7 @@ impl Lifeline {
     /// # Errors
     /// The process has ended.
     pub fn take_up(self, memory: &ProcessMemory) -> Result<(), SysError> {
-        memory.write(self.at, &self.before)
+        memory.write_back(self.at, &self.before)
     }
 }
 

@@ -18,7 +18,7 @@
 use super::sched::{Pace, Patience, Urgent};
 use super::stop::Event;
 use super::sys::Resume;
-use super::thread::{Running, Stopped, WaitError};
+use super::thread::{NotResumed, Running, Stopped, WaitError};
 use crate::address::ProcAddr;
 use crate::error::SysError;
 use crate::target::process::Status;
@@ -112,8 +112,7 @@ pub fn run(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Ran>
 fn run_at_once(runners: Vec<Runner>, bound: Duration, pace: Pace) -> Result<Vec<Ran>, WaitError> {
     let armed = runners.into_iter().map(|one| (arm(&one.thread, one.goals), one.thread)).collect();
     let start = Instant::now();
-    let mut active = set_off(armed, start, bound);
-    let mut arrived = Vec::new();
+    let (mut active, mut arrived) = set_off(armed, start, bound);
     let mut executed = None;
     let mut patience = Patience::at(pace);
     let mut look = start + LOOK_EVERY;
@@ -186,17 +185,31 @@ enum Leaving {
     Runs(Running, bool),
 }
 
-/// Lets all of them go.
-fn set_off(threads: Vec<(Vec<Goal>, Stopped)>, start: Instant, bound: Duration) -> Vec<Active> {
+/// Lets all of them go; gives those that run, and those that stand still where they stood.
+fn set_off(
+    threads: Vec<(Vec<Goal>, Stopped)>,
+    start: Instant,
+    bound: Duration,
+) -> (Vec<Active>, Vec<Arrived>) {
     // The first ones must not keep the tool from letting the others go.
     let _urgent = Urgent::begin();
-    let go = |(goals, thread): (Vec<Goal>, Stopped)| {
+    let (mut active, mut standing) = (Vec::new(), Vec::new());
+    for (goals, thread) in threads {
         let until = start + if goals.is_empty() { SAMPLE } else { bound };
-        // One that cannot be resumed was killed.
-        let running = thread.resume(Resume::Freely).ok()?;
-        Some(Active { running, goals, until })
-    };
-    threads.into_iter().filter_map(go).collect()
+        let armed = !goals.is_empty();
+        match thread.resume(Resume::Freely) {
+            Ok(running) => active.push(Active { running, goals, until }),
+            Err(NotResumed { thread, .. }) => standing.push(Arrived::nowhere(thread, armed)),
+        }
+    }
+    (active, standing)
+}
+
+impl Arrived {
+    /// It stands somewhere on its way.
+    fn nowhere(thread: Stopped, armed: bool) -> Self {
+        Self { thread, armed, unsure: armed, there: false }
+    }
 }
 
 enum Step {
@@ -216,15 +229,12 @@ impl Active {
         let stopped = match stopped.event() {
             // A group stop ends the run; other signals are delivered and their handlers run.
             Event::GroupStop(_) => {
-                return Ok(Step::Stands(Arrived {
-                    thread: stopped,
-                    armed,
-                    unsure: armed,
-                    there: false,
-                }));
+                return Ok(Step::Stands(Arrived::nowhere(stopped, armed)));
             }
             Event::Signal(libc::SIGTRAP) if is_trap(&stopped, Cause::Breakpoint) => {
-                let registers = stopped.registers()?;
+                let Ok(registers) = stopped.registers() else {
+                    return Ok(Step::Stands(Arrived::nowhere(stopped, armed)));
+                };
                 let here = |g: &Goal| registers.rip == g.at.0 && registers.rsp >= g.min_rsp;
                 if goals.iter().any(here) {
                     let thread = stopped;
@@ -235,7 +245,10 @@ impl Active {
             }
             _ => stopped,
         };
-        Ok(Step::Runs(Self { running: stopped.resume(Resume::Freely)?, goals, until }))
+        Ok(match stopped.resume(Resume::Freely) {
+            Ok(running) => Step::Runs(Self { running, goals, until }),
+            Err(NotResumed { thread, .. }) => Step::Stands(Arrived::nowhere(thread, armed)),
+        })
     }
 }
 
@@ -249,7 +262,7 @@ fn interrupt(over: Vec<Active>, pace: Pace) -> Vec<Arrived> {
     let stop = |one: Active| {
         let armed = !one.goals.is_empty();
         let thread = one.running.wait(until, pace).ok()?;
-        Some(Arrived { thread, armed, unsure: armed, there: false })
+        Some(Arrived::nowhere(thread, armed))
     };
     over.into_iter().filter_map(stop).collect()
 }
@@ -285,7 +298,7 @@ pub fn without_pending_trap(
         if !Status::of(thread.tid()).is_some_and(takes) {
             break;
         }
-        let running = thread.resume(Resume::Freely)?;
+        let running = thread.resume_surely(Resume::Freely)?;
         thread = without_trap(running.wait(Instant::now() + MUST_STOP, pace)?, cause, pace)?;
     }
     Ok(thread)
@@ -301,8 +314,8 @@ fn set(thread: &Stopped, goals: &[Goal]) -> Result<(), SysError> {
 }
 
 fn clear(thread: &Stopped) -> Result<(), SysError> {
-    thread.set_debug_register(CONTROL, 0)?;
-    (0..MAX_GOALS).try_for_each(|number| thread.set_debug_register(number, 0))
+    thread.clear_debug_register(CONTROL)?;
+    (0..MAX_GOALS).try_for_each(|number| thread.clear_debug_register(number))
 }
 
 /// Whether SIGTRAP can be used without changing what the process sees of it: it has its default. To be

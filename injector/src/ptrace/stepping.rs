@@ -21,7 +21,7 @@ use super::onward::{Cause, blocks_trap, is_trap, without_pending_trap};
 use super::sched::Pace;
 use super::stop::Event;
 use super::sys::Resume;
-use super::thread::{Stopped, WaitError};
+use super::thread::{NotResumed, Stopped, WaitError};
 use crate::error::SysError;
 use std::time::{Duration, Instant};
 
@@ -66,12 +66,18 @@ pub fn step(
         return Ok((running.wait(Instant::now() + MUST_STOP, Pace::Crowded)?, End::Hindered));
     }
     let Some(note) = note else { return step_on(thread, code, there, until) };
-    let before = thread.signal_mask()?;
-    note.write(thread.tid(), before)?;
-    thread.set_signal_mask(before | OUTSIDE)?;
+    let hindered = |before| {
+        let noted = note.write(thread.tid(), before);
+        noted.and_then(|()| thread.set_signal_mask(before | OUTSIDE)).is_err()
+    };
+    let Ok(before) = thread.signal_mask() else { return Ok((thread, End::Hindered)) };
+    if hindered(before) {
+        note.clear()?;
+        return Ok((thread, End::Hindered));
+    }
     let stepped = step_on(thread, code, there, until);
     if let Ok((thread, _)) = &stepped {
-        thread.set_signal_mask(before)?;
+        thread.give_back_signal_mask(before)?;
     }
     note.clear()?;
     stepped
@@ -112,7 +118,7 @@ fn step_on(
     until: Instant,
 ) -> Result<(Stopped, End), WaitError> {
     for _ in 0..MOST_STEPS {
-        let pc = thread.program_counter()?;
+        let Ok(pc) = thread.program_counter() else { break };
         if there(pc) {
             return finish(thread, End::There);
         }
@@ -137,7 +143,10 @@ enum Step {
 }
 
 fn one_step(thread: Stopped) -> Result<Step, WaitError> {
-    let running = thread.resume(Resume::Step)?;
+    let running = match thread.resume(Resume::Step) {
+        Ok(running) => running,
+        Err(NotResumed { thread, .. }) => return Ok(Step::Over(thread, End::Bound)),
+    };
     let stopped = match running.wait_asleep(Instant::now() + LONGEST_STEP)? {
         Ok(stopped) => stopped,
         Err(running) => {

@@ -5,18 +5,43 @@
 //! signals.
 #![allow(unsafe_code)]
 
+use crate::faults::{self, Call};
 use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Registers of a stopped thread, as `struct user_regs_struct` of sys/user.h.
 pub type Registers = libc::user_regs_struct;
+
+/// The one call of ptrace(2). A request that gives a word gives it as its result.
+///
+/// # Safety
+/// `data` is what the request takes: a number, or a pointer to something whole and alive over the call that
+/// the kernel may read or fill.
+unsafe fn ptrace(
+    request: c_uint,
+    tid: i32,
+    address: usize,
+    data: *mut c_void,
+) -> Result<c_long, Errno> {
+    faults::pass(Call::Ptrace(request))?;
+    // A word that was asked for may be -1: an error is known by errno alone.
+    Errno::clear();
+    // SAFETY: by the contract of this function.
+    let result = unsafe { libc::ptrace(request, tid, address, data) };
+    match Errno::last() {
+        Errno::UnknownErrno => Ok(result),
+        errno if result == -1 => Err(errno),
+        _ => Ok(result),
+    }
+}
 
 /// A `ptrace` request whose address and data are numbers.
 fn request(request: c_uint, tid: i32, address: usize, data: usize) -> Result<c_long, Errno> {
     // SAFETY: the callers below only make requests that the kernel takes by value: address and data
     // are not pointers into this process.
-    let result = unsafe { libc::ptrace(request, tid, address, data) };
-    Errno::result(result)
+    unsafe { ptrace(request, tid, address, std::ptr::without_provenance_mut(data)) }
 }
 
 /// `PTRACE_SEIZE`: the thread runs on, traced.
@@ -58,10 +83,7 @@ pub fn resume(tid: i32, how: Resume, signal: i32) -> Result<(), Errno> {
 pub fn registers(tid: i32) -> Result<Registers, Errno> {
     let mut registers = std::mem::MaybeUninit::<Registers>::zeroed();
     // SAFETY: data points to a whole `user_regs_struct`, which the kernel fills.
-    let result = unsafe {
-        libc::ptrace(libc::PTRACE_GETREGS, tid, 0usize, registers.as_mut_ptr().cast::<c_void>())
-    };
-    Errno::result(result)?;
+    unsafe { ptrace(libc::PTRACE_GETREGS, tid, 0, registers.as_mut_ptr().cast())? };
     // SAFETY: it was zeroed, and every bit pattern is a valid `user_regs_struct` of integers.
     Ok(unsafe { registers.assume_init() })
 }
@@ -75,33 +97,22 @@ pub fn program_counter(tid: i32) -> Result<u64, Errno> {
 
 /// A word of a stopped thread's `struct user`.
 fn peek_user(tid: i32, offset: usize) -> Result<u64, Errno> {
-    // The C library stores the word itself and returns it: an error is known by errno alone.
-    Errno::clear();
-    // SAFETY: the offset is that of a field of `struct user`; no pointer is passed.
-    let word = unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, tid, offset, 0usize) };
-    match Errno::last() {
-        Errno::UnknownErrno => Ok(word.cast_unsigned()),
-        errno if word == -1 => Err(errno),
-        _ => Ok(word.cast_unsigned()),
-    }
+    // The C library stores the word itself and returns it.
+    request(libc::PTRACE_PEEKUSER, tid, offset, 0).map(c_long::cast_unsigned)
 }
 
 /// `PTRACE_SETREGS`.
 pub fn set_registers(tid: i32, registers: &Registers) -> Result<(), Errno> {
     let data: *const Registers = registers;
-    // SAFETY: data points to a whole `user_regs_struct`, which the kernel reads.
-    let result = unsafe { libc::ptrace(libc::PTRACE_SETREGS, tid, 0usize, data.cast::<c_void>()) };
-    Errno::result(result).map(drop)
+    // SAFETY: data points to a whole `user_regs_struct`, which the kernel only reads.
+    unsafe { ptrace(libc::PTRACE_SETREGS, tid, 0, data.cast_mut().cast()) }.map(drop)
 }
 
 /// The `si_code` of the signal that a thread stopped with (`PTRACE_GETSIGINFO`).
 pub fn signal_code(tid: i32) -> Result<c_int, Errno> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: data points to a whole `siginfo_t`, which the kernel fills.
-    let result = unsafe {
-        libc::ptrace(libc::PTRACE_GETSIGINFO, tid, 0usize, info.as_mut_ptr().cast::<c_void>())
-    };
-    Errno::result(result)?;
+    unsafe { ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr().cast())? };
     // SAFETY: it was zeroed, and every bit pattern of the fields read is valid.
     Ok(unsafe { info.assume_init() }.si_code)
 }
@@ -112,9 +123,7 @@ pub fn event_message(tid: i32) -> Result<u64, Errno> {
     let mut message: libc::c_ulong = 0;
     let data: *mut libc::c_ulong = &raw mut message;
     // SAFETY: data points to an `unsigned long`, which the kernel fills.
-    let result =
-        unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, tid, 0usize, data.cast::<c_void>()) };
-    Errno::result(result).map(|_| message)
+    unsafe { ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, data.cast()) }.map(|_| message)
 }
 
 /// The register set of the extended state (elf.h).
@@ -130,9 +139,7 @@ pub fn extended_state(tid: i32) -> Result<Vec<u8>, Errno> {
     let data: *mut libc::iovec = &raw mut place;
     // SAFETY: data points to an `iovec` that describes the buffer, whole and alive over the call; the
     // kernel fills it as far as the `iovec` allows, and sets its length.
-    let result =
-        unsafe { libc::ptrace(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, data.cast::<c_void>()) };
-    Errno::result(result)?;
+    unsafe { ptrace(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, data.cast())? };
     state.truncate(place.iov_len);
     Ok(state)
 }
@@ -157,18 +164,14 @@ pub fn signal_mask(tid: i32) -> Result<u64, Errno> {
     let mut mask = 0u64;
     let data: *mut u64 = &raw mut mask;
     // SAFETY: data points to the 8 bytes whose number is given, which the kernel fills.
-    let result =
-        unsafe { libc::ptrace(libc::PTRACE_GETSIGMASK, tid, SIGNAL_SET, data.cast::<c_void>()) };
-    Errno::result(result).map(|_| mask)
+    unsafe { ptrace(libc::PTRACE_GETSIGMASK, tid, SIGNAL_SET, data.cast()) }.map(|_| mask)
 }
 
 /// Sets the signals that a stopped thread blocks (`PTRACE_SETSIGMASK`).
 pub fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
     let data: *const u64 = &raw const mask;
-    // SAFETY: data points to the 8 bytes whose number is given, which the kernel reads.
-    let result =
-        unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tid, SIGNAL_SET, data.cast::<c_void>()) };
-    Errno::result(result).map(drop)
+    // SAFETY: data points to the 8 bytes whose number is given, which the kernel only reads.
+    unsafe { ptrace(libc::PTRACE_SETSIGMASK, tid, SIGNAL_SET, data.cast_mut().cast()) }.map(drop)
 }
 
 /// Reads debug register `number` (0 to 7) of a stopped thread (`PTRACE_PEEKUSER`).
@@ -181,6 +184,12 @@ pub fn set_debug_register(tid: i32, number: usize, value: u64) -> Result<(), Err
     let offset = std::mem::offset_of!(libc::user, u_debugreg) + number.min(7) * 8;
     let value = usize::try_from(value).map_err(|_| Errno::EINVAL)?;
     request(libc::PTRACE_POKEUSER, tid, offset, value).map(drop)
+}
+
+/// Sends a signal to a process.
+pub fn send(pid: i32, signal: Signal) -> Result<(), Errno> {
+    faults::pass(Call::Signal(signal))?;
+    kill(Pid::from_raw(pid), signal)
 }
 
 /// `waitpid` for one thread without blocking; `None` when nothing has happened to it.

@@ -68,6 +68,43 @@ pub enum WaitError {
     System(#[from] SysError),
 }
 
+/// A stopped thread that could not be let go on. It stands where it stood, unless it was killed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotResumed {
+    /// The thread.
+    pub thread: Stopped,
+    /// Why.
+    pub error: SysError,
+}
+
+impl From<NotResumed> for SysError {
+    fn from(not: NotResumed) -> Self {
+        not.error
+    }
+}
+
+impl From<NotResumed> for WaitError {
+    fn from(not: NotResumed) -> Self {
+        Self::System(not.error)
+    }
+}
+
+/// Tries of a call on which it depends that a thread goes on as it was.
+const TRIES: usize = 3;
+
+/// Does what must be done, more than once if need be. `ESRCH` says that the thread was killed.
+fn insist<T>(mut act: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let mut result = act();
+    for _ in 1..TRIES {
+        if matches!(result, Ok(_) | Err(Errno::ESRCH)) {
+            break;
+        }
+        result = act();
+    }
+    result
+}
+
 /// A traced thread that runs, or may run at any time.
 #[derive(Debug)]
 pub struct Running {
@@ -112,7 +149,7 @@ impl Running {
     /// # Errors
     /// The thread has ended.
     pub fn interrupt(&self) -> Result<(), SysError> {
-        sys::interrupt(self.tid).map_err(|e| failed("interrupt", self.tid, e))
+        insist(|| sys::interrupt(self.tid)).map_err(|e| failed("interrupt", self.tid, e))
     }
 
     /// Looks whether it has stopped, without waiting.
@@ -200,7 +237,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.armed && sys::interrupt(self.tid).is_ok() {
+        if self.armed && insist(|| sys::interrupt(self.tid)).is_ok() {
             // Not waited for here: threads that stand still may depend on this being quick.
             leave(self.tid);
         }
@@ -234,7 +271,7 @@ fn let_go(tid: i32) -> bool {
         Ok(Some(Event::Ended)) | Err(_) => true,
         Ok(Some(event)) => {
             // An error says that it has ended.
-            let _ = sys::resume(tid, Resume::Untraced, event.pending());
+            let _ = insist(|| sys::resume(tid, Resume::Untraced, event.pending()));
             true
         }
     }
@@ -267,6 +304,15 @@ impl Stopped {
         sys::registers(self.tid).map_err(|e| failed("read the registers of", self.tid, e))
     }
 
+    /// What the system call gave that it has just left.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn call_result(&self) -> Result<u64, SysError> {
+        let registers = insist(|| sys::registers(self.tid));
+        registers.map(|r| r.rax).map_err(|e| failed("read the registers of", self.tid, e))
+    }
+
     /// Its program counter.
     ///
     /// # Errors
@@ -283,6 +329,15 @@ impl Stopped {
     pub fn set_registers(&self, registers: &Registers) -> Result<(), SysError> {
         sys::set_registers(self.tid, registers)
             .map_err(|e| failed("set the registers of", self.tid, e))
+    }
+
+    /// Gives it back the registers that were its own.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn give_back_registers(&self, registers: &Registers) -> Result<(), SysError> {
+        insist(|| sys::set_registers(self.tid, registers))
+            .map_err(|e| failed("give back the registers of", self.tid, e))
     }
 
     /// Its extended processor state, as an XSAVE image.
@@ -308,7 +363,8 @@ impl Stopped {
     /// # Errors
     /// The thread was killed.
     pub fn signal_code(&self) -> Result<i32, SysError> {
-        sys::signal_code(self.tid).map_err(|e| failed("read the signal of", self.tid, e))
+        // What is not known to be this tool's is the program's, and may end it.
+        insist(|| sys::signal_code(self.tid)).map_err(|e| failed("read the signal of", self.tid, e))
     }
 
     /// The signals that it blocks.
@@ -326,6 +382,24 @@ impl Stopped {
     pub fn set_signal_mask(&self, mask: u64) -> Result<(), SysError> {
         sys::set_signal_mask(self.tid, mask)
             .map_err(|e| failed("set the signal mask of", self.tid, e))
+    }
+
+    /// Gives it back the signals that it blocks by itself.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn give_back_signal_mask(&self, mask: u64) -> Result<(), SysError> {
+        insist(|| sys::set_signal_mask(self.tid, mask))
+            .map_err(|e| failed("give back the signal mask of", self.tid, e))
+    }
+
+    /// Clears one of its debug registers.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn clear_debug_register(&self, number: usize) -> Result<(), SysError> {
+        insist(|| sys::set_debug_register(self.tid, number, 0))
+            .map_err(|e| failed("clear a debug register of", self.tid, e))
     }
 
     /// Sets one of its debug registers.
@@ -347,12 +421,19 @@ impl Stopped {
     /// Lets it go on, traced. It takes the signal that it was about to take.
     ///
     /// # Errors
+    /// The thread was killed, or stands where it stood.
+    pub fn resume(self, how: Resume) -> Result<Running, NotResumed> {
+        let done = sys::resume(self.tid, how, self.event.pending());
+        self.resumed(done)
+    }
+
+    /// As [`Self::resume`], for a thread that must not be let go of where it stands.
+    ///
+    /// # Errors
     /// The thread was killed.
-    pub fn resume(mut self, how: Resume) -> Result<Running, SysError> {
-        self.armed = false;
-        sys::resume(self.tid, how, self.event.pending())
-            .map_err(|e| failed("let go on", self.tid, e))?;
-        Ok(Running { tid: self.tid, armed: true })
+    pub fn resume_surely(self, how: Resume) -> Result<Running, NotResumed> {
+        let done = insist(|| sys::resume(self.tid, how, self.event.pending()));
+        self.resumed(done)
     }
 
     /// Lets it go on, to be stopped again at once: on its way out of the kernel without an instruction
@@ -360,10 +441,25 @@ impl Stopped {
     ///
     /// # Errors
     /// The thread was killed.
-    pub fn resume_interrupted(self) -> Result<Running, SysError> {
+    pub fn resume_interrupted(self) -> Result<Running, NotResumed> {
         // The request stays pending over the resume (ptrace(2), PTRACE_INTERRUPT).
-        sys::interrupt(self.tid).map_err(|e| failed("interrupt", self.tid, e))?;
-        self.resume(Resume::Freely)
+        match insist(|| sys::interrupt(self.tid)) {
+            Ok(()) => self.resume_surely(Resume::Freely),
+            Err(e) => self.resumed(Err(e)),
+        }
+    }
+
+    fn resumed(mut self, done: Result<(), Errno>) -> Result<Running, NotResumed> {
+        match done {
+            Ok(()) => {
+                self.armed = false;
+                Ok(Running { tid: self.tid, armed: true })
+            }
+            Err(e) => {
+                let error = failed("let go on", self.tid, e);
+                Err(NotResumed { thread: self, error })
+            }
+        }
     }
 
     /// Lets it go on, untraced.
@@ -376,7 +472,7 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         if self.armed {
             // ESRCH: it was killed meanwhile. Nothing else can happen to a stopped thread.
-            let _ = sys::resume(self.tid, Resume::Untraced, self.event.pending());
+            let _ = insist(|| sys::resume(self.tid, Resume::Untraced, self.event.pending()));
             // It may have been held before its maker told of it.
             unleave(self.tid);
         }

@@ -9,7 +9,7 @@
 //! Takes a stopped process in which SIGTRAP has its default; sets the handler, and takes it away again. Where
 //! no thread is to be had for it, there is no net: the tool's guardian is then what remains.
 
-use super::borrow::{Borrowed, Ground};
+use super::borrow::{Borrowed, Ground, NotBorrowed};
 use super::process::StoppedProcess;
 use super::stop::Event;
 use super::thread::{Stopped, WaitError};
@@ -62,11 +62,11 @@ impl TrapNet {
         process: &mut StoppedProcess,
         ground: &Ground<'_>,
     ) -> Result<Option<i32>, WaitError> {
-        let Some((thread, found)) = exchange(process, ground, &self.before)? else {
+        let Some((thread, found)) = exchange_surely(process, ground, &self.before)? else {
             return Ok(None);
         };
         if found != self.ours {
-            exchange(process, ground, &found)?;
+            exchange_surely(process, ground, &found)?;
         }
         Ok(Some(thread))
     }
@@ -100,6 +100,24 @@ fn action(handler: ProcAddr, restorer: ProcAddr) -> Action {
     action
 }
 
+/// Tries of what must not be left undone.
+const TRIES: usize = 3;
+
+/// As [`exchange`], more than once if need be.
+fn exchange_surely(
+    process: &mut StoppedProcess,
+    ground: &Ground<'_>,
+    new: &Action,
+) -> Result<Option<(i32, Action)>, WaitError> {
+    for _ in 1..TRIES {
+        match exchange(process, ground, new) {
+            Ok(None) | Err(WaitError::System(_) | WaitError::TimedOut(_)) => {}
+            done => return done,
+        }
+    }
+    exchange(process, ground, new)
+}
+
 /// Sets the action of SIGTRAP; gives the one before and the thread that was borrowed for it, or `None`
 /// where that cannot be done.
 fn exchange(
@@ -109,7 +127,13 @@ fn exchange(
 ) -> Result<Option<(i32, Action)>, WaitError> {
     let Some(thread) = process.take_idle() else { return Ok(None) };
     let tid = thread.tid();
-    let mut borrowed = Borrowed::new(thread, ground.clone(), process.pace)?;
+    let mut borrowed = match Borrowed::new(thread, ground.clone(), process.pace) {
+        Ok(borrowed) => borrowed,
+        Err(NotBorrowed { thread, error }) => {
+            thread.into_iter().for_each(|thread| process.put(thread));
+            return Err(error);
+        }
+    };
     let result = exchange_in(&mut borrowed, ground, new);
     process.put(borrowed.give_back()?);
     Ok(result?.map(|before| (tid, before)))

@@ -7,8 +7,12 @@
 
 use crate::address::ProcAddr;
 use crate::error::SysError;
+use crate::faults::{self, Call};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
+
+/// Tries of a write on which it depends that the process is as it was.
+const TRIES: usize = 3;
 
 /// Where bytes of a process are read from.
 pub trait ReadMemory {
@@ -97,9 +101,27 @@ impl ProcessMemory {
     /// # Errors
     /// The operation that failed; a part may have been written.
     pub fn write(&self, at: ProcAddr, bytes: &[u8]) -> Result<(), SysError> {
-        self.file.write_all_at(bytes, at.0).map_err(|e| {
+        let written = faults::pass(Call::Write(bytes.len())).map_err(std::io::Error::from);
+        written.and_then(|()| self.file.write_all_at(bytes, at.0)).map_err(|e| {
             SysError::io(format!("write {} bytes at {at} in pid {}", bytes.len(), self.pid), &e)
         })
+    }
+}
+
+impl ProcessMemory {
+    /// Writes back what was there, or what says so: more than once if need be.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_back(&self, at: ProcAddr, bytes: &[u8]) -> Result<(), SysError> {
+        let mut result = self.write(at, bytes);
+        for _ in 1..TRIES {
+            if result.is_ok() {
+                break;
+            }
+            result = self.write(at, bytes);
+        }
+        result
     }
 }
 
