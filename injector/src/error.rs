@@ -255,6 +255,13 @@ fn left_over(left: &[String]) -> String {
 }
 
 impl ApplyError {
+    /// For a line that begins with the process that it is about: without its name a second time.
+    #[must_use]
+    pub fn of(&self, pid: i32) -> String {
+        let text = self.to_string();
+        text.strip_prefix(&format!("process {pid} ")).map_or(text.clone(), str::to_owned)
+    }
+
     /// For tools.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
@@ -302,5 +309,18 @@ impl From<SysError> for ApplyError {
             Errno::EPERM | Errno::EACCES => Self::NotPermitted(error.to_string()),
             _ => Self::Internal(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_named_once() {
+        assert!(ApplyError::LeftBehind(12).of(12).starts_with("holds what a tool has left"));
+        let other = ApplyError::Died("process 123 has ended".into());
+        assert_eq!(other.of(12), "process 123 has ended");
+        assert_eq!(other.of(123), "has ended");
     }
 }

@@ -240,7 +240,7 @@ fn failed(arguments: &Arguments, pid: i32, error: &ApplyError) -> ExitCode {
         let report = serde_json::json!({ "pid": pid, "exit": exit, "error": error.json() });
         say(&format!("{report}\n"));
     } else {
-        complain(&format!("process {pid}: {error}\n"));
+        complain(&format!("process {pid}: {}\n", error.of(pid)));
     }
     error.exit()
 }

@@ -202,7 +202,7 @@ impl Outcome {
                     (false, false) => "not updated",
                     (false, true) => "not reverted",
                 };
-                writeln!(out, "process {} {what}: {error}", self.pid)?;
+                writeln!(out, "process {} {what}: {}", self.pid, error.of(self.pid))?;
                 for blocker in self.blockers() {
                     writeln!(out, "  {blocker}")?;
                 }

@@ -137,6 +137,19 @@ impl<'a> Borrowed<'a> {
         number: i64,
         arguments: [u64; 6],
     ) -> Result<Result<u64, Errno>, WaitError> {
+        self.call_with(number, |_| Ok(arguments))
+    }
+
+    /// As [`Self::call`], with arguments that are made for each try: what they point to in the scratch
+    /// is gone when a signal has come first.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn call_with(
+        &mut self,
+        number: i64,
+        arguments: impl Fn(&Self) -> Result<[u64; 6], WaitError>,
+    ) -> Result<Result<u64, Errno>, WaitError> {
         if let Err(e) = faults::pass(Call::Remote(number)) {
             return Ok(Err(e));
         }
@@ -144,6 +157,7 @@ impl<'a> Borrowed<'a> {
             if attempt >= PATIENT_TRIES {
                 self.block_signals()?;
             }
+            let arguments = arguments(self)?;
             match self.enter(number, arguments)? {
                 Some(()) => {}
                 None => continue,
@@ -162,7 +176,7 @@ impl<'a> Borrowed<'a> {
         Err(SysError::new(what, Errno::EAGAIN).into())
     }
 
-    /// Where some bytes may be written for the arguments of a call.
+    /// Where some bytes may be written for the arguments of a call, until a signal comes.
     #[must_use]
     pub fn scratch(&self) -> Option<ProcAddr> {
         self.lifeline.as_ref().map(Lifeline::scratch)

@@ -14,7 +14,9 @@ use super::process::StoppedProcess;
 use super::stop::Event;
 use super::thread::{Stopped, WaitError};
 use crate::address::ProcAddr;
+use crate::error::SysError;
 use crate::target::memory::ReadMemory;
+use nix::errno::Errno;
 
 /// `struct sigaction` of the kernel: handler, flags, restorer, mask.
 const ACTION: usize = 32;
@@ -144,17 +146,28 @@ fn exchange_in(
     ground: &Ground<'_>,
     new: &Action,
 ) -> Result<Option<Action>, WaitError> {
-    let Some(place) = borrowed.scratch() else { return Ok(None) };
-    let old = place.offset(ACTION as u64);
-    ground.memory.write(place, new)?;
-    let trap = u64::from(libc::SIGTRAP.cast_unsigned());
-    let arguments = [trap, place.0, old.0, SIGNAL_SET, 0, 0];
-    if borrowed.call(libc::SYS_rt_sigaction, arguments)?.is_err() {
+    if borrowed.scratch().is_none() {
         return Ok(None);
     }
+    let trap = u64::from(libc::SIGTRAP.cast_unsigned());
+    let arguments = |borrowed: &Borrowed<'_>| {
+        let place = place(borrowed)?;
+        ground.memory.write(place, new)?;
+        Ok([trap, place.0, place.offset(ACTION as u64).0, SIGNAL_SET, 0, 0])
+    };
+    if borrowed.call_with(libc::SYS_rt_sigaction, arguments)?.is_err() {
+        return Ok(None);
+    }
+    let old = place(borrowed)?.offset(ACTION as u64);
     let mut before = [0; ACTION];
     ground.memory.read(old, &mut before)?;
     Ok(Some(before))
+}
+
+/// Where the new action is, with room for the one before behind it.
+fn place(borrowed: &Borrowed<'_>) -> Result<ProcAddr, SysError> {
+    let none = || SysError::new("find room on the stack of a borrowed thread", Errno::ENOSPC);
+    borrowed.scratch().ok_or_else(none)
 }
 
 impl StoppedProcess {

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -140,6 +142,47 @@ static void *sleeper(void *p) {
   }
 }
 
+// What happens to the process itself, some time after it was asked for.
+struct event {
+  char what;
+  int after_us;
+};
+
+static void *happen(void *p) {
+  struct event *e = p;
+  usleep(e->after_us);
+  switch (e->what) {
+    case 'E': exit(7);
+    case 'G': syscall(SYS_exit_group, 8);
+    case 'T': kill(getpid(), SIGTERM); break;
+    case 'S': *(volatile int *)8 = 0; break;
+    case 'X': execl("/bin/cat", "cat", (char *)0); break;
+  }
+  return 0;
+}
+
+static volatile long children, strays;
+
+// Children that end by themselves, or run another program.
+static void *parent(void *p) {
+  int by_vfork = *(char *)p == 'V';
+  for (;;) {
+    int status = 0;
+    pid_t child = by_vfork ? vfork() : fork();
+    if (child == 0 && by_vfork) execl("/bin/true", "true", (char *)0);
+    if (child == 0) _exit(0);
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) strays++;
+    children++;
+  }
+}
+
+static void begin(void *(*f)(void *), char what, int after_us) {
+  struct event *e = malloc(sizeof *e);
+  *e = (struct event){what, after_us};
+  pthread_t t;
+  if (pthread_create(&t, &detached, f, e)) abort();
+}
+
 int main(int argc, char **argv) {
   int threads = atoi(argv[1]), busy = atoi(argv[2]);
   const char *how = argc > 3 ? argv[3] : "hot";
@@ -191,6 +234,16 @@ int main(int argc, char **argv) {
         }
         printf("%ld %ld\n", low, high);
         break;
+      case 'F':
+      case 'V': begin(parent, line[0], 0); puts("begun"); break;
+      case 'c': printf("%ld\n", children); break;
+      case 'w': printf("%ld\n", strays); break;
+      case 'E':
+      case 'G':
+      case 'T':
+      case 'S':
+      case 'X': begin(happen, line[0], atoi(line + 1)); puts("begun"); break;
+      case 'L': puts("alone"); pthread_exit(0);
       case 'h': printf("%ld\n", handled); break;
       case 'r':
         for (int i = 1; i <= busy; i++) rounds += states[i].rounds;
