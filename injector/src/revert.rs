@@ -30,7 +30,7 @@ use crate::ptrace::thread::let_go_of_the_rest;
 use crate::record::{self, Entry, Found, HELD_AT, Record, STATE_AT, State};
 use crate::recover;
 use crate::target::lock::Lock;
-use crate::target::maps::Maps;
+use crate::target::maps::{Mapping, Maps};
 use crate::target::memory::{ProcessMemory, ReadMemory};
 use crate::target::module::Module;
 use crate::target::process;
@@ -59,6 +59,8 @@ struct Work {
     /// All updates that count.
     updates: Vec<Record>,
     journal: Vec<Entry>,
+    /// Code that the update has brought: what of its span can be executed.
+    code: Vec<(u64, u64)>,
 }
 
 fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), ApplyError> {
@@ -114,6 +116,14 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
     })
 }
 
+/// What of an update's span can be executed. A mapping may hold more than one span.
+fn code(maps: &Maps, record: &Record) -> Vec<(u64, u64)> {
+    let (start, end) = (record.span_start, record.span_start + record.span_len);
+    let inside = |m: &Mapping| (m.start.0.max(start), m.end.0.min(end));
+    let parts = maps.0.iter().filter(|m| m.executable).map(inside);
+    parts.filter(|(start, end)| start < end).collect()
+}
+
 impl Work {
     fn look(pid: i32) -> Result<Self, ApplyError> {
         let memory = ProcessMemory::open(pid)?;
@@ -133,7 +143,8 @@ impl Work {
         })?;
         let journal = record::journal(&memory, &found)?;
         let modules = Module::all(&memory, &maps);
-        Ok(Self { pid, memory, modules, footholds, found, updates, journal })
+        let code = code(&maps, &found.record);
+        Ok(Self { pid, memory, modules, footholds, found, updates, journal, code })
     }
 
     fn describe(&self, outcome: &mut Outcome) {
@@ -172,10 +183,9 @@ impl Work {
         Ok(())
     }
 
-    /// All of the span; and the jumps in padding on the way to it, where OLD has nothing to go on with.
+    /// All code of the span; and the jumps in padding on the way to it, where OLD has nothing to go on with.
     fn blind(&self) -> BlindRanges {
         let record = &self.found.record;
-        let start = record.span_start;
         let behind_entry =
             |jump: u64| record.identities.iter().any(|i| i.jump == jump && i.identity != jump);
         let caves = self.journal.iter().filter(|e| {
@@ -183,7 +193,7 @@ impl Work {
             behind_entry(e.at.0) || self.is_cave(e)
         });
         let caves = caves.map(|e| (e.at.0, e.at.0 + 1)).collect::<Vec<_>>();
-        BlindRanges::of_code((start, start + record.span_len), &caves)
+        BlindRanges::of_code(&[caves.as_slice(), &self.code].concat())
     }
 
     /// Whether another jump of the journal leads to this one.

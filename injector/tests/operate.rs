@@ -8,7 +8,8 @@ use common::sites::{add, returns};
 use common::{Build, BundleFile, Program, build, bundle, expect, write_data};
 use dsu_injector::status::status;
 use dsu_injector::{ApplyOptions, ExitCode, Outcome, revert};
-use dsu_patch_format::Bundle;
+use dsu_patch_format::plan::{DataPointer, Target};
+use dsu_patch_format::{Bundle, NewAddr};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -97,6 +98,24 @@ fn the_last_update_is_taken_back() {
     expect(&one.apply(program.pid), ExitCode::Updated);
     expect(&two.apply(program.pid), ExitCode::Updated);
     assert_eq!(program.number("a5"), 12_003);
+}
+
+/// What a process points to among NEW's data is no frame of NEW: in a process that may have stacks which no
+/// thread is on, all of its memory is looked at.
+#[test]
+fn a_pointer_to_new_data_keeps_no_update_from_being_taken_back() {
+    let [old, new] = [1, 2].map(|version| build("answer", version, &["-DCOROUTINES"]));
+    let mut program = Program::start(&old.path, &[]);
+    let mut one = answer(&old, &new);
+    write_data(&mut one, &old, "table", &[0; 32]);
+    let target = Target::New(NewAddr(new.symbol("bonus").address));
+    let pointer = DataPointer { offset: 8, addend: 4, target };
+    one.plan.writes[0].pointers.push(pointer);
+    expect(&BundleFile::new(&one).apply(program.pid), ExitCode::Updated);
+    assert_eq!(program.number("a5"), 120);
+    assert_ne!(program.number("t1"), 0);
+    expect(&back(program.pid, 500), ExitCode::Updated);
+    assert_eq!((program.number("a5"), program.number("t1")), (6, 2));
 }
 
 #[test]

@@ -112,10 +112,10 @@ impl BlindRanges {
         ranges
     }
 
-    /// All of `[start, end)`, in which an update has put its code, and these other ranges: where nobody may be
-    /// when it is taken back. A point in it is told by its address in the process.
+    /// These ranges of addresses, in which an update has put its code, or jumps to it: where nobody may be when
+    /// it is taken back. A point in one is told by its address in the process.
     #[must_use]
-    pub fn of_code((start, end): (u64, u64), others: &[(u64, u64)]) -> Self {
+    pub fn of_code(ranges: &[(u64, u64)]) -> Self {
         let whole = |(start, end): (u64, u64)| Piece {
             start,
             end,
@@ -124,8 +124,7 @@ impl BlindRanges {
             function: 0,
             sited: false,
         };
-        // Nobody returns into the others, which are single jumps.
-        let mut pieces: Vec<_> = others.iter().copied().chain([(start, end)]).map(whole).collect();
+        let mut pieces: Vec<_> = ranges.iter().copied().map(whole).collect();
         pieces.sort_by_key(|p| p.start);
         let mut ranges = Self { pieces, ..Self::default() };
         ranges.bound();

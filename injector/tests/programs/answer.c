@@ -7,9 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define KEEP __attribute__((noinline, noclone, used))
+
+#ifdef COROUTINES
+// It could have some, as far as anybody can tell from outside.
+void *volatile makes = makecontext;
+#endif
 
 long counter = 100;
 long table[4] = {1, 2, 3, 4};
