@@ -144,6 +144,47 @@ fn a_loop_unrolled_in_old_is_not_run_once() {
     assert!(matches!(number, None | Some(Value::Constant(2) | Value::At(_))), "{number:?}");
 }
 
+/// Two variables of different scopes begin at one place of the frame: what a callee may write is the
+/// larger one, wherever the smaller one's address is taken.
+#[test]
+fn a_variable_that_shares_memory_with_a_smaller_one_is_whole() {
+    let source = r#"
+#include <unistd.h>
+#define KEEP __attribute__((noinline, noclone))
+struct large { long first, second, third, fourth; };
+KEEP void small(long *p) { *p = write(9, p, 0); }
+KEEP void large(struct large *p) { p->fourth = write(9, p, 0); }
+KEEP void last(long n) { write(9, &n, 0); }
+KEEP long f(long n) {
+    if (n & 1) {
+        long only;
+        small(&only);
+        n += only;
+    } else {
+        struct large all;
+        all.first = n;
+        all.fourth = 0;
+        large(&all);
+        last(CHANGED);
+        n = all.fourth;
+    }
+    return n;
+}
+int main(int argc, char **argv) { return f(argc); }
+"#;
+    let version = |number: &str| source.replace("CHANGED", number);
+    let built = pair(&version("1"), &version("2"), (&[], &[]));
+    let proven: Vec<_> = carried(&built).proven.iter().map(|p| &p.translation).collect();
+    assert!(!proven.is_empty(), "{}", reasons(&built));
+    for table in proven {
+        let whole = table.objects.iter().any(|(start, end)| end - start == 32);
+        assert!(whole, "{:?}", table.objects);
+        let made =
+            |m: &&Move| matches!((&m.to, &m.from), (Location::Slot { .. }, Value::Constant(_)));
+        assert_eq!(table.moves.iter().find(made), None);
+    }
+}
+
 #[test]
 fn without_calls_it_is_not_either() {
     let copy = ".loc 1 600 1\nimul shared(%rip), %r12\n";

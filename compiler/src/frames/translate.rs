@@ -82,7 +82,7 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
     if flags && site.state.old.flags() != site.state.new.flags() {
         obstacles.push(Obstacle::new("NEW tests flags here that OLD does not have"));
     }
-    let objects = objects(site, &mut obstacles);
+    let objects = objects(site, (old_depth, new_depth), &mut obstacles);
     let usable = |place| usable(site, place);
     let mut table = Table {
         site,
@@ -130,16 +130,18 @@ fn usable(site: &Pending<'_>, place: Place) -> u8 {
 }
 
 /// Objects whose address may be known: they stay where they are, or the point is blind.
-fn objects(site: &Pending<'_>, obstacles: &mut Vec<Obstacle>) -> Vec<(i64, i64)> {
+fn objects(
+    site: &Pending<'_>,
+    depths: (u64, u64),
+    obstacles: &mut Vec<Obstacle>,
+) -> Vec<(i64, i64)> {
     let mut stay = Vec::new();
     for (object, in_use) in &site.new_objects {
-        if !in_use {
-            continue;
-        }
         let name = words_of(object);
-        let partner = match partner(site, object) {
-            Some(partner) => partner,
-            None => continue,
+        let partner = if *in_use { partner(site, object) } else { None };
+        let Some(partner) = partner else {
+            stay.extend(idle(site, object, depths));
+            continue;
         };
         match partner {
             Ok(extent) if extent == object.extent => stay.push((extent.start, extent.end)),
@@ -153,6 +155,16 @@ fn objects(site: &Pending<'_>, obstacles: &mut Vec<Obstacle>) -> Vec<(i64, i64)>
     stay.sort_unstable();
     stay.dedup();
     stay
+}
+
+/// An object that is in nobody's hands, and that OLD has in the same place: leaving it there costs
+/// nothing, and code that is never taken from here on, but might be for all the checker knows, finds it.
+fn idle(site: &Pending<'_>, object: &StackObject, depths: (u64, u64)) -> Option<(i64, i64)> {
+    let extent = &object.extent;
+    let same = |o: &StackObject| o.extent == *extent && o.name == object.name;
+    let inside = extent.start.unsigned_abs() <= depths.0.min(depths.1) && extent.end <= -8;
+    let stays = object.name.is_some() && inside && site.old_objects.iter().any(same);
+    stays.then_some((extent.start, extent.end))
 }
 
 fn words_of(object: &StackObject) -> String {

@@ -214,12 +214,9 @@ struct Extents<'a> {
 
 impl Extents<'_> {
     fn add(&mut self, at: i64, how: &Taken, all: &BTreeMap<i64, Taken>) {
-        let address = |step: &usize| self.transfers.flow.body.steps[*step].address();
-        let named = how
-            .steps
-            .iter()
-            .find_map(|step| self.locals.object_at(at, Some(address(step))))
-            .or_else(|| self.locals.object_at(at, None));
+        // Of whichever scope: one step may take the address of a variable of several scopes, or be moved
+        // out of its own.
+        let named = self.locals.object_at(at, None);
         let scalar = named.as_ref().is_none_or(|(extent, _)| length(extent) < ARRAY);
         if how.indexed && scalar {
             // Counted from outside of the array: it may be any.
