@@ -19,6 +19,7 @@ const AROUND: &str = r#"
 #define KEEP __attribute__((noinline, noclone))
 volatile long limit = 3;
 long shared;
+long area[64];
 #ifdef NEW
 const long table[4] = {1, 2, 3, 5};
 #else
@@ -142,6 +143,47 @@ fn a_loop_unrolled_in_old_is_not_run_once() {
     let back = framed_pair(&new, &old);
     let number = behind(&back, 1).and_then(|moves| into(&moves, RBX).cloned());
     assert!(matches!(number, None | Some(Value::Constant(2) | Value::At(_))), "{number:?}");
+}
+
+/// Fills memory between two calls, of which the second sees none of it.
+fn filled(how: &str) -> String {
+    format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 605 1\nlea area(%rip), %rdi\n{how}\n.loc 1 \
+         610 1\ncall quiet"
+    )
+}
+
+#[test]
+fn a_string_that_both_store_is_stored() {
+    let zeros = "mov $64, %ecx\nxor %eax, %eax\nrep stosq";
+    let other_registers = "mov $64, %r12d\nmov %r12, %rcx\nmov $0, %rax\nrep stosq";
+    let built = framed_pair(&filled(zeros), &filled(other_registers));
+    assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
+    let few = |how: &str| filled(&format!("xor %eax, %eax\n{how}"));
+    let built =
+        framed_pair(&few("mov $2, %ecx\nrep stosq"), &few("movq $0, 8(%rdi)\nmovq $0, (%rdi)"));
+    assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
+}
+
+#[test]
+fn a_string_that_only_one_has_stored_is_not() {
+    let old = "mov $64, %ecx\nxor %eax, %eax\nrep stosq";
+    let others = [
+        "mov $63, %ecx\nxor %eax, %eax\nrep stosq",
+        "mov $64, %ecx\nmov $1, %eax\nrep stosq",
+        "mov $64, %ecx\nxor %eax, %eax\nrep stosl",
+        "mov $64, %ecx\nxor %eax, %eax\nadd $8, %rdi\nrep stosq",
+        "mov $64, %ecx\nxor %eax, %eax\nstd\nrep stosq\ncld",
+        "mov $64, %ecx\nxor %eax, %eax\nlea shared(%rip), %rsi\nrep movsq",
+        "mov $64, %ecx\nxor %eax, %eax\nstosq",
+        "",
+    ];
+    for new in others {
+        let built = framed_pair(&filled(old), &filled(new));
+        assert_eq!(behind(&built, 1), None, "{new}");
+        let built = framed_pair(&filled(new), &filled(old));
+        assert_eq!(behind(&built, 1), None, "{new}");
+    }
 }
 
 /// Two variables of different scopes begin at one place of the frame: what a callee may write is the

@@ -7,7 +7,7 @@
 use super::point::PointId;
 use super::state::{LANES, Machine, VECTORS, memory};
 use super::value::{Base, Node, Operation, Place, Side, Value, Values};
-use super::vector;
+use super::{strings, vector};
 use crate::code::Step;
 use crate::image::{Image, SectionKind};
 use iced_x86::{
@@ -38,6 +38,8 @@ pub struct Context<'a> {
     pub incoming: &'a dyn Fn(Place) -> Option<Place>,
     /// Steps of lines that the other build does not have: their stores are taken as not made.
     pub added: &'a [bool],
+    /// Some instruction of this body makes string instructions go downwards.
+    pub backwards: bool,
     /// Objects of OLD, by address, that get NEW's content at the commit: what OLD has read there NEW
     /// has not.
     pub overwritten: &'a [Range<u64>],
@@ -88,7 +90,11 @@ impl<'a, 'v> Executor<'a, 'v> {
             FlowControl::Next => {}
             _ => return,
         }
-        if vector::step(self, step) || self.arithmetic(step) || self.data_movement(step) {
+        if vector::step(self, step)
+            || strings::step(self, step)
+            || self.arithmetic(step)
+            || self.data_movement(step)
+        {
             return;
         }
         self.generic(step);
@@ -304,7 +310,7 @@ impl<'a, 'v> Executor<'a, 'v> {
     }
 
     /// An address in memory, that of a local by the local.
-    fn named(&mut self, address: Value) -> Value {
+    pub(super) fn named(&mut self, address: Value) -> Value {
         let Some(at) = self.values.as_frame(address) else { return address };
         let local = self.context.locals.iter().find(|(extent, _)| extent.contains(&at));
         match local {
@@ -323,7 +329,7 @@ impl<'a, 'v> Executor<'a, 'v> {
             && self.context.overwritten.iter().any(|object| object.contains(&offset))
     }
 
-    fn is_added(&self) -> bool {
+    pub(super) fn is_added(&self) -> bool {
         usize::try_from(self.step).ok().and_then(|s| self.context.added.get(s)) == Some(&true)
     }
 

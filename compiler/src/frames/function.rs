@@ -8,7 +8,7 @@ use super::state::Doubt;
 use super::translate::{Obstacle, Pending, translate};
 use super::value::{Place, Side};
 use super::variables::{self, Variables};
-use super::{Blind, Carried, Proven, addresses, clones, exec, repair, source};
+use super::{Blind, Carried, Proven, addresses, clones, exec, repair, source, strings};
 use crate::emit::Inputs;
 use crate::image::FunctionId;
 use crate::machine::calls::{Callee, callee};
@@ -219,6 +219,7 @@ impl Both<'_> {
                 locals: &old_locals,
                 incoming: &old_incoming,
                 added: &[],
+                backwards: strings::go_backwards(old),
                 overwritten: &self.shared.overwritten,
             },
             new_context: exec::Context {
@@ -230,6 +231,7 @@ impl Both<'_> {
                 locals: &new_locals,
                 incoming: &new_incoming,
                 added: &self.evidence.added,
+                backwards: strings::go_backwards(new),
                 overwritten: &self.shared.overwritten,
             },
             same_callee: &same_callee,

@@ -25,6 +25,7 @@ mod repair;
 mod same;
 mod source;
 mod state;
+mod strings;
 mod translate;
 mod trust;
 mod value;
