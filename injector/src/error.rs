@@ -305,7 +305,10 @@ impl From<Untrusted> for ApplyError {
 impl From<SysError> for ApplyError {
     fn from(error: SysError) -> Self {
         match error.errno {
-            Errno::ESRCH | Errno::ECHILD => Self::Died(format!("the process ended ({error})")),
+            // Files of a process that has ended are not there any more.
+            Errno::ESRCH | Errno::ECHILD | Errno::ENOENT => {
+                Self::Died(format!("the process ended ({error})"))
+            }
             Errno::EPERM | Errno::EACCES => Self::NotPermitted(error.to_string()),
             _ => Self::Internal(error.to_string()),
         }

@@ -425,7 +425,15 @@ fn borrow_one<'a>(
     let within = if pace == Pace::Calm { STOP_WITHIN } else { STOP_ALL_WITHIN };
     for (index, tid) in ids.into_iter().take(tried).enumerate() {
         let _beside = Beside::thread(target.pid, tid);
-        let Some(running) = seize(tid)? else { continue };
+        let running = match seize(tid) {
+            Ok(Some(running)) => running,
+            Ok(None) => continue,
+            Err(StopError::Uninterruptible(tid)) => {
+                last = Some(WaitError::TimedOut(tid));
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
         if running.interrupt().is_err() {
             continue;
         }

@@ -207,7 +207,7 @@ impl Work<'_> {
         self.clear_breakpoints()?;
         self.lead_out_of_traps()?;
         let caught = Status::of(self.process.pid).is_some_and(|s| s.caught & TRAP_BIT != 0);
-        if caught && TrapNet::clear(&mut self.process, &self.ground)? {
+        if caught && TrapNet::clear(&mut self.process, &self.ground)?.is_some() {
             self.done.push("handler under traps taken away".into());
         }
         Ok(())

@@ -9,7 +9,7 @@ mod common;
 use common::{BundleFile, Program, build, bundle, expect};
 use dsu_injector::ptrace::borrow::Ground;
 use dsu_injector::ptrace::footholds::Footholds;
-use dsu_injector::ptrace::process::{StoppedProcess, seize, thread_ids};
+use dsu_injector::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use dsu_injector::ptrace::sched::Undisturbed;
 use dsu_injector::ptrace::thread::let_go_of_the_rest;
 use dsu_injector::ptrace::trapnet::TrapNet;
@@ -137,28 +137,75 @@ fn it_executes_another_program() {
     }
 }
 
+fn catches_traps(pid: i32) -> bool {
+    Status::of(pid).unwrap().caught & 1 << (libc::SIGTRAP - 1) != 0
+}
+
+/// What borrowing a thread needs.
+fn ground(pid: i32, memory: &ProcessMemory) -> Ground<'_> {
+    let maps = Rc::new(Maps::of(pid).unwrap());
+    let footholds = Footholds::find(memory, &maps).unwrap();
+    Ground { memory, maps, footholds }
+}
+
 /// A signal that comes while a thread is borrowed is taken first; the call's arguments in memory are made
 /// anew behind it.
 #[test]
 fn a_borrowed_thread_takes_a_signal() {
     let build = build("threads", 1, &[]);
     let program = Program::start(&build.path, &["1", "0", "idle"]);
-    let catches_traps = || Status::of(program.pid).unwrap().caught & 1 << (libc::SIGTRAP - 1) != 0;
     let memory = ProcessMemory::open(program.pid).unwrap();
-    let maps = Rc::new(Maps::of(program.pid).unwrap());
-    let footholds = Footholds::find(&memory, &maps).unwrap();
-    let ground = Ground { memory: &memory, maps, footholds };
+    let ground = ground(program.pid, &memory);
     let _undisturbed = Undisturbed::begin();
     for _ in 0..10 {
         let mut stopped = StoppedProcess::stop(program.pid, Duration::from_secs(5)).unwrap();
         program.signal("CHLD");
         let net = TrapNet::put_up(&mut stopped, &ground).unwrap().unwrap();
-        assert!(catches_traps());
+        assert!(catches_traps(program.pid));
         program.signal("CHLD");
         net.take_down(&mut stopped, &ground).unwrap().unwrap();
-        assert!(!catches_traps(), "the handler is left");
+        assert!(!catches_traps(program.pid), "the handler is left");
         let _ = stopped.release();
     }
+}
+
+/// A child may be forked while its parent has a handler under its traps: it is not its own.
+#[test]
+fn a_handler_under_traps_was_inherited() {
+    let mut target = Target::start();
+    let pid = target.program.pid;
+    {
+        let memory = ProcessMemory::open(pid).unwrap();
+        let _undisturbed = Undisturbed::begin();
+        let mut stopped = StoppedProcess::stop(pid, Duration::from_secs(5)).unwrap();
+        TrapNet::put_up(&mut stopped, &ground(pid, &memory)).unwrap().unwrap();
+        let _ = stopped.release();
+    }
+    assert!(catches_traps(pid));
+    expect(&target.update(), ExitCode::Updated);
+    assert!(!catches_traps(pid), "it was taken for the program's own");
+    target.assert_alive("updated");
+}
+
+/// It waits for the end of a thread that is traced, and whoever traces the next one waits for it.
+#[test]
+fn a_thread_is_not_seized_while_another_one_executes_a_program() {
+    let build = build("threads", 1, &[]);
+    let mut program = Program::start(&build.path, &["3", "0", "idle"]);
+    let other = *thread_ids(program.pid).unwrap().last().unwrap();
+    let traced = seize(other).unwrap().unwrap();
+    assert_eq!(program.ask("X0"), "begun");
+    let start = Instant::now();
+    while !Status::of(other).unwrap().is_dead() {
+        assert!(start.elapsed() < common::PATIENCE);
+    }
+    assert!(matches!(seize(program.pid), Err(StopError::Uninterruptible(_))));
+    drop(traced);
+    let_go_of_the_rest();
+    while Status::of(program.pid).unwrap().name != "cat" {
+        assert!(start.elapsed() < common::PATIENCE);
+    }
+    assert_eq!(program.ask("echo"), "echo");
 }
 
 /// There and back while children are made; each must end as it should.
@@ -196,7 +243,9 @@ fn its_first_thread_ends() {
     while !Status::of(target.program.pid).unwrap().is_dead() {
         assert!(start.elapsed() < common::PATIENCE);
     }
-    expect(&target.update(), ExitCode::NoProcess);
+    let outcome = target.update();
+    expect(&outcome, ExitCode::Unsuitable);
+    assert!(outcome.text(false).contains("without its first thread"), "{}", outcome.text(false));
     let others = thread_ids(target.program.pid).unwrap();
     let status =
         others.iter().filter(|tid| **tid != target.program.pid).map(|tid| Status::of(*tid));

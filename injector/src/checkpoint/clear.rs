@@ -101,7 +101,7 @@ impl Clearing<'_> {
         {
             let _relaxed = process.relaxed();
             let _undisturbed = Undisturbed::begin();
-            self.judge.traps = may_trap(process.pid);
+            self.judge.traps = may_trap(process.pid) || self.clear_net(process)?;
             if !self.judge.traps {
                 blind.iter_mut().for_each(BlindThread::forgo_traps);
             }
@@ -117,6 +117,16 @@ impl Clearing<'_> {
             blind = self.judge_again(process)?;
         }
         Ok(blind)
+    }
+
+    /// Takes away what stood under the traps of another update, which a child may have been forked under.
+    fn clear_net(&mut self, process: &mut StoppedProcess) -> Result<bool, ApplyError> {
+        if process.in_group_stop() {
+            return Ok(false);
+        }
+        let cleared = TrapNet::clear(process, &self.ground)?;
+        self.moved.extend(cleared);
+        Ok(cleared.is_some())
     }
 
     /// What catches the traps of threads that are moved, should this tool die.

@@ -77,6 +77,7 @@ pub fn seize(tid: i32) -> Result<Option<Running>, StopError> {
     match Running::seize(tid) {
         Ok(running) => Ok(Some(running)),
         Err(Errno::ESRCH) => Ok(None),
+        Err(Errno::EINTR) => Err(StopError::Uninterruptible(tid)),
         Err(Errno::EPERM) => match Status::of(tid) {
             None => Ok(None),
             Some(status) if status.is_dead() => Ok(None),

@@ -10,6 +10,7 @@ use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::Duration;
 
 /// Registers of a stopped thread, as `struct user_regs_struct` of sys/user.h.
 pub type Registers = libc::user_regs_struct;
@@ -44,9 +45,15 @@ fn request(request: c_uint, tid: i32, address: usize, data: usize) -> Result<c_l
     unsafe { ptrace(request, tid, address, std::ptr::without_provenance_mut(data)) }
 }
 
-/// `PTRACE_SEIZE`: the thread runs on, traced.
+/// How long a thread may be waited for that is executing another program.
+const SEIZE_WITHIN: Duration = Duration::from_millis(50);
+
+/// `PTRACE_SEIZE`: the thread runs on, traced. `EINTR` when its process is executing another program: that
+/// waits for the end of its other threads, and those that are traced end only when their tracer asks for
+/// them; waiting for it here would be for ever (`cred_guard_mutex` in kernel/ptrace.c and fs/exec.c).
 pub fn seize(tid: i32, options: c_int) -> Result<(), Errno> {
     let options = usize::try_from(options).map_err(|_| Errno::EINVAL)?;
+    let _alarm = Alarm::set(SEIZE_WITHIN);
     request(libc::PTRACE_SEIZE, tid, 0, options).map(drop)
 }
 
@@ -156,6 +163,97 @@ pub fn xsave_end(features: u64) -> usize {
     (2..63).filter(|f| features >> f & 1 == 1).map(end).max().unwrap_or(0)
 }
 
+/// Breaks off a seizing that takes too long.
+struct Alarm {
+    timer: Option<libc::timer_t>,
+    before: libc::sigset_t,
+}
+
+impl Alarm {
+    /// Its signal: one that no library uses.
+    fn signal() -> c_int {
+        libc::SIGRTMAX() - 1
+    }
+
+    fn set(after: Duration) -> Self {
+        static HANDLER: std::sync::Once = std::sync::Once::new();
+        HANDLER.call_once(|| {
+            // SAFETY: an action of zeroes is a valid one, with an empty mask.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            action.sa_sigaction = break_off as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            // SAFETY: the action is whole and alive over the call; the old one is not asked for. The handler
+            // is one that takes three arguments, as its flag says.
+            unsafe { libc::sigaction(Self::signal(), &raw const action, std::ptr::null_mut()) };
+        });
+        // SAFETY: a set of zeroes is the empty one; the sets are whole and alive over the calls.
+        let before = unsafe {
+            let (mut one, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
+            libc::sigaddset(&raw mut one, Self::signal());
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const one, &raw mut before);
+            before
+        };
+        Self { timer: Self::timer(after), before }
+    }
+
+    /// A timer whose signal comes to this thread; `None` where there are too many.
+    fn timer(after: Duration) -> Option<libc::timer_t> {
+        // SAFETY: an event and a time of zeroes are valid ones.
+        let (mut event, mut time) =
+            unsafe { std::mem::zeroed::<(libc::sigevent, libc::itimerspec)>() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = Self::signal();
+        event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
+        time.it_value.tv_nsec = c_long::from(after.subsec_nanos().cast_signed());
+        // The signal may come between two instructions of which neither is the call: once more, then.
+        time.it_interval = time.it_value;
+        let mut timer: libc::timer_t = std::ptr::null_mut();
+        // SAFETY: event and time are whole and alive over the calls, and the timer is one that was made.
+        unsafe {
+            let made =
+                libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0;
+            made.then(|| {
+                libc::timer_settime(timer, 0, &raw const time, std::ptr::null_mut());
+                timer
+            })
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // SAFETY: the timer was made and is deleted once; the set is whole, and alive over the call.
+        unsafe {
+            if let Some(timer) = self.timer {
+                libc::timer_delete(timer);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut());
+        }
+    }
+}
+
+/// `syscall`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// The kernel begins the call anew behind a handler (`ERESTARTNOINTR`): where it stands before it then, the
+/// call is left out, and gives `EINTR`.
+extern "C" fn break_off(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    let place = |register: c_int| usize::try_from(register).unwrap_or(0);
+    // SAFETY: the kernel gives such a handler the context that it has interrupted, for it alone.
+    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let [rip, rax, rdi] = [libc::REG_RIP, libc::REG_RAX, libc::REG_RDI].map(place);
+    let seizes =
+        registers[rax] == libc::SYS_ptrace && registers[rdi] == i64::from(libc::PTRACE_SEIZE);
+    let Ok(at) = usize::try_from(registers[rip]) else { return };
+    // SAFETY: the processor was about to execute what is there: at least a byte, and more where that is
+    // the first one of this instruction.
+    let code = || unsafe { std::ptr::with_exposed_provenance::<[u8; 2]>(at).read_unaligned() };
+    if seizes && code() == SYSCALL {
+        registers[rip] += 2;
+        registers[rax] = -i64::from(libc::EINTR);
+    }
+}
+
 /// Bytes of the kernel's signal set.
 const SIGNAL_SET: usize = 8;
 
@@ -216,7 +314,7 @@ pub fn waiting_signals() -> u64 {
 
 /// Sleeps until something has happened to a traced thread (SIGCHLD, which must be blocked), or for this
 /// long.
-pub fn sleep_until_child(most: std::time::Duration) {
+pub fn sleep_until_child(most: Duration) {
     let nanos = c_long::from(most.subsec_nanos().cast_signed());
     let seconds = libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX);
     let most = libc::timespec { tv_sec: seconds, tv_nsec: nanos };
@@ -248,7 +346,7 @@ pub fn fork() -> Result<Option<i32>, Errno> {
 
 /// Waits for one of these signals, which must be blocked (bit `n - 1` for signal `n`), and takes it; `None`
 /// after `most`.
-pub fn take_signal(signals: u64, most: std::time::Duration) -> Option<c_int> {
+pub fn take_signal(signals: u64, most: Duration) -> Option<c_int> {
     let nanos = c_long::from(most.subsec_nanos().cast_signed());
     let seconds = libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX);
     let most = libc::timespec { tv_sec: seconds, tv_nsec: nanos };

@@ -50,7 +50,7 @@ impl TrapNet {
             return Ok(None);
         };
         let ours = action(ret, sigreturn);
-        let before = exchange(process, ground, &ours)?;
+        let before = exchange(process, ground, Some(&ours))?;
         Ok(before.map(|(thread, before)| Self { thread, ours, before }))
     }
 
@@ -64,29 +64,35 @@ impl TrapNet {
         process: &mut StoppedProcess,
         ground: &Ground<'_>,
     ) -> Result<Option<i32>, WaitError> {
-        let Some((thread, found)) = exchange_surely(process, ground, &self.before)? else {
+        let Some((thread, found)) = exchange_surely(process, ground, Some(&self.before))? else {
             return Ok(None);
         };
         if found != self.ours {
-            exchange_surely(process, ground, &found)?;
+            exchange_surely(process, ground, Some(&found))?;
         }
         Ok(Some(thread))
     }
 
-    /// Takes away a net that a tool has left behind that was killed. Says whether there was one.
+    /// Takes away a net that was left behind: by a tool that was killed, or in a child that was forked under
+    /// it. Gives the thread that was borrowed for that. A handler of the program's own is only looked at.
     ///
     /// # Errors
     /// The process has ended.
-    pub fn clear(process: &mut StoppedProcess, ground: &Ground<'_>) -> Result<bool, WaitError> {
-        let default = [0; ACTION];
-        let Some((_, found)) = exchange(process, ground, &default)? else { return Ok(false) };
-        let handler = found.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+    pub fn clear(
+        process: &mut StoppedProcess,
+        ground: &Ground<'_>,
+    ) -> Result<Option<i32>, WaitError> {
+        let Some((_, found)) = exchange(process, ground, None)? else { return Ok(None) };
+        let word = |at: usize| {
+            found.get(at..).and_then(|b| b.first_chunk::<8>()).map_or(0, |b| u64::from_le_bytes(*b))
+        };
         let mut code = [0; 1];
-        let nothing = ground.memory.read(ProcAddr(handler), &mut code).is_ok() && code == [RET];
-        if !nothing {
-            exchange(process, ground, &found)?;
+        let nothing = ground.memory.read(ProcAddr(word(0)), &mut code).is_ok() && code == [RET];
+        if !nothing || word(8) != FLAGS {
+            return Ok(None);
         }
-        Ok(nothing)
+        let cleared = exchange_surely(process, ground, Some(&[0; ACTION]))?;
+        Ok(cleared.map(|(thread, _)| thread))
     }
 }
 
@@ -109,7 +115,7 @@ const TRIES: usize = 3;
 fn exchange_surely(
     process: &mut StoppedProcess,
     ground: &Ground<'_>,
-    new: &Action,
+    new: Option<&Action>,
 ) -> Result<Option<(i32, Action)>, WaitError> {
     for _ in 1..TRIES {
         match exchange(process, ground, new) {
@@ -120,12 +126,12 @@ fn exchange_surely(
     exchange(process, ground, new)
 }
 
-/// Sets the action of SIGTRAP; gives the one before and the thread that was borrowed for it, or `None`
+/// Sets the action of SIGTRAP, if there is a new one; gives the one before and the thread that was borrowed for it, or `None`
 /// where that cannot be done.
 fn exchange(
     process: &mut StoppedProcess,
     ground: &Ground<'_>,
-    new: &Action,
+    new: Option<&Action>,
 ) -> Result<Option<(i32, Action)>, WaitError> {
     let Some(thread) = process.take_idle() else { return Ok(None) };
     let tid = thread.tid();
@@ -144,7 +150,7 @@ fn exchange(
 fn exchange_in(
     borrowed: &mut Borrowed<'_>,
     ground: &Ground<'_>,
-    new: &Action,
+    new: Option<&Action>,
 ) -> Result<Option<Action>, WaitError> {
     if borrowed.scratch().is_none() {
         return Ok(None);
@@ -152,11 +158,19 @@ fn exchange_in(
     let trap = u64::from(libc::SIGTRAP.cast_unsigned());
     let arguments = |borrowed: &Borrowed<'_>| {
         let place = place(borrowed)?;
-        ground.memory.write(place, new)?;
-        Ok([trap, place.0, place.offset(ACTION as u64).0, SIGNAL_SET, 0, 0])
+        if let Some(new) = new {
+            ground.memory.write(place, new)?;
+        }
+        // rt_sigaction(2) only tells where no new action is given.
+        let given = new.map_or(0, |_| place.0);
+        Ok([trap, given, place.offset(ACTION as u64).0, SIGNAL_SET, 0, 0])
     };
-    if borrowed.call_with(libc::SYS_rt_sigaction, arguments)?.is_err() {
-        return Ok(None);
+    match borrowed.call_with(libc::SYS_rt_sigaction, arguments) {
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) => return Ok(None),
+        // The handler of a signal that came first runs on another stack.
+        Err(WaitError::System(e)) if e.errno == Errno::ENOSPC => return Ok(None),
+        Err(e) => return Err(e),
     }
     let old = place(borrowed)?.offset(ACTION as u64);
     let mut before = [0; ACTION];

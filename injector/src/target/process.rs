@@ -6,6 +6,7 @@
 use crate::error::ApplyError;
 use object::elf;
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 /// What `/proc/PID/status` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -90,6 +91,13 @@ pub fn check(pid: i32) -> Result<Status, ApplyError> {
     let Some(status) = status else {
         return Err(ApplyError::NoProcess(format!("there is no process {pid}")));
     };
+    if status.is_dead() && is_outlived(pid) {
+        return Err(ApplyError::Unsuitable(format!(
+            "process {pid} ({}) goes on without its first thread, which has ended: the kernel no longer shows \
+             such a process's memory by that thread, so it cannot be updated",
+            status.name
+        )));
+    }
     if status.is_dead() {
         return Err(ApplyError::NoProcess(format!(
             "process {pid} ({}) has ended and waits for its parent",
@@ -115,6 +123,21 @@ pub fn check(pid: i32) -> Result<Status, ApplyError> {
     Ok(status)
 }
 
+/// How long the threads of a process that ends may take to end, one after the other.
+const ENDING: Duration = Duration::from_millis(500);
+
+/// Whether other threads go on without the first one.
+fn is_outlived(pid: i32) -> bool {
+    let until = Instant::now() + ENDING;
+    while Status::of(pid).is_some_and(|status| status.threads > 1) {
+        if Instant::now() >= until {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
 fn traced_by(pid: i32, tracer: i32) -> String {
     let name = Status::of(tracer).map(|s| s.name).unwrap_or_default();
     format!(
@@ -134,6 +157,10 @@ pub fn check_machine(pid: i32) -> Result<(), ApplyError> {
     match read {
         // Without the right to look at the file, opening the memory says why.
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+        // A file that was deleted can be read there all the same.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(ApplyError::NoProcess(format!("process {pid} has ended")));
+        }
         Err(e) => return Err(ApplyError::NotX8664(format!("read /proc/{pid}/exe: {e}"))),
         Ok(()) => {}
     }
