@@ -235,14 +235,15 @@ int main(int argc, char **argv) {
         printf("%ld %ld\n", low, high);
         break;
       case 'F':
-      case 'V': begin(parent, line[0], 0); puts("begun"); break;
+      case 'V': puts("begun"); begin(parent, line[0], 0); break;
       case 'c': printf("%ld\n", children); break;
       case 'w': printf("%ld\n", strays); break;
       case 'E':
       case 'G':
       case 'T':
       case 'S':
-      case 'X': begin(happen, line[0], atoi(line + 1)); puts("begun"); break;
+      // Said first: nothing may be left to say it.
+      case 'X': puts("begun"); begin(happen, line[0], atoi(line + 1)); break;
       case 'L': puts("alone"); pthread_exit(0);
       case 'h': printf("%ld\n", handled); break;
       case 'r':
