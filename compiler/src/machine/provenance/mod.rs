@@ -10,19 +10,23 @@
 //! known distances are such that some acyclic path leads there (what was moved before a loop goes
 //! around is not known behind it): they tell where the first round of a loop reads.
 
+mod alive;
+mod state;
 mod transfer;
 
 use super::dominators::Dominators;
+use super::effects::Effects;
 use super::flow::{BlockId, Flow};
 use super::frame::Frame;
 use crate::code::Field;
 use crate::image::{Function, FunctionId, Image};
+use alive::{Mask, Touched};
+use state::State;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-/// More distances from one address than this are not told apart.
-const MOST: usize = 6;
 /// Values passed on along edges, and blocks visited, before nothing is said of a function.
-const WORK: usize = 300_000;
+const WORK: usize = 10_000_000;
 
 /// What a place may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,87 +66,6 @@ impl Value {
             value => value,
         }
     }
-}
-
-/// The values of one place.
-type Values = BTreeSet<Value>;
-
-/// What registers and the frame hold at a point; a place of the frame that is not here holds other
-/// things.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
-    registers: [Values; 16],
-    frame: BTreeMap<i64, Values>,
-}
-
-impl State {
-    fn entry() -> Self {
-        Self {
-            registers: std::array::from_fn(|_| BTreeSet::from([Value::Other])),
-            frame: BTreeMap::new(),
-        }
-    }
-
-    /// How many values it has.
-    fn size(&self) -> usize {
-        self.registers.iter().chain(self.frame.values()).map(BTreeSet::len).sum()
-    }
-
-    /// The state behind the first edge that leads somewhere.
-    fn first(&self, retreating: bool) -> Self {
-        let taken = |values: &Values| {
-            let mut out = Values::new();
-            add(&mut out, values, retreating);
-            out
-        };
-        Self {
-            registers: std::array::from_fn(|n| taken(&self.registers[n])),
-            frame: self.frame.iter().map(|(at, values)| (*at, taken(values))).collect(),
-        }
-    }
-
-    /// Adds what another way brings; whether that is news.
-    fn join(&mut self, other: &Self, retreating: bool) -> bool {
-        let mut news = false;
-        for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
-            news |= add(mine, theirs, retreating);
-        }
-        for (at, theirs) in &other.frame {
-            let mine = self.frame.entry(*at).or_insert_with(|| BTreeSet::from([Value::Other]));
-            news |= add(mine, theirs, retreating);
-        }
-        for (at, mine) in &mut self.frame {
-            if !other.frame.contains_key(at) {
-                news |= insert(mine, Value::Other);
-            }
-        }
-        news
-    }
-}
-
-fn add(mine: &mut Values, theirs: &Values, retreating: bool) -> bool {
-    let mut news = false;
-    for value in theirs {
-        news |= insert(mine, if retreating { value.around() } else { *value });
-    }
-    news
-}
-
-/// Adds a value; too many distances are an unknown one.
-fn insert(values: &mut Values, value: Value) -> bool {
-    if values.contains(&value) {
-        return false;
-    }
-    // Those alike stand side by side in the order of values.
-    let (first, last) = match value {
-        Value::At(o, ..) => (Value::At(o, i64::MIN, false), Value::At(o, i64::MAX, true)),
-        Value::Number(..) => (Value::Number(i64::MIN, false), Value::Number(i64::MAX, true)),
-        _ => return values.insert(value),
-    };
-    if values.range(first..=last).count() < MOST {
-        return values.insert(value);
-    }
-    values.insert(value.origin().map_or(Value::Other, Value::Around))
 }
 
 /// What is done with one address.
@@ -220,10 +143,30 @@ impl Provenance {
     }
 }
 
+/// What is known of a step before anything is followed.
+#[derive(Debug)]
+struct Facts {
+    effects: Effects,
+    /// Registers that leave with it: of a call, a jump out of the function, a system call, a return.
+    leaving: Mask,
+    call: Option<Clobbers>,
+}
+
+/// What a call leaves of the registers that a callee need not keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clobbers {
+    /// Nothing.
+    All,
+    /// Nobody knows which.
+    Some,
+}
+
 struct Walk<'a> {
     image: &'a Image,
     flow: &'a Flow,
     frame: &'a Frame,
+    /// What is known of each step before anything is followed.
+    facts: Rc<[Facts]>,
     origins: Vec<Origin>,
     /// Origins by step, with whether the operand is an immediate.
     by_step: BTreeMap<usize, Vec<(bool, usize)>>,
@@ -241,6 +184,7 @@ impl<'a> Walk<'a> {
             image,
             flow,
             frame,
+            facts: Rc::default(),
             origins: Vec::new(),
             by_step: BTreeMap::new(),
             frame_is_read: false,
@@ -267,6 +211,9 @@ impl<'a> Walk<'a> {
         if self.origins.is_empty() {
             return true;
         }
+        self.facts = (0..self.flow.body.steps.len()).map(|index| self.facts_of(index)).collect();
+        let touched: Vec<Touched> = self.facts.iter().map(Facts::touched).collect();
+        let alive = alive::at_blocks(self.flow, &touched);
         let mut budget = WORK;
         let dominators = Dominators::new(self.flow);
         let mut before: Vec<Option<State>> = vec![None; self.flow.blocks.len()];
@@ -289,9 +236,9 @@ impl<'a> Walk<'a> {
                 let Some(to) = dominators.place(BlockId(*next)) else { continue };
                 let retreating = to <= place;
                 let news = match &mut before[*next] {
-                    Some(there) => there.join(&state, retreating),
+                    Some(there) => there.join(&state, alive[*next], retreating),
                     empty => {
-                        *empty = Some(state.first(retreating));
+                        *empty = Some(state.first(alive[*next], retreating));
                         true
                     }
                 };

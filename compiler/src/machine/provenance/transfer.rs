@@ -1,14 +1,16 @@
 //! What one instruction does with addresses.
 
-use super::{Origin, State, Uses, Value, Values, Walk, insert};
+use super::alive::Touched;
+use super::state::{State, Values};
+use super::{Clobbers, Facts, Origin, Uses, Value, Walk};
 use crate::code::decode;
 use crate::machine::calls::{Callee, callee};
 use crate::machine::convention::{callee_prototype, is_odd};
 use crate::machine::effects::{Access, Effects};
 use crate::machine::flow::End;
 use crate::machine::frame::{Place, RSP};
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpAccess, OpKind, Register};
-use std::collections::BTreeSet;
+use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use std::rc::Rc;
 
 /// Registers of integer arguments (psABI 3.2.3): rdi, rsi, rdx, rcx, r8, r9.
 const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
@@ -18,8 +20,17 @@ const RAX: usize = 0;
 const RCX: usize = 1;
 const RDX: usize = 2;
 
-fn other() -> Values {
-    BTreeSet::from([Value::Other])
+impl Facts {
+    pub(super) fn touched(&self) -> Touched {
+        let mask = |bytes: &[u8; 16], is: fn(u8) -> bool| {
+            bytes.iter().rev().fold(0, |mask, b| mask << 1 | u16::from(is(*b)))
+        };
+        let result = u16::from(self.call.is_some()) << RAX;
+        Touched {
+            reads: mask(&self.effects.reads.general, |b| b != 0) | self.leaving,
+            writes: mask(&self.effects.writes.general, |b| b == 0xff) | result,
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -35,7 +46,8 @@ impl Walk<'_> {
     /// Follows one step.
     pub(super) fn step(&mut self, index: usize, state: &mut State) {
         let i = self.flow.body.steps[index].instruction;
-        let effects = Effects::of(&i);
+        let facts = Rc::clone(&self.facts);
+        let Facts { effects, .. } = &facts[index];
         for access in &effects.memory {
             if access.reads || access.changes {
                 self.access(index, access, state, &i);
@@ -45,31 +57,31 @@ impl Walk<'_> {
             Mnemonic::Lea => self.lea(index, &i, state),
             Mnemonic::Mov => {
                 let values = self.operand(index, &i, 1, state);
-                self.write(index, &i, 0, values, &effects, state);
+                self.write(index, &i, 0, values, effects, state);
             }
             Mnemonic::Movsxd | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Cdqe => {
-                self.extend(index, &i, &effects, state);
+                self.extend(index, &i, effects, state);
             }
-            Mnemonic::Add | Mnemonic::Sub => self.arithmetic(index, &i, &effects, state),
+            Mnemonic::Add | Mnemonic::Sub => self.arithmetic(index, &i, effects, state),
             Mnemonic::Inc | Mnemonic::Dec => {
                 let by = if i.mnemonic() == Mnemonic::Inc { 1 } else { -1 };
                 let values = self.operand(index, &i, 0, state);
-                let values = self.sum(&values, &BTreeSet::from([Value::Number(by, false)]), 1);
-                self.write(index, &i, 0, values, &effects, state);
+                let values = self.sum(&values, &Values::one(Value::Number(by, false)), 1);
+                self.write(index, &i, 0, values, effects, state);
             }
             Mnemonic::Neg => {
                 let values = self.operand(index, &i, 0, state);
                 self.escape(&values);
                 let negated = values.iter().map(|v| match v {
-                    Value::Number(n, moved) => Value::Number(n.wrapping_neg(), *moved),
+                    Value::Number(n, moved) => Value::Number(n.wrapping_neg(), moved),
                     _ => Value::Down,
                 });
-                self.write(index, &i, 0, negated.collect(), &effects, state);
+                self.write(index, &i, 0, negated.collect(), effects, state);
             }
             Mnemonic::Not => {
                 let values = self.operand(index, &i, 0, state);
                 self.escape(&values);
-                self.write(index, &i, 0, BTreeSet::from([Value::Down]), &effects, state);
+                self.write(index, &i, 0, Values::one(Value::Down), effects, state);
             }
             Mnemonic::Cmp => {
                 let (a, b) = (self.operand(index, &i, 0, state), self.operand(index, &i, 1, state));
@@ -77,58 +89,67 @@ impl Walk<'_> {
             }
             Mnemonic::Test => {}
             Mnemonic::Xor if is_same(&i) => {
-                let zero = BTreeSet::from([Value::Number(0, false)]);
-                self.write(index, &i, 0, zero, &effects, state);
+                let zero = Values::one(Value::Number(0, false));
+                self.write(index, &i, 0, zero, effects, state);
             }
             Mnemonic::Xchg
                 if i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register =>
             {
                 let (a, b) = (self.operand(index, &i, 0, state), self.operand(index, &i, 1, state));
-                self.write(index, &i, 0, b, &effects, state);
-                self.write(index, &i, 1, a, &effects, state);
+                self.write(index, &i, 0, b, effects, state);
+                self.write(index, &i, 1, a, effects, state);
             }
-            m if format!("{m:?}").starts_with("Cmov") => {
+            _ if is_conditional_move(&i) => {
                 let mut values = self.operand(index, &i, 0, state);
-                for value in self.operand(index, &i, 1, state) {
-                    insert(&mut values, value);
-                }
-                self.write(index, &i, 0, values, &effects, state);
+                values.extend(&self.operand(index, &i, 1, state));
+                self.write(index, &i, 0, values, effects, state);
             }
-            _ => self.anything(index, &i, &effects, state),
+            _ => self.anything(index, &i, effects, state),
         }
-        self.leave(index, &i, state);
+        self.leave(&facts[index], state);
     }
 
     /// Calls, jumps out and returns.
-    fn leave(&mut self, index: usize, i: &Instruction, state: &mut State) {
+    fn leave(&mut self, facts: &Facts, state: &mut State) {
+        for (n, values) in state.registers.iter().enumerate() {
+            if facts.leaving >> n & 1 == 1 {
+                self.escape(values);
+            }
+        }
+        let Some(clobbers) = facts.call else { return };
+        state.registers[RAX] = Values::other();
+        state.registers[RDX].insert(Value::Other);
+        if clobbers == Clobbers::All {
+            for register in CLOBBERED {
+                state.registers[register] = Values::other();
+            }
+        }
+    }
+
+    /// What is known of a step before anything is followed.
+    pub(super) fn facts_of(&mut self, index: usize) -> Facts {
+        let i = &self.flow.body.steps[index].instruction;
         let block = self.flow.block(index);
         let out = |end: End| matches!(end, End::TailCall | End::BranchOut | End::Unresolved);
         let leaves = index + 1 == block.steps.end && out(block.end);
         let call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        let mask = |registers: &[usize]| registers.iter().fold(0, |mask, n| mask | 1 << n);
+        let mut leaving = 0;
         if i.mnemonic() == Mnemonic::Syscall {
             // The kernel takes the fourth argument in r10 (psABI A.2.1).
-            for argument in ARGUMENTS.into_iter().chain([10]) {
-                self.escape(&state.registers[argument].clone());
-            }
+            leaving |= mask(&ARGUMENTS) | mask(&[10]);
         }
         if call || leaves {
-            for argument in self.arguments(index) {
-                self.escape(&state.registers[argument].clone());
-            }
-        }
-        if call {
-            state.registers[RAX] = other();
-            insert(&mut state.registers[RDX], Value::Other);
-            if self.clobbers_all(index) {
-                for register in CLOBBERED {
-                    state.registers[register] = other();
-                }
-            }
+            leaving |= mask(&self.arguments(index));
         }
         if i.flow_control() == FlowControl::Return {
-            for result in [RAX, RDX].into_iter().take(usize::from(self.results)) {
-                self.escape(&state.registers[result].clone());
-            }
+            leaving |= mask(&[RAX, RDX][..usize::from(self.results).min(2)]);
+        }
+        let all = call && self.clobbers_all(index);
+        Facts {
+            effects: Effects::of(i),
+            leaving,
+            call: call.then_some(if all { Clobbers::All } else { Clobbers::Some }),
         }
     }
 
@@ -171,7 +192,7 @@ impl Walk<'_> {
 
     fn escape(&mut self, values: &Values) {
         for value in values {
-            match *value {
+            match value {
                 Value::At(origin, ..) | Value::Around(origin) => self.uses(origin).escapes = true,
                 Value::Read(origin) => self.uses(origin).content_escapes = true,
                 Value::Other | Value::Down | Value::Number(..) => {}
@@ -205,11 +226,11 @@ impl Walk<'_> {
 
     /// The values of `a + b * scale`.
     fn sum(&mut self, a: &Values, b: &Values, scale: i64) -> Values {
-        let mut out = Values::new();
+        let mut out = Values::default();
         for x in a {
             for y in b {
                 let scaled = |n: i64| n.wrapping_mul(scale);
-                let value = match (*x, *y) {
+                let value = match (x, y) {
                     (Value::At(o, at, _), Value::Number(n, _)) => {
                         Value::At(o, at.wrapping_add(scaled(n)), true)
                     }
@@ -234,7 +255,7 @@ impl Walk<'_> {
                         for origin in [x, y].into_iter().filter_map(Value::origin) {
                             self.uses(origin).moved = true;
                             self.uses(origin).down |= down;
-                            insert(&mut out, Value::Around(origin));
+                            out.insert(Value::Around(origin));
                         }
                         if x.origin().or(y.origin()).is_some() {
                             continue;
@@ -245,7 +266,7 @@ impl Walk<'_> {
                 if let Value::At(origin, at, true) = value {
                     self.uses(origin).steps.insert(at);
                 }
-                insert(&mut out, value);
+                out.insert(value);
             }
         }
         out
@@ -253,13 +274,13 @@ impl Walk<'_> {
 
     /// The values of an address as an access or a `lea` adds it up.
     fn address(&mut self, index: usize, a: &Access, state: &State, i: &Instruction) -> Values {
-        let plain = |n: i64| BTreeSet::from([Value::Number(n, false)]);
+        let plain = |n: i64| Values::one(Value::Number(n, false));
         let constant = self.taken(index, false).filter(|_| {
             i.memory_displacement64().cast_signed() == a.displacement
                 || i.is_ip_rel_memory_operand()
         });
         let mut out = match constant {
-            Some(origin) => BTreeSet::from([Value::At(origin, 0, false)]),
+            Some(origin) => Values::one(Value::At(origin, 0, false)),
             None => plain(a.displacement),
         };
         if a.base != Register::None && a.base != Register::RIP {
@@ -274,7 +295,7 @@ impl Walk<'_> {
     }
 
     fn access(&mut self, index: usize, a: &Access, state: &State, i: &Instruction) {
-        for value in self.address(index, a, state, i) {
+        for value in &self.address(index, a, state, i) {
             // Of a string as many bytes as a register says; its beginning in any case.
             let bytes = a.bytes.or(i.is_string_instruction().then_some(1));
             match (value, bytes) {
@@ -306,8 +327,8 @@ impl Walk<'_> {
         let (addresses, rest): (Values, Values) = b.iter().partition(|v| v.origin().is_some());
         self.meet(&a, &addresses, false);
         let mut values = self.sum(&a, &rest, -1);
-        if !addresses.is_empty() || values.contains(&Value::Other) {
-            insert(&mut values, Value::Down);
+        if !addresses.is_empty() || values.contains(Value::Other) {
+            values.insert(Value::Down);
         }
         self.write(index, i, 0, values, effects, state);
     }
@@ -323,8 +344,8 @@ impl Walk<'_> {
         let extended: Values = values
             .iter()
             .map(|v| match v {
-                Value::Number(n, moved) if wide && *n == i64::from(truncate(*n)) => {
-                    Value::Number(*n, *moved)
+                Value::Number(n, moved) if wide && n == i64::from(truncate(n)) => {
+                    Value::Number(n, moved)
                 }
                 Value::Down => Value::Down,
                 _ => Value::Other,
@@ -344,7 +365,7 @@ impl Walk<'_> {
             // A label is used up by the jump to it: where that leads is not known here, and what all
             // blocks together do with the register is not what the label's own block does.
             if let Some(n) = number(i.op0_register()).filter(|_| i.op0_kind() == OpKind::Register) {
-                state.registers[n] = other();
+                state.registers[n] = Values::other();
             }
             return;
         }
@@ -379,7 +400,7 @@ impl Walk<'_> {
                 .map(|v| match (v.origin(), i.is_string_instruction() && n != RCX) {
                     (Some(origin), true) => Value::Around(origin),
                     // Shifts and products of what was counted down.
-                    _ if *v == Value::Down => Value::Down,
+                    _ if v == Value::Down => Value::Down,
                     _ => Value::Other,
                 })
                 .collect();
@@ -395,7 +416,7 @@ impl Walk<'_> {
     }
 
     fn register(&self, register: Register, state: &State) -> Values {
-        number(register).map_or_else(other, |n| state.registers[n].clone())
+        number(register).map_or_else(Values::other, |n| state.registers[n].clone())
     }
 
     /// The values of an operand.
@@ -408,24 +429,25 @@ impl Walk<'_> {
                 }
                 let values = self.register(register, state);
                 self.escape(&values);
-                other()
+                Values::other()
             }
-            OpKind::Memory => match self.slot(index, i) {
-                Some(at) => state.frame.get(&at).cloned().unwrap_or_else(other),
+            OpKind::Memory => match self.slot(index) {
+                Some(at) => state.slot(at),
                 None => self.content(index, i, state),
             },
             _ => match (self.taken(index, true), i.try_immediate(operand)) {
-                (Some(origin), _) => BTreeSet::from([Value::At(origin, 0, false)]),
-                (None, Ok(n)) => BTreeSet::from([Value::Number(n.cast_signed(), false)]),
-                (None, Err(_)) => other(),
+                (Some(origin), _) => Values::one(Value::At(origin, 0, false)),
+                (None, Ok(n)) => Values::one(Value::Number(n.cast_signed(), false)),
+                (None, Err(_)) => Values::other(),
             },
         }
     }
 
     /// What an instruction reads from memory.
     fn content(&mut self, index: usize, i: &Instruction, state: &State) -> Values {
-        let effects = Effects::of(i);
-        let mut out = other();
+        let facts = Rc::clone(&self.facts);
+        let effects = &facts[index].effects;
+        let mut out = Values::other();
         for access in effects.memory.iter().filter(|a| a.reads && a.bytes == Some(8)) {
             let at = self.address(index, access, state, i);
             out.extend(at.into_iter().filter_map(Value::origin).map(Value::Read));
@@ -434,9 +456,8 @@ impl Walk<'_> {
     }
 
     /// The place in the frame of a whole word that an instruction accesses.
-    fn slot(&self, index: usize, i: &Instruction) -> Option<i64> {
-        let effects = Effects::of(i);
-        let access = effects.memory.iter().find(|a| a.reads || a.changes)?;
+    fn slot(&self, index: usize) -> Option<i64> {
+        let access = self.facts[index].effects.memory.iter().find(|a| a.reads || a.changes)?;
         match self.frame.place(index, access) {
             Place::Frame(range) if range.end - range.start == 8 => Some(range.start),
             _ => None,
@@ -459,18 +480,18 @@ impl Walk<'_> {
                 state.registers[n] = values;
             } else {
                 self.escape(&values);
-                state.registers[n] = other();
+                state.registers[n] = Values::other();
             }
             return;
         }
-        let slot = self.slot(index, i);
+        let slot = self.slot(index);
         self.forget(index, effects, state);
         match slot {
             Some(at) => {
                 if self.frame_is_read {
                     self.escape(&values);
                 }
-                state.frame.insert(at, values);
+                state.put(at, values);
             }
             None => self.escape(&values),
         }
@@ -480,12 +501,8 @@ impl Walk<'_> {
     fn forget(&self, index: usize, effects: &Effects, state: &mut State) {
         for access in effects.memory.iter().filter(|a| a.changes) {
             match self.frame.place(index, access) {
-                Place::Frame(range) => {
-                    state.frame.retain(|at, _| at + 8 <= range.start || *at >= range.end);
-                }
-                Place::Indexed(_) => state.frame.values_mut().for_each(|values| {
-                    insert(values, Value::Other);
-                }),
+                Place::Frame(range) => state.overwrite(&range),
+                Place::Indexed(_) => state.blur(),
                 Place::Elsewhere => {}
             }
         }
@@ -502,6 +519,11 @@ fn number(register: Register) -> Option<usize> {
 fn truncate(n: i64) -> i32 {
     let [a, b, c, d, ..] = n.to_le_bytes();
     i32::from_le_bytes([a, b, c, d])
+}
+
+/// CMOVcc is the only one of two operands that has a condition (SDM volume 2, appendix B.1.4.7).
+fn is_conditional_move(i: &Instruction) -> bool {
+    i.condition_code() != ConditionCode::None && i.op_count() == 2
 }
 
 fn is_same(i: &Instruction) -> bool {
