@@ -21,7 +21,8 @@ const STEPS: Steps = &[("deb12u1", Expect::Applied)];
 /// Live for one request: the user accepts their change.
 const LAYOUTS: &[&str] = &["mcp_parser_s", "mcp_request_s"];
 
-/// The tests of its tree that pass against a running daemon.
+/// The tests of its tree that pass against a running daemon. Not issue_22: it counts evictions in a
+/// server of its own with 3 MiB, and in a busy one that is not updated it fails as often as not.
 const OWN_TESTS: &[&str] = &[
     "binary-get",
     "bogus-commands",
@@ -34,7 +35,6 @@ const OWN_TESTS: &[&str] = &[
     "issue_108",
     "issue_152",
     "issue_192",
-    "issue_22",
     "issue_3",
     "issue_67",
     "issue_68",
