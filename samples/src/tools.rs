@@ -1,6 +1,6 @@
 //! The two programs under test: where they are, and what they said.
 //!
-//! `cargo test` builds the binaries of the package under test alone, so these are built here, once,
+//! `cargo test` and `cargo run` build the binaries of one package alone, so these are built here, once,
 //! with the same cargo, in release. `DSU_TEST_BIN_DIR` names a directory with ready ones.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -59,8 +59,12 @@ impl Tools {
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // Cargo chooses the features of shared dependencies for all selected packages together: with
+        // the tests' package among them, no suite of theirs builds the rest once more.
+        let packages = ["dsu-compiler", "dsu-injector", "dsu-tests"];
         let status = Command::new(cargo)
-            .args(["build", "--release", "--quiet", "-p", "dsu-compiler", "-p", "dsu-injector"])
+            .args(["build", "--release", "--quiet", "--bin", "dsu-build", "--bin", "dsu-apply"])
+            .args(packages.iter().flat_map(|package| ["-p", package]))
             .current_dir(&root)
             .stdin(Stdio::null())
             .status()

@@ -15,7 +15,7 @@ use crate::load::Load;
 use crate::report::{Report, Verdict};
 use crate::scenario::{Expect, Fill, Program, Server, Updates, Version};
 use crate::tool::{self, Said};
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// dsu-build's exit codes.
 const WRITTEN: i32 = 0;

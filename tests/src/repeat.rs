@@ -11,7 +11,7 @@ use crate::load::Load;
 use crate::report::{Report, Verdict};
 use crate::scenario::{Fill, Program, Version};
 use crate::tool;
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// The latest moment of the load at which an update comes.
 const LATEST_MS: u64 = 300;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// No run of either program may take longer than this, unless the caller says so.
 const LIMIT: Duration = Duration::from_secs(120);

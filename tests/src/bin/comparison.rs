@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Parser;
 
+use dsu_samples::tools::Tools;
 use dsu_tests::comparison::{self, share, variants};
 use dsu_tests::corpus::{Recipe, ladder::Builder, needs, programs};
 use dsu_tests::report::Report;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let recipes = chosen(arguments)?;
     needs::install(&recipes)?;
-    let tools = if arguments.build_only { None } else { Some(workspace::tools()?) };
+    let tools = if arguments.build_only { None } else { Some(Tools::ready()?) };
     let mut builder = Builder::new(&workspace::corpus_dir())?;
     for (index, recipe) in recipes.iter().enumerate() {
         let ladder = match builder.ladder(recipe) {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use dsu_samples::tools::Tools;
 use dsu_tests::corpus::{Recipe, ladder::Builder, needs, programs};
 use dsu_tests::coverage::builds::Series;
 use dsu_tests::coverage::{Count, HEADING, measure, reasons::Reasons};
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     let recipes = chosen(&arguments.only)?;
     needs::install(&recipes)?;
-    let tools = workspace::tools()?;
+    let tools = Tools::ready()?;
     let mut builder = Builder::new(&workspace::corpus_dir())?;
     let bundles = tempfile::TempDir::new()?;
     let flags: Vec<&str> = arguments.build_option.iter().map(String::as_str).collect();

@@ -10,11 +10,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use dsu_samples::tools::Tools;
 use dsu_tests::corpus::programs::OPENSSL;
 use dsu_tests::corpus::{Ladder, Recipe, ladder::Builder, needs};
 use dsu_tests::report::Report;
 use dsu_tests::scenario::{self, Program};
-use dsu_tests::workspace::Tools;
 use dsu_tests::{climb, comparison, live, repeat, workspace};
 
 /// Live updates of real programs: fetched, built, updated while they run.
@@ -60,7 +60,7 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     needs::install(&recipes)?;
     let ladders = build_in_background(recipes);
     let updates = !arguments.build_only && !arguments.oracles_only;
-    let tools = if updates { Some(workspace::tools()?) } else { None };
+    let tools = if updates { Some(Tools::ready()?) } else { None };
     let bundles = tempfile::TempDir::new()?;
     let mut kept: Vec<Ladder> = Vec::new();
     let mut early: HashMap<&str, Result<Ladder>> = HashMap::new();

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
 
+use dsu_samples::tools::Tools;
 use dsu_tests::torture::builds::{self, Cell, Making};
 use dsu_tests::torture::moments::{Choice, Moment, Moments};
 use dsu_tests::torture::parallel::{locked, seconds};
@@ -14,7 +15,6 @@ use dsu_tests::torture::random;
 use dsu_tests::torture::suite::{self, Bounds};
 use dsu_tests::torture::tally::Tally;
 use dsu_tests::torture::variants::{MORE_PAIRS, PAIRS, Pair};
-use dsu_tests::workspace::{self, Tools};
 
 /// Programs of more instructions than this are not counted to their end.
 const MOST_INSTRUCTIONS: u64 = 500_000;
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, tally: &Mutex<Tally>) -> Result<()> {
-    let tools = workspace::tools()?;
+    let tools = Tools::ready()?;
     let (random_names, names): (Vec<&String>, Vec<&String>) =
         arguments.program.iter().partition(|p| p.starts_with(random::PREFIX));
     let fixed = arguments.program.is_empty() || !names.is_empty();

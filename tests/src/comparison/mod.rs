@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 
 use crate::corpus::Ladder;
 use crate::report::Report;
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// How many of `total` mutations the program at `index` of `programs` gets.
 pub fn share(total: usize, programs: usize, index: usize) -> usize {

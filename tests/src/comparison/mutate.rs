@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use super::image::Image;
 use super::sites::{Expected, KINDS, Kind, Site, find};
 use crate::tool::{self, Said};
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// Chooses `count` sites of `image`, all kinds in turn, each in a function of its own.
 pub fn choose(image: &Image, count: usize, seed: u64) -> Vec<Site> {

@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 
 use crate::corpus::{Ladder, Recipe, ladder::keep, shell};
 use crate::tool;
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// dsu-build's exit code for two builds without differences.
 const NOTHING: i32 = 5;

@@ -18,8 +18,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::tool;
-use crate::workspace::Tools;
 use builds::Pair;
+use dsu_samples::tools::Tools;
 use reasons::Reasons;
 
 /// Builds that differ in every function take their time.

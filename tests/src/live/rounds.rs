@@ -12,7 +12,7 @@ use crate::load::Load;
 use crate::process::wait_until;
 use crate::report::{Report, Verdict};
 use crate::tool::{self, Said};
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// Operations of the load between two updates.
 const BETWEEN: u64 = 20;

@@ -20,7 +20,7 @@ use crate::corpus::{Ladder, Recipe, Step};
 use crate::live::Loops;
 use crate::load::Client;
 use crate::tool;
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// What a step has to end in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,8 @@ use super::parallel::in_parallel;
 use super::tracee::{Finished, Tracee};
 use super::variants::{Pair, Side};
 use crate::tool;
-use crate::workspace::{self, Tools};
+use crate::workspace;
+use dsu_samples::tools::Tools;
 
 /// What every program is compiled with.
 const FLAGS: &[&str] =

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use super::builds::{Cell, Making, Source, WRAPPER, home};
 use super::parallel::in_parallel;
 use super::variants::{Pair, RANDOM_PAIRS};
-use crate::workspace::Tools;
+use dsu_samples::tools::Tools;
 
 /// Prefix of the names of these programs.
 pub const PREFIX: &str = "random-";

@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use dsu_injector::{ApplyOptions, Outcome, apply};
+use dsu_samples::tools::Tools;
 use dsu_tests::tool;
-use dsu_tests::workspace::{self, Tools};
+use dsu_tests::workspace;
 
 /// Every wait ends after this.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The two programs under test, built once.
 pub fn tools() -> &'static Tools {
     static TOOLS: OnceLock<Tools> = OnceLock::new();
-    TOOLS.get_or_init(|| workspace::tools().unwrap())
+    TOOLS.get_or_init(|| Tools::ready().unwrap())
 }
 
 /// Two versions of a program, and the bundles between them.
