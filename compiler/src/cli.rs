@@ -71,9 +71,12 @@ pub struct Arguments {
     #[arg(long)]
     accept_no_unwinding: bool,
     /// Carry frames of replaced functions over while they are on the stack, at each point where every
-    /// value that NEW needs has a proven source (checkpoint sites). Not yet the default
-    #[arg(long)]
+    /// value that NEW needs has a proven source (checkpoint sites). The default
+    #[arg(long, overrides_with = "no_live_frames")]
     live_frames: bool,
+    /// Carry no frames over: dsu-apply waits until no thread is inside a replaced function
+    #[arg(long, overrides_with = "live_frames")]
+    no_live_frames: bool,
     /// Sign the patch with this Ed25519 private key (PEM, as `openssl genpkey -algorithm ed25519` writes it)
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
@@ -123,8 +126,8 @@ impl Arguments {
         if self.accept_no_unwinding {
             recorded.push("--accept-no-unwinding".to_owned());
         }
-        if self.live_frames {
-            recorded.push("--live-frames".to_owned());
+        if self.no_live_frames {
+            recorded.push("--no-live-frames".to_owned());
         }
         recorded.extend(self.accept_layout.iter().map(|t| format!("--accept-layout {t}")));
         Ok(Options {
@@ -135,7 +138,7 @@ impl Arguments {
             renames: self.map.clone(),
             line_numbers: self.line_numbers,
             no_unwinding: self.accept_no_unwinding,
-            live_frames: self.live_frames,
+            live_frames: !self.no_live_frames,
             choices: Choices {
                 objects: self.data.iter().cloned().collect(),
                 accepted_types: self.accept_layout.iter().cloned().collect(),

@@ -236,7 +236,9 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
     }
     refusals.append(&mut emitted.refusals);
     warnings.append(&mut emitted.warnings);
-    let stuck: Vec<_> = closure.replaced.keys().copied().filter(|_| !options.live_frames).collect();
+    let moves =
+        |f: &image::FunctionId| carried.iter().any(|c| c.function == *f && !c.proven.is_empty());
+    let stuck: Vec<_> = closure.replaced.keys().copied().filter(|f| !moves(f)).collect();
     warnings.extend(report::warnings(pair, &stuck));
     warnings.extend(report::unknown_renames(pair, &options.renames));
     let outcome = match (refusals.is_empty(), changed) {

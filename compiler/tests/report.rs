@@ -80,7 +80,7 @@ impl Pair {
             old: self.path("v1"),
             new: self.path("v2"),
             live_frames: true,
-            recorded: vec!["--live-frames".to_owned()],
+            recorded: vec!["--line-numbers".to_owned()],
             ..Options::default()
         }
     }
@@ -187,7 +187,7 @@ fn the_page_has_its_parts_in_order() {
     for words in [
         &built.old.build_id,
         &built.new.sha256,
-        "--live-frames",
+        "--line-numbers",
         "x += next(x);",
         "OLD has no such function",
         "NEW has no such function",

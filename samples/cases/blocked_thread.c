@@ -1,7 +1,9 @@
-// One of three threads sleeps inside the changed function for good. The update is refused with its name
-// and line; the others are left as they were. (A frame that waits there for a moment delays it only.)
+// One of three threads sleeps inside the changed function for good, and no frame is to be carried over.
+// The update is refused with its name and line; the others are left as they were. (A frame that waits
+// there for a moment delays it only.)
 //# build: gcc -O2
 //# build: clang -O2
+//# build-args: --no-live-frames
 //# changed: linger
 //# kept: brief answer
 //# apply: 17

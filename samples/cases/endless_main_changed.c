@@ -1,7 +1,8 @@
-// main never returns and changes itself: apply waits, gives up, and names it with its line.
+// main never returns and changes itself, and no frame is to be carried over: apply waits, gives up, and names it with its line.
 //# build: gcc -O2
 //# build: gcc -O0
 //# build: clang -O2
+//# build-args: --no-live-frames
 //# changed: main
 //# kept: step
 //# warning: main

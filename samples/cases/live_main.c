@@ -2,8 +2,6 @@
 //# build: gcc -O2
 //# build: gcc -O0
 //# build: clang -O2
-//# build-args: --live-frames
-//# build-args 2: --live-frames
 //# changed: main
 //# changed 2: main
 //# kept: step

@@ -3,8 +3,6 @@
 //# build: gcc -O2
 //# build: gcc -O1
 //# build: clang -O2
-//# build-args: --live-frames
-//# build-args 2: --live-frames
 //# changed: linger dig
 //# changed 2: linger dig
 //# kept: answer

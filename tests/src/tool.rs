@@ -13,9 +13,6 @@ use dsu_samples::tools::Tools;
 /// No run of either program may take longer than this, unless the caller says so.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Makes dsu-build carry live frames over. The one place to change when that is its default.
-pub const LIVE: &[&str] = &["--live-frames"];
-
 /// What a program said.
 #[derive(Debug, Clone)]
 pub struct Said {

@@ -39,8 +39,8 @@ pub fn warnings(pair: Pair<'_>, stuck: &[FunctionId]) -> Vec<String> {
         let name = pair.old.function(*function).name();
         if matches!(name, "main" | "_start") {
             out.push(format!(
-                "{} changed, and is on the stack for as long as the process runs: dsu-apply will \
-                 wait for it in vain, unless --live-frames carries its frame over",
+                "{} changed, is on the stack for as long as the process runs, and nowhere can its \
+                 frame be carried over: dsu-apply will wait for it in vain",
                 readable(name)
             ));
         }

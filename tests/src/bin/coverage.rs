@@ -13,7 +13,7 @@ use dsu_tests::coverage::builds::Series;
 use dsu_tests::coverage::{Count, HEADING, measure, reasons::Reasons};
 use dsu_tests::workspace;
 
-/// Site coverage of dsu-build --live-frames over real programs.
+/// Site coverage of dsu-build over real programs.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// These programs.

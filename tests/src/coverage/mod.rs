@@ -1,4 +1,4 @@
-//! How many call sites of changed functions `dsu-build --live-frames` can carry over.
+//! How many call sites of changed functions `dsu-build` can carry over.
 //!
 //! ```text
 //! builds     pairs of builds: ladders by gcc and clang, one source with other code generation
@@ -91,8 +91,7 @@ pub fn measure(
     flags: &[&str],
     reasons: &mut Reasons,
 ) -> Result<Measured> {
-    let flags: Vec<&str> = tool::LIVE.iter().chain(flags).copied().collect();
-    let said = tool::build_within(tools, &pair.old, &pair.new, bundle, &flags, LIMIT)?;
+    let said = tool::build_within(tools, &pair.old, &pair.new, bundle, flags, LIMIT)?;
     ensure!(ANSWERS.contains(&said.exit), "{} ({})", said.summary(), said.command);
     if let Some(refusal) = said.refusals().first() {
         let refused = Some(format!("{}: {}", refusal.subject, refusal.text));

@@ -120,7 +120,7 @@ fn make_bundles(old: &Path, new: &Path, tools: &Tools, dir: &Path) -> Result<Bun
     let (there, back) = (dir.join("there.dsu"), dir.join("back.dsu"));
     let mut shares = Vec::new();
     for (from, to, bundle) in [(old, new, &there), (new, old, &back)] {
-        let said = tool::build(tools, from, to, bundle, tool::LIVE)?;
+        let said = tool::build(tools, from, to, bundle, &[])?;
         ensure!(said.exit == 0, "{}: {}", said.command, said.summary());
         let (sites, of) = said.coverage();
         shares.push(format!("{sites}/{of}"));

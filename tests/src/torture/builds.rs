@@ -160,7 +160,7 @@ impl Making<'_> {
         let dir = home().join("bundles");
         std::fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{name}-{pair}.patch"));
-        let said = tool::build(self.tools, old, new, &path, tool::LIVE)?;
+        let said = tool::build(self.tools, old, new, &path, &[])?;
         match said.exit {
             WRITTEN => Ok(Bundle::Made(path)),
             NOTHING => Ok(Bundle::None("nothing to do".into())),

@@ -85,10 +85,9 @@ pub fn compile(source: &str, compiler: &str, flags: &[&str], program: &Path) {
     assert!(status.success(), "{compiler} {flags:?} {}: {status}", source.display());
 }
 
-/// Makes a bundle that carries live frames over.
+/// Makes a bundle.
 pub fn make_bundle(old: &Path, new: &Path, bundle: &Path, flags: &[&str]) -> tool::Said {
-    let flags: Vec<&str> = tool::LIVE.iter().chain(flags).copied().collect();
-    let said = tool::build(tools(), old, new, bundle, &flags).unwrap();
+    let said = tool::build(tools(), old, new, bundle, flags).unwrap();
     assert_eq!(said.exit, 0, "{}: {}", said.command, said.summary());
     said
 }
