@@ -266,7 +266,8 @@ fn one_image(
     })
 }
 
-/// Applies the bundle to every process; a refusal at the deadline leaves all as they were.
+/// Applies the bundle to every process with one command; a refusal at the deadline leaves all as they
+/// were.
 fn apply(
     climber: &mut Climber,
     built: &Said,
@@ -274,20 +275,17 @@ fn apply(
     tools: &Tools,
     image: &Image<'_>,
 ) -> Result<End> {
-    let (mut pause, mut took) = (0, 0);
     let targets = climber.server.targets();
-    for pid in &targets {
-        let said = tool::apply(tools, image.bundle, *pid, &[])?;
-        took = took.max(said.took.as_millis());
-        match said.exit {
-            UPDATED => pause = pause.max(said.pause_us().unwrap_or(0)),
-            BLOCKED => {
-                let text = format!("dsu-apply: on a stack: {}", said.blockers().join(", "));
-                return Ok(End::Stays { text });
-            }
-            _ => bail!("{}: {}", said.command, said.summary()),
+    let said = tool::apply(tools, image.bundle, &targets, &[])?;
+    match said.exit {
+        UPDATED => {}
+        BLOCKED => {
+            let text = format!("dsu-apply: on a stack: {}", said.blockers().join(", "));
+            return Ok(End::Stays { text });
         }
+        _ => bail!("{}: {}", said.command, said.summary()),
     }
+    let (pause, took) = (said.pause_us().unwrap_or(0), said.took.as_millis());
     let (mut checked, mut skipped) = (0, 0);
     for pid in &targets {
         let counts = entries::check(*pid, image.first, image.old, &built.changed())?;

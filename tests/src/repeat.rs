@@ -59,15 +59,11 @@ fn once(program: &dyn Program, ladder: &Ladder, update: &Applied, tools: &Tools)
     load.progress(20)?;
     let moment = rand::rng().random_range(0..LATEST_MS * 1000);
     std::thread::sleep(Duration::from_micros(moment));
-    let mut pause = 0;
-    for pid in server.targets() {
-        let said = tool::apply(tools, &update.bundle, pid, &[])?;
-        ensure!(said.exit == 0, "{}: {}", said.command, said.summary());
-        pause = pause.max(said.pause_us().unwrap_or(0));
-    }
+    let said = tool::apply(tools, &update.bundle, &server.targets(), &[])?;
+    ensure!(said.exit == 0, "{}: {}", said.command, said.summary());
     load.progress(100).with_context(|| format!("after {moment} us of load"))?;
     server.alive()?;
     server.check(Version { ladder, number: update.new.number })?;
     load.finish()?;
-    Ok(pause)
+    Ok(said.pause_us().unwrap_or(0))
 }

@@ -92,16 +92,24 @@ impl Said {
             .collect()
     }
 
+    /// What dsu-apply says of each process.
+    fn processes(&self) -> &[Value] {
+        self.json["processes"].as_array().map_or(std::slice::from_ref(&self.json), Vec::as_slice)
+    }
+
+    /// The frames that dsu-apply says are in the way, of all processes.
+    fn blocking(&self) -> impl Iterator<Item = &Value> {
+        self.processes().iter().filter_map(|p| p["blockers"].as_array()).flatten()
+    }
+
     /// The functions that dsu-apply named as being on a stack.
     pub fn blockers(&self) -> Vec<String> {
-        let list = self.json["blockers"].as_array().cloned().unwrap_or_default();
-        list.iter().map(|b| b["function"].as_str().unwrap_or("").to_owned()).collect()
+        self.blocking().map(|b| b["function"].as_str().unwrap_or("").to_owned()).collect()
     }
 
     /// Why dsu-apply could not carry the frames of `function` over, as dsu-build found.
     pub fn blocked_by(&self, function: &str) -> Vec<String> {
-        let list = self.json["blockers"].as_array().cloned().unwrap_or_default();
-        let of = list.iter().filter(|b| b["function"] == function);
+        let of = self.blocking().filter(|b| b["function"] == function);
         of.map(|b| b["why"].as_str().unwrap_or("").to_owned()).collect()
     }
 
@@ -112,9 +120,9 @@ impl Said {
         (sum("sites"), sum("of"))
     }
 
-    /// The pause in microseconds.
+    /// The longest pause of a process in microseconds.
     pub fn pause_us(&self) -> Option<u64> {
-        self.json["pause_us"].as_u64()
+        self.processes().iter().filter_map(|p| p["pause_us"].as_u64()).max()
     }
 
     /// Exit code, reasons and standard error in a few words.
@@ -123,10 +131,9 @@ impl Said {
         parts.extend(self.refusals().iter().take(3).map(|r| format!("{}: {}", r.subject, r.text)));
         if !self.blockers().is_empty() {
             parts.push(format!("on a stack: {}", self.blockers().join(", ")));
-            let list = self.json["blockers"].as_array().cloned().unwrap_or_default();
             let text = |b: &Value, key: &str| b[key].as_str().unwrap_or("").to_owned();
-            let mut whys: Vec<String> = list
-                .iter()
+            let mut whys: Vec<String> = self
+                .blocking()
                 .map(|b| format!("{}:{}: {}", text(b, "function"), b["line"], text(b, "why")))
                 .collect();
             whys.dedup();
@@ -159,10 +166,13 @@ pub fn build_within(
     run(command, limit)
 }
 
-/// Runs `dsu-apply BUNDLE --pid PID --json FLAGS`.
-pub fn apply(tools: &Tools, bundle: &Path, pid: i32, flags: &[&str]) -> Result<Said> {
+/// Runs `dsu-apply BUNDLE --pid PID --json FLAGS`, with all processes in one command.
+pub fn apply(tools: &Tools, bundle: &Path, pids: &[i32], flags: &[&str]) -> Result<Said> {
     let mut command = Command::new(&tools.apply);
-    command.arg(bundle).args(["--pid", &pid.to_string(), "--json"]).args(flags);
+    command.arg(bundle).arg("--json").args(flags);
+    for pid in pids {
+        command.args(["--pid", &pid.to_string()]);
+    }
     run(command, LIMIT)
 }
 

@@ -107,7 +107,7 @@ fn updates_of(
             Ok((figures.text(made), figures.pauses.iter().max().copied()))
         }
         Expect::Blocked(function, why) => {
-            let said = tool::apply(tools, &made.there, server.pid(), &["--timeout", "300"])?;
+            let said = tool::apply(tools, &made.there, &[server.pid()], &["--timeout", "300"])?;
             let text = blocked(&said, function, why)?;
             load.progress(10 * BETWEEN)?;
             ensure!(server.ask()?.is_none(), "refused, and yet NEW answers");
@@ -141,7 +141,7 @@ fn round(
 ) -> Result<()> {
     let to_new = number.is_multiple_of(2);
     let bundle = if to_new { &bundles.there } else { &bundles.back };
-    let said = tool::apply(tools, bundle, server.pid(), &[])?;
+    let said = tool::apply(tools, bundle, &[server.pid()], &[])?;
     if said.exit != 0 {
         server.alive()?;
         load.check()?;

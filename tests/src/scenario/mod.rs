@@ -88,10 +88,8 @@ impl Updates<'_> {
         let update = self.applied.iter().find(|a| a.new.patch.starts_with(patch));
         let update = update.with_context(|| format!("the climb applied no bundle of {patch}"))?;
         let server = program.start(ladder, &update.old, Fill::Nothing)?;
-        for pid in server.targets() {
-            let said = tool::apply(self.tools, &update.bundle, pid, &[])?;
-            ensure!(said.exit == 0, "{}: {}", said.command, said.summary());
-        }
+        let said = tool::apply(self.tools, &update.bundle, &server.targets(), &[])?;
+        ensure!(said.exit == 0, "{}: {}", said.command, said.summary());
         Ok(server)
     }
 }

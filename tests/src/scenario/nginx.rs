@@ -101,7 +101,7 @@ impl Running {
         let mut server = Guard::start(command, &log)?;
         wait_for_port(port, &mut server, &log)?;
         let pid = server.pid();
-        wait_until(Duration::from_secs(10), "two workers", || children(pid).len() == 2)?;
+        wait_until(Duration::from_secs(10), "four workers", || children(pid).len() == 4)?;
         Ok(Running { workers: children(pid), server, port, dir })
     }
 
@@ -138,15 +138,15 @@ impl Server for Running {
     }
 
     fn check(&mut self, version: Version<'_>) -> Result<String> {
-        // Each new connection may come to either worker.
+        // Each new connection may come to any worker.
         let wanted: &[u8] = if version.has(REWRITE_FIX) { b"/rw/a+b\n" } else { b"/rw/a%2\n" };
-        for _ in 0..8 {
+        for _ in 0..16 {
             Http::connect(self.port)?.expect("/rw/a+b", 200, wanted)?;
         }
         let mut text =
             format!("oracle rewrite:{}", if version.has(REWRITE_FIX) { "B" } else { "A" });
         if version.has(COPY_FIX) {
-            for _ in 0..8 {
+            for _ in 0..16 {
                 let status = short_copy(self.port)?;
                 ensure!(status == 400, "COPY to a short destination: expected 400, got {status}");
             }
@@ -168,7 +168,7 @@ fn configuration(port: u16) -> String {
     format!(
         "daemon off;
 user root;
-worker_processes 2;
+worker_processes 4;
 pid logs/pid;
 error_log logs/error.log error;
 events {{ worker_connections 256; }}
