@@ -74,6 +74,10 @@ pub struct Arguments {
     /// value that NEW needs has a proven source (checkpoint sites). The default
     #[arg(long, overrides_with = "no_live_frames")]
     live_frames: bool,
+    /// In a frame that goes on in NEW, a local that OLD does not have may begin with the constant that NEW
+    /// gives it before its outermost loop: a counter counts from its start. Each is reported
+    #[arg(long)]
+    init_new_locals: bool,
     /// Carry no frames over: dsu-apply waits until no thread is inside a replaced function
     #[arg(long, overrides_with = "live_frames")]
     no_live_frames: bool,
@@ -126,6 +130,9 @@ impl Arguments {
         if self.accept_no_unwinding {
             recorded.push("--accept-no-unwinding".to_owned());
         }
+        if self.init_new_locals {
+            recorded.push("--init-new-locals".to_owned());
+        }
         if self.no_live_frames {
             recorded.push("--no-live-frames".to_owned());
         }
@@ -139,6 +146,7 @@ impl Arguments {
             line_numbers: self.line_numbers,
             no_unwinding: self.accept_no_unwinding,
             live_frames: !self.no_live_frames,
+            init_new_locals: self.init_new_locals,
             choices: Choices {
                 objects: self.data.iter().cloned().collect(),
                 accepted_types: self.accept_layout.iter().cloned().collect(),

@@ -80,6 +80,9 @@ pub struct Options {
     pub choices: Choices,
     /// Nothing unwinds through replaced functions, says the user.
     pub no_unwinding: bool,
+    /// In a frame that goes on in NEW, a local that only NEW has may begin with the constant that NEW gives
+    /// it before its outermost loop.
+    pub init_new_locals: bool,
     /// Carry live frames of replaced functions over; else every point inside of one is blind.
     pub live_frames: bool,
     /// What the manifest says of the options.
@@ -225,6 +228,7 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
         closure: &closure,
         data: &data,
         no_unwinding: options.no_unwinding,
+        init_new_locals: options.init_new_locals,
     };
     let mut emitted = if changed { emit::emit(inputs) } else { Emitted::default() };
     let mut carried = Vec::new();
@@ -240,6 +244,7 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
         |f: &image::FunctionId| carried.iter().any(|c| c.function == *f && !c.proven.is_empty());
     let stuck: Vec<_> = closure.replaced.keys().copied().filter(|f| !moves(f)).collect();
     warnings.extend(report::warnings(pair, &stuck));
+    warnings.extend(report::new_locals(pair, &carried));
     warnings.extend(report::unknown_renames(pair, &options.renames));
     let outcome = match (refusals.is_empty(), changed) {
         (false, _) => Outcome::Refused,

@@ -63,6 +63,8 @@ pub struct Inputs<'a> {
     pub data: &'a DataPlan,
     /// The user says that nothing unwinds through replaced functions.
     pub no_unwinding: bool,
+    /// The user says that a local which only NEW has may begin anew in a frame that goes on.
+    pub init_new_locals: bool,
 }
 
 impl Inputs<'_> {

@@ -1,6 +1,7 @@
 //! One replaced function: its points, the relation between its bodies, and a translation for each point.
 
 use super::barriers::Barriers;
+use super::beginning::Rounds;
 use super::entry::Entry;
 use super::fates::Fates;
 use super::relation::{Bodies, Relation};
@@ -47,6 +48,14 @@ struct Wanted {
     block: BlockId,
     /// The block that ends with the call, for a return point.
     call: Option<BlockId>,
+}
+
+/// What is known of a pair of functions beside the relation.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    variables: &'a Variables<'a>,
+    named: &'a source::Named,
+    rounds: &'a Rounds,
 }
 
 /// Translates what can be of one function's frames.
@@ -102,8 +111,10 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         variables::Side { image: pair.new, locals: new_locals, flow: &b.flow },
     );
     let named = addresses::named(shared.fixups, &b.flow.body);
+    let rounds = Rounds::new(&b.flow);
+    let known = Known { variables: &variables, named: &named, rounds: &rounds };
     for point in wanted {
-        match bodies.site(&point, &matching, &mut relation, &variables, &named) {
+        match bodies.site(&point, &matching, &mut relation, known) {
             Ok(proven) => carried.proven.push(proven),
             Err(obstacles) => {
                 carried.blind.push(Blind { at: OldAddr(point.at), kind: point.kind, obstacles });
@@ -340,8 +351,7 @@ impl Both<'_> {
         point: &Wanted,
         matching: &BlockMatching,
         relation: &mut Relation,
-        variables: &Variables<'_>,
-        named: &source::Named,
+        known: Known<'_>,
     ) -> Result<Proven, Vec<Obstacle>> {
         let fail = |text: &str| Err(vec![Obstacle { text: text.to_owned(), new_local: false }]);
         let (old, new) = self.flows();
@@ -394,6 +404,7 @@ impl Both<'_> {
                 s.instruction.is_call_near() || s.instruction.is_call_near_indirect()
             })
         };
+        let (values, arrived) = relation.parts();
         let pending = Pending {
             is_new_call: &is_new_call,
             kept: &kept,
@@ -410,10 +421,12 @@ impl Both<'_> {
                 .iter()
                 .map(|o| (o, o.live.get(j).copied().unwrap_or(true)))
                 .collect(),
-            variables,
-            named,
+            variables: known.variables,
+            named: known.named,
+            beginnings: known.rounds.of(arrived),
+            init_new_locals: self.shared.inputs.init_new_locals,
         };
-        let mut translation = translate(&mut relation.values, &pending)?;
+        let mut translation = translate(values, &pending)?;
         self.leave_alone(&mut translation)?;
         let to = NewAddr(pending.to);
         Ok(Proven { at: OldAddr(point.at), kind: point.kind, to, translation })

@@ -12,6 +12,7 @@
 mod addresses;
 mod alone;
 mod barriers;
+mod beginning;
 mod clones;
 mod copies;
 mod entry;

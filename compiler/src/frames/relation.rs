@@ -80,9 +80,17 @@ pub struct Relation {
     alone: Alone,
     states: Vec<Option<State>>,
     arrivals: Vec<BTreeMap<EdgeKey, State>>,
+    points: Vec<Point>,
     index: HashMap<Point, PointId>,
     /// Matched pairs to which some OLD edge leads that NEW cannot follow.
     pub failures: BTreeSet<(BlockId, BlockId)>,
+}
+
+/// What both sides held at the end of each edge.
+#[derive(Clone, Copy)]
+pub struct Arrivals<'a> {
+    points: &'a [Point],
+    arrivals: &'a [BTreeMap<EdgeKey, State>],
 }
 
 /// The search went on for too long.
@@ -136,9 +144,9 @@ impl Relation {
         search.begin();
         search.run()?;
         let alone = search.alone();
-        let Search { values, states, arrivals, index, failing, .. } = search;
+        let Search { values, states, arrivals, points, index, failing, .. } = search;
         let failures = failing.into_values().collect();
-        Ok(Self { values, alone, states, arrivals, index, failures })
+        Ok(Self { values, alone, states, arrivals, points, index, failures })
     }
 
     /// The states at the beginning of two matched blocks; `None` when OLD never gets there. What is
@@ -177,11 +185,30 @@ impl Relation {
         }
     }
 
+    /// All values, and what both sides held at the end of each edge into any point.
+    pub fn parts(&mut self) -> (&mut Values, Arrivals<'_>) {
+        (&mut self.values, Arrivals { points: &self.points, arrivals: &self.arrivals })
+    }
+
     /// What both sides held at the end of each edge into two matched blocks.
     pub fn arrivals(&self, old: BlockId, new: BlockId) -> Vec<State> {
         let id = self.index.get(&Point::Joint { old, new });
         let all = id.and_then(|id| self.arrivals.get(id.0 as usize));
         all.map(|all| all.values().cloned().collect()).unwrap_or_default()
+    }
+}
+
+impl<'a> Arrivals<'a> {
+    /// Which point it is.
+    pub fn point(&self, id: PointId) -> Option<Point> {
+        self.points.get(id.0 as usize).copied()
+    }
+
+    /// By each edge into a point: the point that it leaves, `None` for the entry, and the states.
+    pub fn edges(&self, id: PointId) -> impl Iterator<Item = (Option<Point>, &'a State)> {
+        let all = self.arrivals.get(id.0 as usize).into_iter().flatten();
+        let points = self.points;
+        all.map(|(key, state)| (points.get(key.0.0 as usize).copied(), state))
     }
 }
 

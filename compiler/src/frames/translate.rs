@@ -5,6 +5,7 @@
 //! comes first; variables second, where it does not know; where both know and disagree, nobody is
 //! believed.
 
+use super::beginning::Beginnings;
 use super::source::{Named, Sources};
 use super::state::State;
 use super::value::{Node, Place, Side, Value, Values};
@@ -41,6 +42,10 @@ pub struct Pending<'a> {
     pub kept: &'a dyn Fn(Place) -> bool,
     /// Addresses as NEW names them.
     pub named: &'a Named,
+    /// What values of NEW began with before its loops.
+    pub beginnings: Beginnings<'a>,
+    /// Locals that only NEW has may begin anew.
+    pub init_new_locals: bool,
 }
 
 /// Why a point cannot be translated.
@@ -309,7 +314,30 @@ impl Table<'_, '_> {
                 self.moves.push(Move { to, from, proof });
             }
             (Some((from, proof)), _) => self.moves.push(Move { to, from, proof }),
+            (None, Answer::Unavailable { name, why, new_local: true }) => {
+                self.begin(to, lanes, name, why);
+            }
             (None, answer) => self.named(to, answer),
+        }
+    }
+
+    /// A local that only NEW has: as it begins, if it does so with one number and the user allows it.
+    fn begin(&mut self, to: Location, lanes: &[Value], name: String, why: String) {
+        let (site, bytes) = (self.site, bytes_of(to));
+        let number = match lanes {
+            [one] => site.beginnings.number(self.sources.values(), *one, bytes),
+            _ => None,
+        };
+        match number {
+            Some(number) if site.init_new_locals => {
+                let (from, proof) = (Source::Constant(number), Proof::NewLocal(name));
+                self.moves.push(Move { to, from, proof });
+            }
+            Some(number) => {
+                let text = format!("{why}; with --init-new-locals it begins with {number} here");
+                self.obstacles.push(Obstacle { text, new_local: true });
+            }
+            None => self.obstacles.push(Obstacle { text: why, new_local: true }),
         }
     }
 

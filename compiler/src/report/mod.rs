@@ -27,9 +27,12 @@ pub use json::json;
 pub use text::text;
 
 use crate::change::Pair;
+use crate::frames::Carried;
 use crate::image::FunctionId;
 use crate::matching::names::readable;
 use dsu_patch_format::dump::printable;
+use dsu_patch_format::frames::{Proof, Value};
+use std::collections::BTreeMap;
 
 /// Warnings that follow from who is replaced.
 #[must_use]
@@ -50,6 +53,28 @@ pub fn warnings(pair: Pair<'_>, stuck: &[FunctionId]) -> Vec<String> {
         out.push(format!("debug information: {warning}"));
     }
     out
+}
+
+/// Locals that begin anew in frames which go on in NEW (`--init-new-locals`).
+#[must_use]
+pub fn new_locals(pair: Pair<'_>, carried: &[Carried]) -> Vec<String> {
+    let mut all: BTreeMap<(FunctionId, &str, u64), usize> = BTreeMap::new();
+    for one in carried {
+        for step in one.proven.iter().flat_map(|p| &p.translation.moves) {
+            if let (Proof::NewLocal(name), Value::Constant(number)) = (&step.proof, &step.from) {
+                *all.entry((one.function, name, *number)).or_default() += 1;
+            }
+        }
+    }
+    let text = |((function, name, number), points): ((FunctionId, &str, u64), usize)| {
+        let function = readable(pair.old.function(function).name());
+        let points = if points == 1 { "1 point".into() } else { format!("{points} points") };
+        format!(
+            "{function}: the new variable `{name}` begins with {number} in a frame that goes on in \
+             NEW, at {points} (--init-new-locals)"
+        )
+    };
+    all.into_iter().map(text).collect()
 }
 
 /// Names given with `--map` that no function has: a slip of the pen would otherwise map nothing.
