@@ -19,7 +19,7 @@ NOINLINE int step(void) {
 }
 
 int main(void) {
-    char line[64];
+    static char line[64];
 #ifdef NEW
     long round = 0;
 #endif

@@ -423,6 +423,7 @@ impl Both<'_> {
                 .collect(),
             variables: known.variables,
             named: known.named,
+            saved: b.frame.saved(j),
             beginnings: known.rounds.of(arrived),
             init_new_locals: self.shared.inputs.init_new_locals,
         };

@@ -42,6 +42,8 @@ pub struct Pending<'a> {
     pub kept: &'a dyn Fn(Place) -> bool,
     /// Addresses as NEW names them.
     pub named: &'a Named,
+    /// Slots where unwinders look for the caller's registers in NEW, by their numbers.
+    pub saved: &'a [(u8, i64)],
     /// What values of NEW began with before its loops.
     pub beginnings: Beginnings<'a>,
     /// Locals that only NEW has may begin anew.
@@ -97,6 +99,7 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
     };
     table.registers();
     table.slots();
+    table.saved();
     let Table { mut moves, obstacles, .. } = table;
     if !obstacles.is_empty() {
         return Err(obstacles);
@@ -284,6 +287,20 @@ impl Table<'_, '_> {
                     }
                 }
             }
+        }
+    }
+
+    /// What the caller had in its registers is to be found where NEW's unwind rows say, also where NEW never
+    /// returns and reads it itself no more.
+    fn saved(&mut self) {
+        for (number, at) in self.site.saved {
+            let to = Location::Slot { cfa: *at, bytes: 8 };
+            let known = self.site.state.new.slot(self.sources.values(), *at, 8);
+            let value = match known {
+                Some(value) => value,
+                None => self.sources.values().intern(Node::Entry(Place::General(*number))),
+            };
+            self.supply(to, &[value]);
         }
     }
 
