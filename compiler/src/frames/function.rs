@@ -423,7 +423,8 @@ impl Both<'_> {
                 .collect(),
             variables: known.variables,
             named: known.named,
-            saved: b.frame.saved(j),
+            old_saved: a.frame.saved(i),
+            new_saved: b.frame.saved(j),
             beginnings: known.rounds.of(arrived),
             init_new_locals: self.shared.inputs.init_new_locals,
         };

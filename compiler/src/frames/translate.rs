@@ -42,8 +42,10 @@ pub struct Pending<'a> {
     pub kept: &'a dyn Fn(Place) -> bool,
     /// Addresses as NEW names them.
     pub named: &'a Named,
-    /// Slots where unwinders look for the caller's registers in NEW, by their numbers.
-    pub saved: &'a [(u8, i64)],
+    /// Slots where unwinders look for the caller's registers in OLD, by the registers' numbers.
+    pub old_saved: &'a [(u8, i64)],
+    /// Those in NEW.
+    pub new_saved: &'a [(u8, i64)],
     /// What values of NEW began with before its loops.
     pub beginnings: Beginnings<'a>,
     /// Locals that only NEW has may begin anew.
@@ -293,14 +295,30 @@ impl Table<'_, '_> {
     /// What the caller had in its registers is to be found where NEW's unwind rows say, also where NEW never
     /// returns and reads it itself no more.
     fn saved(&mut self) {
-        for (number, at) in self.site.saved {
+        let site = self.site;
+        for (number, at) in site.new_saved {
             let to = Location::Slot { cfa: *at, bytes: 8 };
-            let known = self.site.state.new.slot(self.sources.values(), *at, 8);
-            let value = match known {
-                Some(value) => value,
-                None => self.sources.values().intern(Node::Entry(Place::General(*number))),
+            if self.moves.iter().any(|m| m.to == to) {
+                continue;
+            }
+            let values = self.sources.values();
+            let callers = values.intern(Node::Entry(Place::General(*number)));
+            let slot = site.old_saved.iter().find(|(n, _)| n == number).map(|(_, at)| *at);
+            let (from, old) = match slot {
+                Some(cfa) => {
+                    (Location::Slot { cfa, bytes: 8 }, site.state.old.slot(values, cfa, 8))
+                }
+                None => {
+                    let register = Location::General { number: *number, bytes: 8 };
+                    (register, Some(site.state.old.general(*number)))
+                }
             };
-            self.supply(to, &[value]);
+            let new = site.state.new.slot(values, *at, 8).unwrap_or(callers);
+            if (old, new) == (Some(callers), callers) {
+                self.moves.push(Move { to, from: Source::At(from), proof: Proof::CalleeSaved });
+            } else {
+                self.supply(to, &[new]);
+            }
         }
     }
 
