@@ -6,12 +6,12 @@
 //! earlier update replaced it is not known here; replacing it for nothing does no harm.
 
 use super::Pair;
-use super::meaning::{FARTHEST, Meanings, Owner, Taken, unseen_end};
+use super::meaning::{Meanings, Owner, Taken, unseen_end};
 use crate::code::{decode, for_each_reference};
 use crate::image::{FunctionId, Image, ObjectId, Storage, Thing};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 /// OLD functions that may read a copy of a constant that is updated in place, with the reason.
 #[must_use]
@@ -19,13 +19,14 @@ pub fn readers_of_copies(
     pair: Pair<'_>,
     updates: &BTreeSet<(ObjectId, ObjectId)>,
 ) -> Vec<(FunctionId, String)> {
-    let constants: Vec<(RangeInclusive<u64>, &str)> = updates
+    // Copies are made of whole sections of constants: see `constants_around` of the shadow image.
+    let constants: Vec<(Range<u64>, &str)> = updates
         .iter()
         .map(|(old, _)| pair.old.object(*old))
         .filter(|o| o.storage == Storage::Constant)
-        .map(|o| {
-            let (start, end) = (o.address, o.range().end);
-            (start.saturating_sub(FARTHEST)..=end.saturating_add(FARTHEST), o.name())
+        .filter_map(|o| {
+            let section = pair.old.section_at(o.address)?;
+            Some((section.address..section.end(), o.name()))
         })
         .collect();
     if constants.is_empty() {
@@ -45,10 +46,15 @@ pub fn readers_of_copies(
 fn reads<'a>(
     pair: Pair<'_>,
     id: FunctionId,
-    constants: &[(RangeInclusive<u64>, &'a str)],
+    constants: &[(Range<u64>, &'a str)],
 ) -> Option<&'a str> {
     let function = pair.old.function(id);
-    let near = |at: u64| constants.iter().find(|(range, _)| range.contains(&at));
+    // An address between two sections may be of the one before it.
+    let near = |at: u64| {
+        constants
+            .iter()
+            .find(|(range, _)| range.contains(&at) || range.contains(&at.wrapping_sub(1)))
+    };
     let mut close = false;
     for part in function.parts() {
         for_each_reference(pair.old, part, |r| {

@@ -26,8 +26,13 @@ use crate::image::{Function, Image, ObjectId, SectionKind, Thing};
 use crate::machine::provenance::{Provenance, Uses};
 use std::collections::BTreeMap;
 
-/// Farther than this no compiler biases: a character times the largest scale, and much more.
-pub const FARTHEST: u64 = 8192;
+/// How far an address may be from the object that it is meant for. Compilers put into the displacement
+/// what an index is less (`first_day[year - 1900]`), and that takes any signed 32-bit number (SDM volume 2,
+/// section 2.2.1.3).
+pub const FARTHEST: u64 = 1 << 31;
+/// How near an object the address is that tells, by a comparison, whose another one is. What is settled must
+/// not be settled wrongly: a larger element leaves both open.
+const NEAR: u64 = 8192;
 
 /// Whose an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,8 +251,7 @@ fn touches(image: &Image, owner: Owner, address: u64) -> bool {
     match owner {
         Owner::Object(id) => {
             let range = image.object(id).range();
-            range.start.saturating_sub(FARTHEST) <= address
-                && address <= range.end.saturating_add(FARTHEST)
+            range.start.saturating_sub(NEAR) <= address && address <= range.end.saturating_add(NEAR)
         }
         Owner::Bare => true,
         Owner::Here | Owner::Open => false,

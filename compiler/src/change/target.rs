@@ -48,7 +48,11 @@ fn same_neighbours(ctx: &Comparing<'_>, x: u64, y: u64) -> bool {
         (None, None) => !ends_constant(pair.old, x) && !ends_constant(pair.new, y),
         _ => false,
     };
-    same_ends && !other_next(pair, x, y)
+    let array = |image: &Image, at: u64| match image.resolve(at) {
+        Thing::Object { object, offset: 0 } => !image.is_single(object),
+        _ => false,
+    };
+    same_ends && (array(pair.old, x) && array(pair.new, y) || !other_next(pair, x, y))
 }
 
 /// Whether a constant without a name may end at an address: one among constants, where something
