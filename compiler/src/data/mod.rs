@@ -9,7 +9,7 @@ mod labels;
 use crate::change::Pair;
 use crate::debug::{Layout, LayoutComparer, changed_types};
 use crate::image::{Object, ObjectId, Storage};
-use crate::matching::names::readable;
+use crate::matching::names::{canonical, readable};
 use crate::refusal::Refusal;
 use dsu_patch_format::manifest::{DataAction, DataChange, ImageKind};
 use rayon::prelude::*;
@@ -42,6 +42,8 @@ pub struct DataPlan {
     pub moved: BTreeMap<ObjectId, String>,
     /// Objects to be overwritten at commit with NEW's content: OLD, NEW.
     pub updates: BTreeSet<(ObjectId, ObjectId)>,
+    /// NEW variables without a partner that may be one of OLD's all the same: starting them anew is refused.
+    pub doubtful: BTreeMap<ObjectId, Refusal>,
     /// What cannot be done.
     pub refusals: Vec<Refusal>,
     /// What the user should know.
@@ -76,7 +78,46 @@ pub fn plan(pair: Pair<'_>, choices: &Choices) -> DataPlan {
     plan.pointers_to_moved(pair, choices);
     plan.unknown_choices(pair, choices);
     plan.exported_tables(pair);
+    plan.doubtful = doubtful(pair, choices);
     plan
+}
+
+/// Variables of NEW without a partner, where OLD has one of the same name and size in another unit that
+/// NEW no longer has: a file that was renamed or moved, most likely, and then a value that would be lost.
+fn doubtful(pair: Pair<'_>, choices: &Choices) -> BTreeMap<ObjectId, Refusal> {
+    let key = |o: &Object| (canonical(o.name()), o.size);
+    let has_value = |o: &&Object| o.storage != Storage::Constant && o.size > 0 && o.local;
+    let mut gone: BTreeMap<(String, u64), &Object> = BTreeMap::new();
+    for (id, object) in (0..).map(ObjectId).zip(&pair.old.objects) {
+        if pair.matching.new_object(id).is_none() && has_value(&object) {
+            gone.insert(key(object), object);
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (id, object) in (0..).map(ObjectId).zip(&pair.new.objects) {
+        let chosen = object.names.iter().any(|n| choices.objects.get(n) == Some(&Choice::New));
+        if pair.matching.old_object(id).is_some() || !has_value(&object) || chosen {
+            continue;
+        }
+        let Some(old) = gone.get(&key(object)).filter(|old| old.unit != object.unit) else {
+            continue;
+        };
+        let name = readable(object.name());
+        out.insert(id, Refusal {
+            code: "unit",
+            subject: object.name().to_owned(),
+            text: format!(
+                "variable {name} of {} has no partner in OLD, but OLD has one of that name and size in {}, \
+                 which NEW has not: if it is the same one, its value would be lost",
+                object.unit, old.unit
+            ),
+            way_out: format!(
+                "compile OLD and NEW with the same names of their source files; or, if NEW's variable is \
+                 another one, --data '{name}=new'"
+            ),
+        });
+    }
+    out
 }
 
 /// Structure types whose layout changed and of which heap objects may be alive.

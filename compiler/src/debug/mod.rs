@@ -191,6 +191,21 @@ impl DebugInfo {
         registers::parameters(&self.types, &types, None, false)
     }
 
+    /// The name of the unit that a symbol table calls by its file's name alone; that name itself, where
+    /// none or several may be meant.
+    #[must_use]
+    pub fn unit_of_file(&self, file: &str) -> String {
+        let is_it = |unit: &&Unit| {
+            let directory = unit.name.strip_suffix(file);
+            directory.is_some_and(|d| d.is_empty() || d.ends_with('/'))
+        };
+        let mut found = self.units.iter().filter(is_it);
+        match (found.next(), found.next()) {
+            (Some(one), None) if !file.is_empty() => one.name.clone(),
+            _ => file.to_owned(),
+        }
+    }
+
     /// The unit of this id.
     pub fn unit(&self, id: UnitId) -> Option<&Unit> {
         self.units.get(id.0 as usize)

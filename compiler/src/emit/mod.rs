@@ -143,6 +143,7 @@ fn added(inputs: Inputs<'_>, placed: &shadow::Placed, out: &mut Emitted) {
             });
         }
     }
+    out.refusals.extend(placed.objects.iter().filter_map(|id| data.doubtful.get(id).cloned()));
     for id in &placed.objects {
         let object = pair.new.object(*id);
         let known = pair.matching.old_object(*id).is_some_and(|o| data.moved.contains_key(&o));

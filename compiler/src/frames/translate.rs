@@ -99,9 +99,9 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
         moves: Vec::new(),
         obstacles,
     };
+    table.saved();
     table.registers();
     table.slots();
-    table.saved();
     let Table { mut moves, obstacles, .. } = table;
     if !obstacles.is_empty() {
         return Err(obstacles);
@@ -298,28 +298,23 @@ impl Table<'_, '_> {
         let site = self.site;
         for (number, at) in site.new_saved {
             let to = Location::Slot { cfa: *at, bytes: 8 };
-            if self.moves.iter().any(|m| m.to == to) {
-                continue;
-            }
             let values = self.sources.values();
             let callers = values.intern(Node::Entry(Place::General(*number)));
-            let slot = site.old_saved.iter().find(|(n, _)| n == number).map(|(_, at)| *at);
-            let (from, old) = match slot {
-                Some(cfa) => {
-                    (Location::Slot { cfa, bytes: 8 }, site.state.old.slot(values, cfa, 8))
-                }
-                None => {
-                    let register = Location::General { number: *number, bytes: 8 };
-                    (register, Some(site.state.old.general(*number)))
-                }
-            };
-            let new = site.state.new.slot(values, *at, 8).unwrap_or(callers);
-            if (old, new) == (Some(callers), callers) {
-                self.moves.push(Move { to, from: Source::At(from), proof: Proof::CalleeSaved });
-            } else {
-                self.supply(to, &[new]);
-            }
+            let value = site.state.new.slot(values, *at, 8).unwrap_or(callers);
+            self.supply(to, &[value]);
         }
+    }
+
+    /// Where OLD has what its caller had in a register that callees keep: in the slot that its unwind rows
+    /// name, and not in the register, though that may still be the same.
+    fn callers(&mut self, value: Value) -> Option<Source> {
+        let number = match self.sources.values().node(value) {
+            Node::Entry(Place::General(n)) if super::source::is_callee_saved(*n) => *n,
+            _ => return None,
+        };
+        let (_, cfa) = *self.site.old_saved.iter().find(|(n, _)| *n == number)?;
+        let held = self.site.state.old.slot(self.sources.values(), cfa, 8)?;
+        (held == value).then_some(Source::At(Location::Slot { cfa, bytes: 8 }))
     }
 
     /// Finds the source of a location of whose value NEW's state knows the lanes.
@@ -328,7 +323,12 @@ impl Table<'_, '_> {
             return;
         }
         let bytes = bytes_of(to);
+        let callers = match lanes {
+            [one] if bytes == 8 => self.callers(*one),
+            _ => None,
+        };
         let proved = match lanes {
+            _ if callers.is_some() => callers.map(|from| (from, Proof::CalleeSaved)),
             [one] => self.sources.of(*one, bytes, to),
             _ => self.sources.of_lanes(lanes, bytes, to),
         };

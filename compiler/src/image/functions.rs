@@ -113,7 +113,7 @@ pub(super) fn merge(mut symbols: Vec<RawSymbol>, debug: &DebugInfo) -> Function 
     let index = debug.functions.binary_search_by_key(&address, |f| f.low_pc).ok();
     let unit = index
         .and_then(|i| debug.units.get(debug.functions[i].unit.0 as usize))
-        .map_or_else(|| first.file.clone(), |unit| unit.name.clone());
+        .map_or_else(|| debug.unit_of_file(&first.file), |unit| unit.name.clone());
     Function {
         address,
         size: symbols.iter().map(|s| s.size).max().unwrap_or(0),

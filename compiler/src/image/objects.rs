@@ -83,7 +83,7 @@ pub(super) fn collect(
         let debug_index = debug_variable(debug, tls, address);
         let unit = debug_index
             .and_then(|i| debug.units.get(debug.variables[i].unit.0 as usize))
-            .map_or_else(|| symbols[0].file.clone(), |unit| unit.name.clone());
+            .map_or_else(|| debug.unit_of_file(&symbols[0].file), |unit| unit.name.clone());
         Some(Object {
             address: if tls { tls_start + address } else { address },
             size: symbols.iter().map(|s| s.size).max().unwrap_or(0),

@@ -157,7 +157,7 @@ fn check_target(plan: &Plan, target: &Target) -> Check {
             let inside = plan.old_start <= a && a <= plan.old_end;
             require(inside, "a target lies in OLD's image", a)
         }
-        Target::New(a) => require(in_segment(plan, a), "a target lies in a segment", a),
+        Target::New(a) => require(is_near(plan, a), "a target lies in a segment, or near one", a),
         Target::Import(i) => {
             require((i as usize) < plan.imports.len(), "an import's index is in range", i)
         }
@@ -254,10 +254,14 @@ fn segment_at(plan: &Plan, address: NewAddr) -> Option<&Segment> {
     after.checked_sub(1).and_then(|i| plan.segments.get(i))
 }
 
-fn in_segment(plan: &Plan, address: NewAddr) -> bool {
-    // One past the end is an address that programs may form, also where the next segment starts.
-    segment_at(plan, address)
-        .is_some_and(|s| address.since(s.start) <= s.bytes.len() as u64 + s.zeroes)
+/// Whether an index that is added to an address may lead into a segment: what it is less may be any
+/// signed 32-bit number (`table[year - 1900]`).
+fn is_near(plan: &Plan, address: NewAddr) -> bool {
+    let (Some(first), Some(last)) = (plan.segments.first(), plan.segments.last()) else {
+        return false;
+    };
+    let end = last.start.0.saturating_add(last.bytes.len() as u64).saturating_add(last.zeroes);
+    first.start.0.saturating_sub(1 << 31) <= address.0 && address.0 <= end.saturating_add(1 << 31)
 }
 
 fn in_bytes(plan: &Plan, address: NewAddr, size: u64) -> bool {

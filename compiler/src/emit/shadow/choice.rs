@@ -294,11 +294,15 @@ impl Shadow<'_> {
     /// Carries the constants around an address.
     pub(super) fn constants_around(&mut self, r: &Reference) {
         let image = self.new_image();
-        for at in [r.target, r.target.wrapping_sub(1)] {
-            if let Some(section) = image.section_at(at).filter(|s| is_constants(s.kind)) {
-                self.queue.push(Item::Constant(section.address, section.end()));
-            }
+        let at = |at: u64| image.section_at(at).filter(|s| is_constants(s.kind));
+        let mut sections: Vec<_> =
+            [r.target, r.target.wrapping_sub(1)].into_iter().filter_map(at).collect();
+        if sections.is_empty() {
+            // In front of the first one, or between two: of any.
+            sections = image.sections.iter().filter(|s| is_constants(s.kind)).collect();
         }
+        let items = sections.into_iter().map(|s| Item::Constant(s.address, s.end()));
+        self.queue.extend(items);
         self.carried(r);
     }
 
