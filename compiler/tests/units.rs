@@ -31,9 +31,17 @@ const MAIN: &str = "long step(long), next(long); int main(int argc, char **argv)
 
 /// Builds OLD and NEW of these files.
 fn built(old: &[(&str, &str)], new: &[(&str, &str)]) -> Built {
+    built_with(old, new, &[])
+}
+
+fn built_with(old: &[(&str, &str)], new: &[(&str, &str)], more: &[&str]) -> Built {
+    built_by("gcc", old, new, more)
+}
+
+fn built_by(cc: &str, old: &[(&str, &str)], new: &[(&str, &str)], more: &[&str]) -> Built {
     let directory = tempfile::tempdir().unwrap();
     let compile = |name: &str, files: &[(&str, &str)], flags: &[&str]| {
-        let mut gcc = Command::new("gcc");
+        let mut gcc = Command::new(cc);
         gcc.current_dir(directory.path()).args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id"]);
         for (file, text) in files {
             let path = directory.path().join(file);
@@ -41,7 +49,7 @@ fn built(old: &[(&str, &str)], new: &[(&str, &str)]) -> Built {
             std::fs::write(&path, text).unwrap();
             gcc.arg(file);
         }
-        assert!(gcc.args(flags).args(["-o", name]).status().unwrap().success(), "gcc");
+        assert!(gcc.args(flags).args(more).args(["-o", name]).status().unwrap().success(), "{cc}");
         directory.path().join(name)
     };
     let (old, new) = (compile("old", old, &[]), compile("new", new, &["-DNEW"]));
@@ -77,4 +85,69 @@ fn a_static_whose_file_nobody_knows_is_not_started_anew() {
     let refused: Vec<(&str, &str)> =
         built.refusals.iter().map(|r| (r.code, r.subject.as_str())).collect();
     assert_eq!(refused, [("unit", "hits")], "{:?}", built.refusals);
+}
+
+/// `static long count` in two files, with a different number in each build after link-time optimization.
+fn counting(name: &str, start: &str, more: &str) -> String {
+    format!(
+        "static long count = {start};\n{more}\n__attribute__((noinline)) long {name}(long x) {{ count += x; \
+         return count + {name}_more(x); }}\n"
+    )
+}
+
+#[test]
+fn statics_of_one_name_stay_apart_after_link_time_optimization() {
+    let more = |name: &str, new: &str| {
+        format!("static __attribute__((noinline)) long {name}_more(long x) {{ return x {new}; }}")
+    };
+    let main = "long a(long), b(long), c(long); int main(int argc, char **argv) { return a(argc) + b(argc)\n\
+                #ifdef NEW\n + c(argc)\n#endif\n; }";
+    let files = |new: &str| {
+        [
+            counting("a", "1", &more("a", new)),
+            counting("b", "2", &more("b", new)),
+            counting("c", "3", &more("c", new)),
+        ]
+    };
+    let ([a, b, _], [x, y, z]) = (files(""), files("* 3"));
+    let old = [("main.c", main), ("a.c", &a), ("b.c", &b)];
+    // In front of the others, so that it takes their numbers.
+    let new = [("main.c", main), ("c.c", &z), ("b.c", &y), ("a.c", &x)];
+    let flags = ["-flto", "-flto-partition=max"];
+    let built = built_with(&old, &new, &flags);
+    for (id, object) in (0..).zip(&built.new.objects) {
+        let Some(partner) = built.matching.old_object(dsu_compiler::image::ObjectId(id)) else {
+            continue;
+        };
+        if object.name().starts_with("count") {
+            let partner = built.old.object(partner);
+            let content = |image: &dsu_compiler::image::Image, at: u64| {
+                image.content(at, 8).map(std::borrow::Cow::into_owned)
+            };
+            let (before, after) =
+                (content(&built.old, partner.address), content(&built.new, object.address));
+            assert_eq!(before, after, "{} and {}", partner.name(), object.name());
+        }
+    }
+    assert!(built.refusals.is_empty(), "{:?}", built.refusals);
+    assert_eq!(added(&built).len(), 1, "{:?}", added(&built));
+}
+
+#[test]
+fn parts_of_a_static_structure_that_clang_took_apart_are_not_started_anew() {
+    let text = r#"
+        #include <stdio.h>
+        static struct { long a, b; char pad[100]; long c; } st;
+        __attribute__((noinline)) void note(long x) { st.a++; st.b += x; if (x > st.c) st.c = x
+        #ifdef NEW
+            + 0 * puts("new")
+        #endif
+        ; }
+        __attribute__((noinline)) void show(void) { printf("%ld %ld %ld\n", st.a, st.b, st.c); }
+        int main(int argc, char **argv) { note(argc); show(); return 0; }
+    "#;
+    let built = built_by("clang", &[("a.c", text)], &[("a.c", text)], &[]);
+    if built.old.objects.iter().any(|o| o.name() == "st.0") {
+        assert!(built.refusals.iter().any(|r| r.code == "unit"), "{:?}", built.refusals);
+    }
 }

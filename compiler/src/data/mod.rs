@@ -82,42 +82,49 @@ pub fn plan(pair: Pair<'_>, choices: &Choices) -> DataPlan {
     plan
 }
 
-/// Variables of NEW without a partner, where OLD has one of the same name and size in another unit that
-/// NEW no longer has: a file that was renamed or moved, most likely, and then a value that would be lost.
+/// Variables of NEW without a partner, where OLD has one of the same name that has none either: in another
+/// unit, of the same size (a file that was renamed or moved, most likely), or several in the same unit
+/// (which compilers tell apart by numbers alone). A value would be lost.
 fn doubtful(pair: Pair<'_>, choices: &Choices) -> BTreeMap<ObjectId, Refusal> {
-    let key = |o: &Object| (canonical(o.name()), o.size);
-    let has_value = |o: &&Object| o.storage != Storage::Constant && o.size > 0 && o.local;
-    let mut gone: BTreeMap<(String, u64), &Object> = BTreeMap::new();
+    let has_value = |o: &Object| o.storage != Storage::Constant && o.size > 0;
+    let mut gone: BTreeMap<String, Vec<&Object>> = BTreeMap::new();
     for (id, object) in (0..).map(ObjectId).zip(&pair.old.objects) {
-        if pair.matching.new_object(id).is_none() && has_value(&object) {
-            gone.insert(key(object), object);
+        if pair.matching.new_object(id).is_none() && has_value(object) {
+            gone.entry(canonical(object.name())).or_default().push(object);
         }
     }
     let mut out = BTreeMap::new();
     for (id, object) in (0..).map(ObjectId).zip(&pair.new.objects) {
         let chosen = object.names.iter().any(|n| choices.objects.get(n) == Some(&Choice::New));
-        if pair.matching.old_object(id).is_some() || !has_value(&object) || chosen {
+        if pair.matching.old_object(id).is_some() || !has_value(object) || chosen {
             continue;
         }
-        let Some(old) = gone.get(&key(object)).filter(|old| old.unit != object.unit) else {
-            continue;
-        };
-        let name = readable(object.name());
-        out.insert(id, Refusal {
-            code: "unit",
-            subject: object.name().to_owned(),
-            text: format!(
-                "variable {name} of {} has no partner in OLD, but OLD has one of that name and size in {}, \
-                 which NEW has not: if it is the same one, its value would be lost",
-                object.unit, old.unit
-            ),
-            way_out: format!(
-                "compile OLD and NEW with the same names of their source files; or, if NEW's variable is \
-                 another one, --data '{name}=new'"
-            ),
-        });
+        let may_be = |old: &&&Object| old.unit == object.unit || old.size == object.size;
+        let namesakes = gone.get(&canonical(object.name())).into_iter().flatten();
+        if let Some(old) = namesakes.clone().find(may_be) {
+            out.insert(id, value_lost(object, old));
+        }
     }
     out
+}
+
+fn value_lost(object: &Object, old: &Object) -> Refusal {
+    let name = readable(object.name());
+    Refusal {
+        code: "unit",
+        subject: object.name().to_owned(),
+        text: format!(
+            "variable {name} ({}) has no partner in OLD that is sure, but OLD has {} ({}), which has none in \
+             NEW: if it is the same one, its value would be lost",
+            object.unit,
+            readable(old.name()),
+            old.unit
+        ),
+        way_out: format!(
+            "compile OLD and NEW with the same names of their source files, and give variables of one file \
+             names of their own; or, if NEW's variable is another one, --data '{name}=new'"
+        ),
+    }
 }
 
 /// Structure types whose layout changed and of which heap objects may be alive.

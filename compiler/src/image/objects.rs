@@ -80,6 +80,9 @@ pub(super) fn collect(
         if is_linkers(address, sections) && !tls {
             symbols.iter_mut().for_each(|s| s.size = 0);
         }
+        // Marks of the linker (`_edata`, `__bss_start`) may be at the same place: they name nothing there.
+        let sized = symbols.iter().filter(|s| s.size > 0).count().max(1);
+        let local = symbols[..sized].iter().all(|s| s.local);
         let debug_index = debug_variable(debug, tls, address);
         let unit = debug_index
             .and_then(|i| debug.units.get(debug.variables[i].unit.0 as usize))
@@ -87,7 +90,7 @@ pub(super) fn collect(
         Some(Object {
             address: if tls { tls_start + address } else { address },
             size: symbols.iter().map(|s| s.size).max().unwrap_or(0),
-            local: symbols.iter().all(|s| s.local),
+            local,
             unit,
             storage,
             debug: debug_index,

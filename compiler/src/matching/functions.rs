@@ -19,7 +19,8 @@ pub(super) fn pair(old: &Image, new: &Image, renames: &[(String, String)], out: 
         }
     }
     let named = |f: &Function, name: String| (!f.nameless).then(|| (scope(f), name));
-    by_key(old, new, &mut edges, false, |f, name| named(f, name.to_owned()));
+    let whole = |name: &str| (!names::is_privatized(name)).then(|| name.to_owned());
+    by_key(old, new, &mut edges, false, |f, name| named(f, whole(name)?));
     by_key(old, new, &mut edges, false, |f, name| named(f, names::canonical(name)));
     // A file that was renamed, a static that became global: only when the content agrees, since
     // another function of that name may have taken its place. Code without a name likewise.
@@ -31,7 +32,8 @@ pub(super) fn pair(old: &Image, new: &Image, renames: &[(String, String)], out: 
 
 /// Statics are known within their unit only.
 fn scope(function: &Function) -> String {
-    if function.local && function.import.is_none() { function.unit.clone() } else { String::new() }
+    let is_static = function.local || function.names.iter().all(|n| names::is_privatized(n));
+    if is_static && function.import.is_none() { function.unit.clone() } else { String::new() }
 }
 
 /// Pairs what shares a key. One on each side is a pair, unless the content must be the same too;

@@ -55,6 +55,13 @@ pub fn is_numbered(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, tail)| is_number(tail))
 }
 
+/// Whether link-time optimization made a static global under a number of its own (`count.lto_priv.3`): it is
+/// known in its unit only, and the number is another one in the next build.
+#[must_use]
+pub fn is_privatized(name: &str) -> bool {
+    name.contains(".lto_priv.") || name.contains(".llvm.")
+}
+
 /// Whether the compiler made a table of its own, so that its name means nothing and its content
 /// everything: gcc's `CSWTCH.3`, clang's `switch.table.f` and `reltable.f`.
 #[must_use]

@@ -10,7 +10,7 @@ type Key = (String, Vec<String>, String);
 
 /// Adds every pair of objects to `matching`.
 pub(super) fn pair(old: &Image, new: &Image, out: &mut Matching) {
-    by_key(old, new, out, |_, o| (!o.local).then(|| key("", &[], o.name())));
+    by_key(old, new, out, |_, o| is_global(o).then(|| key("", &[], o.name())));
     by_key(old, new, out, |image, o| {
         let scope = debug_scope(image, o)?;
         Some(key(&o.unit, &scope.0, &scope.1))
@@ -27,6 +27,11 @@ pub(super) fn pair(old: &Image, new: &Image, out: &mut Matching) {
     by_key(old, new, out, |image, o| {
         file_scope(image, o).then(|| key(&o.unit, &[], &names::canonical(o.name())))
     });
+}
+
+/// Whether its name alone says which one it is.
+fn is_global(object: &Object) -> bool {
+    !object.local && !names::is_privatized(object.name())
 }
 
 fn key(unit: &str, scope: &[String], name: &str) -> Key {
