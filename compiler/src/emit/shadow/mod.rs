@@ -232,6 +232,11 @@ impl<'a> Shadow<'a> {
     }
 
     fn fix(&mut self, reference: &Reference, target: Target) {
+        self.fix_beyond(reference, target, 0);
+    }
+
+    /// The same, with so many bytes added to the target.
+    fn fix_beyond(&mut self, reference: &Reference, target: Target, distance: i64) {
         let image = self.new_image();
         let stands = reference.target;
         let (kind, addend) = match reference.field {
@@ -246,7 +251,7 @@ impl<'a> Shadow<'a> {
                 (FixupKind::Rel32, reference.at.wrapping_sub(next).cast_signed())
             }
         };
-        let at = NewAddr(reference.at);
+        let (at, addend) = (NewAddr(reference.at), addend.wrapping_add(distance));
         self.fixups.insert(reference.at, Fixup { at, kind, addend, target });
     }
 
@@ -348,7 +353,16 @@ impl<'a> Shadow<'a> {
 
     fn object_operand(&mut self, r: &Reference, object: ObjectId) {
         let target = self.object_value(r.target, object);
-        self.fix_value(r, target);
+        match (target, self.kept_object(object)) {
+            // By its start: what an earlier update has put near it in the process is not what was near it
+            // when it was linked.
+            (Target::Old(address), Some(old)) => {
+                let start = self.inputs.pair.old.object(old).address;
+                let distance = address.0.wrapping_sub(start).cast_signed();
+                self.fix_beyond(r, Target::Old(OldAddr(start)), distance);
+            }
+            (target, _) => self.fix_value(r, target),
+        }
     }
 
     fn slot_operand(&mut self, r: &Reference, slot: &DynamicRelocation) {
