@@ -7,10 +7,13 @@
 
 use super::{Carrying, Item, Shadow};
 use crate::change::meaning::{FARTHEST, Meanings, Owner, Taken, ending, unseen_end};
-use crate::code::Reference;
+use crate::code::{Reference, decode};
 use crate::image::{Image, ObjectId, SectionKind, Thing};
 use crate::matching::names::readable;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Addresses that OLD's body takes, each with whose it is wherever it is taken.
+type OldTaken = BTreeMap<u64, Vec<Owner>>;
 
 /// What an address is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,17 +74,15 @@ impl Shadow<'_> {
         meanings.taken.iter().map(|t| t.field).zip(choices).collect()
     }
 
-    /// Addresses of data that OLD's body takes.
-    fn taken_by_old(&self, ctx: &Carrying<'_>) -> BTreeSet<u64> {
+    /// Addresses of data that OLD's body takes, and whose they are there.
+    fn taken_by_old(&self, ctx: &Carrying<'_>) -> OldTaken {
         let pair = self.inputs.pair;
-        let mut taken = BTreeSet::new();
-        if let Some(function) = pair.matching.old_of(ctx.id) {
-            for part in pair.old.function(function).parts() {
-                crate::code::for_each_reference(pair.old, part, |r| {
-                    if r.taken || r.access == 0 {
-                        taken.insert(r.target);
-                    }
-                });
+        let mut taken = OldTaken::new();
+        if let Some(id) = pair.matching.old_of(ctx.id) {
+            let function = pair.old.function(id);
+            let meanings = Meanings::new(pair.old, function, &decode(pair.old, function));
+            for one in meanings.taken {
+                taken.entry(one.target).or_default().push(one.owner);
             }
         }
         taken
@@ -92,7 +93,7 @@ impl Shadow<'_> {
         ctx: &Carrying<'_>,
         meanings: &Meanings,
         index: usize,
-        old: &BTreeSet<u64>,
+        old: &OldTaken,
     ) -> Choice {
         let taken = &meanings.taken[index];
         match taken.owner {
@@ -135,7 +136,7 @@ impl Shadow<'_> {
         ctx: &Carrying<'_>,
         taken: &Taken,
         mut objects: Vec<ObjectId>,
-        old: &BTreeSet<u64>,
+        old: &OldTaken,
     ) -> Vec<Reading> {
         let (address, indexed) = (taken.target, taken.indexed);
         let image = self.new_image();
@@ -207,7 +208,7 @@ impl Shadow<'_> {
 
     /// Whether OLD's body takes the address that a reading leads to, and not for another object that
     /// begins there in OLD.
-    fn shows(&self, address: u64, reading: Reading, old: &BTreeSet<u64>) -> bool {
+    fn shows(&self, address: u64, reading: Reading, old: &OldTaken) -> bool {
         let pair = self.inputs.pair;
         let meant = match (reading, pair.new.resolve(address)) {
             (Reading::Object(id), _) | (Reading::Here, Thing::Object { object: id, .. }) => {
@@ -223,11 +224,20 @@ impl Shadow<'_> {
             (None, Place::Old(distance)) => address.wrapping_add(distance),
             (None, _) => return false,
         };
-        let begins = match pair.old.resolve(there) {
-            Thing::Object { object, offset: 0 } => Some(object),
-            _ => None,
+        let (at, begins) = match pair.old.resolve(there) {
+            Thing::Object { object, offset } => (Some(object), (offset == 0).then_some(object)),
+            _ => (None, None),
         };
-        old.contains(&there) && (begins.is_none() || begins == meant.map(|(_, old)| old))
+        let meant = meant.map(|(_, old)| old);
+        // What is settled in OLD shows that reading, and no other.
+        let fits = |owner: &Owner| match (owner, meant) {
+            (Owner::Object(id), Some(meant)) => *id == meant,
+            (Owner::Open, Some(meant)) => begins.is_none_or(|begins| begins == meant),
+            (Owner::Here, Some(meant)) => at == Some(meant),
+            (Owner::Bare, Some(_)) | (Owner::Object(_), None) => false,
+            (Owner::Here | Owner::Bare | Owner::Open, None) => begins.is_none(),
+        };
+        old.get(&there).is_some_and(|owners| owners.iter().any(fits))
     }
 
     fn place(&self, address: u64, reading: Reading) -> Place {
