@@ -12,7 +12,7 @@ mod generate;
 mod truth;
 
 use dsu_compiler::{Options, Outcome, build};
-use dsu_patch_format::plan::{Plan, Target};
+use dsu_patch_format::plan::{Fixup, Plan, Target};
 use dsu_patch_format::{NewAddr, OldAddr};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,8 +83,8 @@ fn one(directory: &Path, words: &str, seed: u64, tally: &mut Tally) {
     let refused = |function: &str| {
         built.refusals.iter().any(|r| r.subject == function || r.code != "ambiguous")
     };
-    let fixups: BTreeMap<u64, Target> =
-        built.emitted.plan.fixups.iter().map(|f| (f.at.0, f.target)).collect();
+    let fixups: BTreeMap<u64, &Fixup> =
+        built.emitted.plan.fixups.iter().map(|f| (f.at.0, f)).collect();
     for operand in operands {
         let carried = covers(&built.emitted.plan, operand.at, 4);
         if !carried || refused(&operand.function) {
@@ -122,13 +122,22 @@ fn covers(plan: &Plan, start: u64, len: u64) -> bool {
 /// In words, when an operand leads elsewhere.
 fn judge(
     operand: &truth::Operand,
-    target: Option<Target>,
+    fixup: Option<&Fixup>,
     plan: &Plan,
     old: &BTreeMap<String, truth::Place>,
     new: &BTreeMap<String, truth::Place>,
     directory: &Path,
 ) -> Option<String> {
-    let stands = field_target(directory, operand.at);
+    let (stands, next) = field_target(directory, operand.at);
+    // S + A - P is what the field holds; the processor counts from the instruction's end.
+    let leads = |f: &Fixup| match f.target {
+        Target::Old(start) => {
+            let behind = next.wrapping_sub(f.at.0).cast_signed();
+            Target::Old(OldAddr(start.0.wrapping_add_signed(f.addend + behind)))
+        }
+        target => target,
+    };
+    let target = fixup.map(leads);
     let shadow = matches!(target, None | Some(Target::New(NewAddr(_))));
     let owner = operand.owner.as_deref();
     let place = owner.and_then(|name| new.get(name));
@@ -152,9 +161,9 @@ fn judge(
     })
 }
 
-/// The address that a field of NEW stands for; all fields are relative to their instruction's end,
+/// The address that a field of NEW stands for, and its instruction's end; all fields are relative to that,
 /// which is what a decoder says.
-fn field_target(directory: &Path, at: u64) -> u64 {
+fn field_target(directory: &Path, at: u64) -> (u64, u64) {
     use object::{Object, ObjectSection};
     let bytes = std::fs::read(directory.join("new")).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
@@ -164,9 +173,10 @@ fn field_target(directory: &Path, at: u64) -> u64 {
     let mut decoder =
         iced_x86::Decoder::with_ip(64, data, section.address(), iced_x86::DecoderOptions::NONE);
     let instruction = decoder.iter().find(|i| at >= i.ip() && at < i.next_ip()).unwrap();
-    if instruction.is_ip_rel_memory_operand() {
+    let stands = if instruction.is_ip_rel_memory_operand() {
         instruction.ip_rel_memory_address()
     } else {
         instruction.near_branch_target()
-    }
+    };
+    (stands, instruction.next_ip())
 }

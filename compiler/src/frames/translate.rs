@@ -306,12 +306,17 @@ impl Table<'_, '_> {
     }
 
     /// Where OLD has what its caller had in a register that callees keep: in the slot that its unwind rows
-    /// name, and not in the register, though that may still be the same.
-    fn callers(&mut self, value: Value) -> Option<Source> {
+    /// name, and not in the register, though that may still be the same. What stays in its register stays.
+    fn callers(&mut self, to: Location, value: Value) -> Option<Source> {
         let number = match self.sources.values().node(value) {
             Node::Entry(Place::General(n)) if super::source::is_callee_saved(*n) => *n,
             _ => return None,
         };
+        let stays = matches!(to, Location::General { number: n, .. } if n == number)
+            && self.site.state.old.general(number) == value;
+        if stays {
+            return None;
+        }
         let (_, cfa) = *self.site.old_saved.iter().find(|(n, _)| *n == number)?;
         let held = self.site.state.old.slot(self.sources.values(), cfa, 8)?;
         (held == value).then_some(Source::At(Location::Slot { cfa, bytes: 8 }))
@@ -324,7 +329,7 @@ impl Table<'_, '_> {
         }
         let bytes = bytes_of(to);
         let callers = match lanes {
-            [one] if bytes == 8 => self.callers(*one),
+            [one] if bytes == 8 => self.callers(to, *one),
             _ => None,
         };
         let proved = match lanes {

@@ -301,14 +301,15 @@ impl<'a> Transfers<'a> {
         self.arguments(step, out);
         // An exception, a cancelled thread or a debugger unwinds the frame: it finds the caller's
         // registers by the unwind table (psABI 6.2).
-        let saved = self.frame.saved(step);
-        for (register, at) in saved {
-            if *at < 0 && usize::from(*register) != super::frame::RSP {
-                out.slot_reads.push(self.atoms.within(&(*at..at.saturating_add(8))));
-            }
-        }
         let mut unsaved = super::convention::preserved();
         unsaved.remove(&self.changed);
+        for (register, at) in self.frame.saved(step) {
+            if *at < 0 && usize::from(*register) != super::frame::RSP {
+                out.slot_reads.push(self.atoms.within(&(*at..at.saturating_add(8))));
+                // There, and not in the register, though nothing may have changed that.
+                unsaved.general[usize::from(*register)] = 0;
+            }
+        }
         out.reads.add(&unsaved);
     }
 
