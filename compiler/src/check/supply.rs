@@ -9,7 +9,7 @@ use super::function::{Analysis, Point};
 use super::reach::results;
 use super::rows::{Base, Saved};
 use super::symbolic::State as Ended;
-use super::table::{general_name, name};
+use super::table::{general_name, name, source};
 use super::values::{Known, RBP, is_call};
 use super::{Finding, Rule};
 use dsu_patch_format::frames::{Location, Translation, Value};
@@ -316,7 +316,7 @@ impl Supply<'_, '_> {
         let Some(value) = self.supplied(place) else { return };
         let given = self.known(&value);
         let object = |rule, what: &str| {
-            Finding::new(rule, format!("{} is {what}, not {value:?}", name(&place)))
+            Finding::new(rule, format!("{} is {what}, not {}", name(&place), source(&value)))
         };
         match known {
             Known::Caller(number) if given != known => {
@@ -463,9 +463,9 @@ impl Supply<'_, '_> {
             };
             if wanted && registers.without(kept) != Set::default() {
                 let what = format!(
-                    "the source of {} is in a register that whatever comes before may change: {:?}",
+                    "the source of {} is in a register that whatever comes before may change: {}",
                     name(&step.to),
-                    step.from
+                    source(&step.from)
                 );
                 out.push(Finding::new(Rule::Source, what));
             }
@@ -499,7 +499,8 @@ impl Supply<'_, '_> {
                 moved |= !stays;
             });
             if moved {
-                let what = format!("{} comes from another slot: {:?}", name(&step.to), step.from);
+                let what =
+                    format!("{} comes from another slot: {}", name(&step.to), source(&step.from));
                 out.push(Finding::new(Rule::Twice, what));
             }
         }

@@ -20,6 +20,18 @@ pub(super) fn name(place: &Location) -> String {
     }
 }
 
+/// A source in words.
+pub(super) fn source(value: &Value) -> String {
+    match value {
+        Value::At(place) => name(place),
+        Value::Constant(number) => format!("{number:#x}"),
+        Value::Frame(offset) => format!("the address CFA{offset:+}"),
+        Value::Canary => "the stack protector's canary".to_owned(),
+        Value::Address { .. } => "an address of the program".to_owned(),
+        _ => "a computed value".to_owned(),
+    }
+}
+
 /// A general register's name.
 pub(super) fn general_name(number: u8) -> &'static str {
     const NAMES: [&str; 16] = [
@@ -289,9 +301,9 @@ pub(super) fn compare(
         if found.as_deref() != Some(&expected) {
             let first = found.iter().flatten().zip(&expected).position(|(a, b)| a != b);
             let what = format!(
-                "{} does not hold {:?} from byte {} on",
+                "{} does not hold {} from byte {} on",
                 name(&step.to),
-                step.from,
+                source(&step.from),
                 first.unwrap_or(0)
             );
             out.push(Finding::new(Rule::Move, what));

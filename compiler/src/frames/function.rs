@@ -370,8 +370,12 @@ impl Both<'_> {
             if !fits {
                 return fail("NEW does not make this call here");
             }
-            if old.blocks[call.0].successors.len() > 1 {
-                return fail("an exception of the callee may land in this function");
+            // Unless the user says that none passes.
+            if old.blocks[call.0].successors.len() > 1 && !self.shared.inputs.no_unwinding {
+                return fail(
+                    "an exception of the callee may land in this function (--accept-no-unwinding says \
+                     that none does)",
+                );
             }
         }
         let Some(state) = relation.at(point.block, partner) else {
