@@ -54,7 +54,9 @@ impl Shadow<'_> {
     /// The choice for each address that a function takes, by the place of its field.
     pub(super) fn choices(&self, ctx: &Carrying<'_>) -> BTreeMap<u64, Choice> {
         let meanings = Meanings::new(self.new_image(), ctx.function, ctx.body);
-        let old = self.taken_by_old(ctx);
+        // Asked for what is not settled alone, and following OLD's body costs as much as following NEW's.
+        let open = meanings.taken.iter().any(|t| t.owner == Owner::Open);
+        let old = if open { self.taken_by_old(ctx) } else { OldTaken::new() };
         let mut choices: Vec<Choice> =
             (0..meanings.taken.len()).map(|i| self.choice(ctx, &meanings, i, &old)).collect();
         for (taken, choice) in meanings.taken.iter().zip(&mut choices) {
