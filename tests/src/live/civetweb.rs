@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Expect, Looping, Loops, Variant};
+use super::{Looping, Loops, Variant, variants};
 use crate::clients::http::Http;
 use crate::corpus::tail;
 use crate::load;
@@ -17,18 +17,8 @@ use crate::scenario::civetweb::Running;
 #[derive(Debug)]
 pub struct Civetweb;
 
-const VARIANTS: &[Variant] = &[
-    Variant { name: "statements", patches: &["visible", "statements"], expect: Expect::Applied },
-    Variant { name: "checks", patches: &["visible", "checks"], expect: Expect::Applied },
-    Variant { name: "locals", patches: &["visible", "locals"], expect: Expect::Applied },
-    Variant { name: "moved calls", patches: &["visible", "moved"], expect: Expect::Applied },
-    // The variable that NEW adds holds a value over the sleep that no OLD frame has.
-    Variant {
-        name: "a local over a sleep",
-        patches: &["visible", "refused"],
-        expect: Expect::Blocked("main", "since"),
-    },
-];
+// The variable that NEW adds holds a value over the sleep that no OLD frame has.
+const VARIANTS: &[Variant] = &variants("a local over a sleep", "main", "since");
 
 impl Loops for Civetweb {
     fn variants(&self) -> &'static [Variant] {

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{Expect, Looping, Loops, Variant};
+use super::{Looping, Loops, Variant, variants};
 use crate::clients::memcache::Memcache;
 use crate::corpus::tail;
 use crate::load;
@@ -35,18 +35,9 @@ const ENDS: &[(&str, usize)] = &[
     ("logger_thread", 1),
 ];
 
-const VARIANTS: &[Variant] = &[
-    Variant { name: "statements", patches: &["visible", "statements"], expect: Expect::Applied },
-    Variant { name: "checks", patches: &["visible", "checks"], expect: Expect::Applied },
-    Variant { name: "locals", patches: &["visible", "locals"], expect: Expect::Applied },
-    Variant { name: "moved calls", patches: &["visible", "moved"], expect: Expect::Applied },
-    // The variable that NEW adds holds a value over the sleep that no OLD frame has.
-    Variant {
-        name: "a local over a sleep",
-        patches: &["visible", "refused"],
-        expect: Expect::Blocked("lru_maintainer_thread", "slept_since"),
-    },
-];
+// The variable that NEW adds holds a value over the sleep that no OLD frame has.
+const VARIANTS: &[Variant] =
+    &variants("a local over a sleep", "lru_maintainer_thread", "slept_since");
 
 impl Loops for Memcached {
     fn variants(&self) -> &'static [Variant] {

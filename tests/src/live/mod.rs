@@ -44,6 +44,29 @@ pub enum Expect {
     Blocked(&'static str, &'static str),
 }
 
+/// The changes that each program has: four that are applied, and one, of this name, that must not be, for
+/// NEW has in `function` a `variable` of which no OLD frame has the value.
+pub const fn variants(
+    refused: &'static str,
+    function: &'static str,
+    variable: &'static str,
+) -> [Variant; 5] {
+    const fn applied(name: &'static str, patches: &'static [&'static str]) -> Variant {
+        Variant { name, patches, expect: Expect::Applied }
+    }
+    [
+        applied("statements", &["visible", "statements"]),
+        applied("checks", &["visible", "checks"]),
+        applied("locals", &["visible", "locals"]),
+        applied("moved calls", &["visible", "moved"]),
+        Variant {
+            name: refused,
+            patches: &["visible", "refused"],
+            expect: Expect::Blocked(function, variable),
+        },
+    ]
+}
+
 /// A program with loops that are changed.
 pub trait Loops: Sync {
     /// The changes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Expect, Looping, Loops, Variant};
+use super::{Looping, Loops, Variant, variants};
 use crate::clients::resp::{Redis as Client, Reply};
 use crate::corpus::tail;
 use crate::load;
@@ -23,18 +23,8 @@ const KEYS: usize = 500;
 /// Clients: four I/O threads work only where eight or more have something to send.
 const CLIENTS: usize = 12;
 
-const VARIANTS: &[Variant] = &[
-    Variant { name: "statements", patches: &["visible", "statements"], expect: Expect::Applied },
-    Variant { name: "checks", patches: &["visible", "checks"], expect: Expect::Applied },
-    Variant { name: "locals", patches: &["visible", "locals"], expect: Expect::Applied },
-    Variant { name: "moved calls", patches: &["visible", "moved"], expect: Expect::Applied },
-    // The variable that NEW adds holds a value over the call that no OLD frame has.
-    Variant {
-        name: "a local over a call",
-        patches: &["visible", "refused"],
-        expect: Expect::Blocked("aeMain", "since"),
-    },
-];
+// The variable that NEW adds holds a value over the call that no OLD frame has.
+const VARIANTS: &[Variant] = &variants("a local over a call", "aeMain", "since");
 
 impl Loops for Redis {
     fn variants(&self) -> &'static [Variant] {
