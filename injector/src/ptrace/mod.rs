@@ -10,6 +10,7 @@
 //! | [`borrow`] | [`borrow::Borrowed`]: remote system calls in a stopped thread |
 //! | [`footholds`] | code of the process that remote calls go through |
 //! | [`lifeline`] | what saves a borrowed thread if the tool dies |
+//! | [`restart`] | system calls that a stop would end, and that begin anew |
 //! | [`onward`] | some threads run on to an address while the others stand still |
 //! | [`trapnet`] | a process that survives traps that nobody takes |
 //! | [`hold`] | a process that would stay stopped if the tool died |
@@ -24,6 +25,7 @@ pub mod hold;
 pub mod lifeline;
 pub mod onward;
 pub mod process;
+pub mod restart;
 pub mod sched;
 pub mod stepping;
 pub mod stop;

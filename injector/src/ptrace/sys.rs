@@ -102,6 +102,13 @@ pub fn program_counter(tid: i32) -> Result<u64, Errno> {
     peek_user(tid, offset)
 }
 
+/// What the system call of a stopped thread gave, if it was in one (`PTRACE_PEEKUSER`).
+pub fn result_register(tid: i32) -> Result<u64, Errno> {
+    let offset =
+        std::mem::offset_of!(libc::user, regs) + std::mem::offset_of!(libc::user_regs_struct, rax);
+    peek_user(tid, offset)
+}
+
 /// A word of a stopped thread's `struct user`.
 fn peek_user(tid: i32, offset: usize) -> Result<u64, Errno> {
     // The C library stores the word itself and returns it.

@@ -5,6 +5,7 @@
 //! detached later, by [`let_go_of_the_rest`]. So are threads that were made by a traced one, which are
 //! traced and stand still from their birth, unless somebody has found and held them before.
 
+use super::restart;
 use super::sched::{Pace, Patience};
 use super::stop::Event;
 use super::sys::{self, Registers, Resume};
@@ -40,15 +41,34 @@ fn unleave(tid: i32) {
     LEFT.with_borrow_mut(|left| left.retain(|t| *t != tid));
 }
 
-/// What has happened to a traced thread, if anything; whom it has made is remembered.
+/// What has happened to a traced thread, if anything; whom it has made is remembered, and what it waited for
+/// goes on behind the stop.
 fn look(tid: i32) -> Result<Option<Event>, Errno> {
     let event = sys::poll(tid)?.map(Event::of);
+    if event == Some(Event::Interrupted) {
+        // An error says that it was killed.
+        let _ = go_on_waiting(tid);
+    }
     if event == Some(Event::Other(libc::PTRACE_EVENT_CLONE)) {
         // An error says that it was killed, and the newborn one with it.
         let child = sys::event_message(tid).ok().and_then(|child| i32::try_from(child).ok());
         child.into_iter().for_each(leave);
     }
     Ok(event)
+}
+
+/// Whatever call the stop has ended begins anew.
+fn go_on_waiting(tid: i32) -> Result<(), Errno> {
+    if insist(|| sys::result_register(tid))? != restart::ENDED {
+        return Ok(());
+    }
+    let mut registers = insist(|| sys::registers(tid))?;
+    // An interrupt or a fault has no call's number (arch/x86/include/asm/syscall.h).
+    if let Some(rax) = restart::again(registers.rax, registers.orig_rax.cast_signed()) {
+        registers.rax = rax;
+        insist(|| sys::set_registers(tid, &registers))?;
+    }
+    Ok(())
 }
 
 /// Why a thread did not stop.

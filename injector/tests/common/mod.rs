@@ -387,7 +387,8 @@ impl Key {
 /// A running program that answers one line to each line that it is told.
 pub struct Program {
     child: Child,
-    input: ChildStdin,
+    /// Until it is closed.
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     pub pid: i32,
 }
@@ -413,7 +414,7 @@ impl Program {
             }
         });
         let pid = i32::try_from(child.id()).unwrap();
-        let program = Self { input: child.stdin.take().unwrap(), child, lines, pid };
+        let program = Self { input: child.stdin.take(), child, lines, pid };
         assert_eq!(program.line(), "ready");
         program
     }
@@ -423,13 +424,19 @@ impl Program {
     }
 
     pub fn tell(&mut self, what: &str) {
-        writeln!(self.input, "{what}").unwrap();
+        writeln!(self.input.as_mut().unwrap(), "{what}").unwrap();
     }
 
     /// Gives it some bytes without the end of a line.
     pub fn feed(&mut self, bytes: &[u8]) {
-        self.input.write_all(bytes).unwrap();
-        self.input.flush().unwrap();
+        let input = self.input.as_mut().unwrap();
+        input.write_all(bytes).unwrap();
+        input.flush().unwrap();
+    }
+
+    /// Lets it read the end of its input.
+    pub fn close(&mut self) {
+        self.input = None;
     }
 
     pub fn ask(&mut self, question: &str) -> String {
