@@ -27,6 +27,7 @@ pub mod ptrace;
 pub mod record;
 pub mod recover;
 pub mod revert;
+pub mod seccomp;
 pub mod status;
 pub mod target;
 
@@ -75,7 +76,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
     let (bundle, digest, target) = outcome.timed(Phase::Look, |outcome| {
         let (bundle, digest) = read_bundle(options)?;
         outcome.describe(&bundle);
-        let target = match Target::look(options.pid, &bundle) {
+        let mut target = match Target::look(options.pid, &bundle) {
             Err(ApplyError::LeftBehind(pid)) if !options.dry_run => {
                 outcome.recovered = recover::recover_locked(pid)?.done;
                 Target::look(pid, &bundle)?
@@ -86,6 +87,7 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
             refuse_other_than_back(&bundle, &target)?;
             outcome.revert = true;
         }
+        target.permit = seccomp::examine(target.pid, &target.footholds, options.suspend)?;
         options.pass(FailPoint::Looked)?;
         Ok::<_, ApplyError>((bundle, digest, target))
     })?;

@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Parser};
 use dsu_injector::log::Log;
+use dsu_injector::ptrace::gate::Suspend;
 use dsu_injector::ptrace::guardian::guarded;
 use dsu_injector::recover::recover;
 use dsu_injector::status::status;
@@ -55,6 +56,10 @@ struct Arguments {
     /// Take the update back if it does not succeed
     #[arg(long, requires = "wait_healthy")]
     revert_on_failure: bool,
+    /// Suspend a seccomp filter that would kill the process for the system calls of the update: if dsu-guardian
+    /// is killed by SIGKILL within one of them, the process is killed, too
+    #[arg(long)]
+    suspend_seccomp: bool,
     /// Only say whether it would work now, and what is in the way; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -102,6 +107,9 @@ fn main() -> std::process::ExitCode {
     options.dry_run = arguments.dry_run;
     options.timeout = Duration::from_millis(arguments.timeout);
     options.back = arguments.revert;
+    if arguments.suspend_seccomp {
+        options.suspend = Suspend::Always;
+    }
     options.log = log;
     let pids = match processes(&arguments, &options) {
         Ok(pids) => pids,

@@ -2,6 +2,7 @@
 
 use crate::error::ApplyError;
 use crate::log::Log;
+use crate::ptrace::gate::Suspend;
 use crate::ptrace::guardian::is_asked_to_end;
 use dsu_patch_format::PublicKey;
 use nix::sys::signal::{Signal, kill};
@@ -24,6 +25,8 @@ pub struct ApplyOptions {
     pub required_keys: Vec<PublicKey>,
     /// The bundle must lead back to where the last update came from.
     pub back: bool,
+    /// When filters of seccomp are suspended for the system calls that the update makes.
+    pub suspend: Suspend,
     /// Where every step is written to.
     pub log: Log,
     /// Let threads run on to a checkpoint even where a signal such as Ctrl-Z's has stopped the process,
@@ -47,6 +50,7 @@ impl ApplyOptions {
             timeout: Duration::from_secs(5),
             required_keys: Vec::new(),
             back: false,
+            suspend: Suspend::default(),
             log: Log::default(),
             even_stopped: false,
             fail: Vec::new(),

@@ -369,6 +369,7 @@ fn borrow(target: &Target) -> Result<Loan<'_>, ApplyError> {
         memory: &target.memory,
         maps: Rc::new(Maps::of(target.pid)?),
         footholds: target.footholds,
+        suspend: target.permit.suspend,
     };
     let pace = Pace::now();
     if pace == Pace::Calm {
@@ -383,7 +384,9 @@ fn borrow(target: &Target) -> Result<Loan<'_>, ApplyError> {
         Err(e) => return Err(e.into()),
     };
     still_there(target.pid, &target.memory, target.image.base)?;
-    let tid = process.threads.iter().find(|t| in_call(t)).or(process.threads.first());
+    let lends = |t: &&Stopped| target.permit.lends(t.tid());
+    let idle = process.threads.iter().filter(lends).find(|t| in_call(t));
+    let tid = idle.or_else(|| process.threads.iter().find(lends)).or(process.threads.first());
     let thread = tid.map(Stopped::tid).and_then(|tid| process.take(tid));
     let thread = thread.ok_or_else(|| ended(target))?;
     let _beside = Beside::thread(target.pid, thread.tid());
@@ -420,7 +423,8 @@ fn borrow_one<'a>(
     pace: Pace,
 ) -> Result<Loan<'a>, ApplyError> {
     let mut last = None;
-    let ids = thread_ids(target.pid).map_err(|_| ended(target))?;
+    let mut ids = thread_ids(target.pid).map_err(|_| ended(target))?;
+    ids.retain(|tid| target.permit.lends(*tid));
     let tried = ids.len().min(MAX_CANDIDATES);
     let within = if pace == Pace::Calm { STOP_WITHIN } else { STOP_ALL_WITHIN };
     for (index, tid) in ids.into_iter().take(tried).enumerate() {

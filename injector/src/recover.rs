@@ -15,6 +15,7 @@ use crate::address::ProcAddr;
 use crate::error::{ApplyError, SysError};
 use crate::ptrace::borrow::{Borrowed, Ground};
 use crate::ptrace::footholds::Footholds;
+use crate::ptrace::gate::Suspend;
 use crate::ptrace::lifeline;
 use crate::ptrace::onward::{Cause, MAX_GOALS, without_pending_trap};
 use crate::ptrace::process::{StopError, StoppedProcess};
@@ -96,7 +97,7 @@ pub(crate) fn recover_locked(pid: i32) -> Result<Recovered, ApplyError> {
     let mut work = Work {
         held: is_held(&process),
         process,
-        ground: Ground { memory: &memory, maps, footholds },
+        ground: Ground { memory: &memory, maps, footholds, suspend: Suspend::Mildly },
         done: Vec::new(),
     };
     let result = work.all();

@@ -9,6 +9,7 @@ mod common;
 use common::{BundleFile, Program, build, bundle, expect};
 use dsu_injector::ptrace::borrow::Ground;
 use dsu_injector::ptrace::footholds::Footholds;
+use dsu_injector::ptrace::gate::Suspend;
 use dsu_injector::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use dsu_injector::ptrace::sched::Undisturbed;
 use dsu_injector::ptrace::thread::let_go_of_the_rest;
@@ -145,7 +146,7 @@ fn catches_traps(pid: i32) -> bool {
 fn ground(pid: i32, memory: &ProcessMemory) -> Ground<'_> {
     let maps = Rc::new(Maps::of(pid).unwrap());
     let footholds = Footholds::find(memory, &maps).unwrap();
-    Ground { memory, maps, footholds }
+    Ground { memory, maps, footholds, suspend: Suspend::default() }
 }
 
 /// A signal that comes while a thread is borrowed is taken first; the call's arguments in memory are made

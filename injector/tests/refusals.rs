@@ -204,15 +204,6 @@ fn a_32_bit_process() {
 }
 
 #[test]
-fn seccomp() {
-    let [old, ..] = versions();
-    let mut program = Program::start(&old.path, &[]);
-    assert_eq!(program.number("s"), 0);
-    let file = BundleFile::new(&first_bundle());
-    refused(&program, &file, ExitCode::Unsuitable, &["seccomp"]);
-}
-
-#[test]
 fn imports() {
     let [old, ..] = versions();
     let mut program = Program::start(&old.path, &[]);

@@ -14,6 +14,7 @@ use super::{Checkpoint, InTheWay};
 use crate::address::{PAGE, ProcAddr};
 use crate::error::{ApplyError, SysError};
 use crate::ptrace::borrow::Ground;
+use crate::ptrace::gate::Suspend;
 use crate::ptrace::onward::{self, Runner, may_trap};
 use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::{Beside, Pace, Undisturbed};
@@ -60,6 +61,7 @@ pub(super) fn the_way(
             memory: checkpoint.memory,
             maps: Rc::clone(&maps),
             footholds: checkpoint.footholds,
+            suspend: Suspend::Mildly,
         },
         maps,
         moved: BTreeSet::new(),

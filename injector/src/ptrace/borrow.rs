@@ -18,6 +18,7 @@
 //! long, the thread is not let go of before it has its own registers again.
 
 use super::footholds::Footholds;
+use super::gate::{Gate, Suspend};
 use super::lifeline::Lifeline;
 use super::sched::Pace;
 use super::stop::Event;
@@ -26,6 +27,7 @@ use super::thread::{Stopped, WaitError};
 use crate::address::ProcAddr;
 use crate::error::SysError;
 use crate::faults::{self, Call};
+use crate::target::bpf::{Action, SystemCall};
 use crate::target::maps::Maps;
 use crate::target::memory::ProcessMemory;
 use nix::errno::Errno;
@@ -41,6 +43,9 @@ const MAX_TRIES: usize = 20;
 /// Tries that signals have interrupted before they are blocked.
 const PATIENT_TRIES: usize = 3;
 
+/// Bytes of `syscall`.
+const SYSCALL: u64 = 2;
+
 /// What borrowing needs of the process.
 #[derive(Debug, Clone)]
 pub struct Ground<'a> {
@@ -50,6 +55,8 @@ pub struct Ground<'a> {
     pub maps: Rc<Maps>,
     /// Code of its.
     pub footholds: Footholds,
+    /// When seccomp is suspended for the calls.
+    pub suspend: Suspend,
 }
 
 /// A thread that could not be borrowed. It stands as it stood, unless it has ended.
@@ -82,6 +89,10 @@ pub struct Borrowed<'a> {
     pace: Pace,
     /// The signals that it blocks by itself, when all are blocked for now.
     mask: Option<u64>,
+    /// What seccomp lets it do.
+    gate: Gate,
+    /// That does not count for now.
+    suspended: bool,
 }
 
 impl<'a> Borrowed<'a> {
@@ -95,6 +106,7 @@ impl<'a> Borrowed<'a> {
             Ok(saved) => saved,
             Err(e) => return Err(NotBorrowed { thread: Some(thread), error: e.into() }),
         };
+        let gate = Gate::of(&thread);
         let mut borrowed = Self {
             thread: Some(thread),
             ground,
@@ -104,6 +116,8 @@ impl<'a> Borrowed<'a> {
             at_entry: false,
             pace,
             mask: None,
+            gate,
+            suspended: false,
         };
         match borrowed.lay_lifeline() {
             Ok(()) => Ok(borrowed),
@@ -119,7 +133,7 @@ impl<'a> Borrowed<'a> {
 
     fn lay_lifeline(&mut self) -> Result<(), SysError> {
         let Some(thread) = &self.thread else { return Ok(()) };
-        let Ground { memory, maps, footholds } = &self.ground;
+        let Ground { memory, maps, footholds, .. } = &self.ground;
         self.lifeline = Lifeline::lay(thread, &self.saved, memory, maps, footholds)?;
         Ok(())
     }
@@ -128,7 +142,22 @@ impl<'a> Borrowed<'a> {
         self.lifeline.take().map_or(Ok(()), |line| line.take_up(self.ground.memory))
     }
 
-    /// Runs one system call in the thread.
+    /// Whether a call may be made: seccomp allows it, or is suspended.
+    fn passes(&mut self, number: i64, arguments: [u64; 6]) -> bool {
+        let at = self.ground.footholds.syscall.0 + SYSCALL;
+        let action = self.gate.verdict(&SystemCall { number, arguments, at });
+        if self.suspended || action.is_some_and(Action::allows) {
+            return true;
+        }
+        let mild = action.is_some_and(Action::is_mild);
+        if mild || self.ground.suspend == Suspend::Always {
+            self.suspended =
+                self.thread.as_ref().is_some_and(|thread| thread.suspend_seccomp(true).is_ok());
+        }
+        self.suspended
+    }
+
+    /// Runs one system call in the thread. One that seccomp forbids is not made, and gives `EACCES`.
     ///
     /// # Errors
     /// The inner error is the call's own; the outer one means that it could not be run.
@@ -158,6 +187,9 @@ impl<'a> Borrowed<'a> {
                 self.block_signals()?;
             }
             let arguments = arguments(self)?;
+            if !self.passes(number, arguments) {
+                return Ok(Err(Errno::EACCES));
+            }
             match self.enter(number, arguments)? {
                 Some(()) => {}
                 None => continue,
@@ -287,6 +319,13 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
+    fn heed_seccomp(&mut self) -> Result<(), SysError> {
+        if let (true, Some(thread)) = (std::mem::take(&mut self.suspended), &self.thread) {
+            thread.suspend_seccomp(false)?;
+        }
+        Ok(())
+    }
+
     /// Ends the loan; the thread is stopped as it was before.
     ///
     /// # Errors
@@ -294,6 +333,7 @@ impl<'a> Borrowed<'a> {
     pub fn give_back(mut self) -> Result<Stopped, WaitError> {
         self.give_back_registers()?;
         self.unblock_signals()?;
+        self.heed_seccomp()?;
         self.take_up_lifeline()?;
         self.thread.take().ok_or(WaitError::Ended(0))
     }
@@ -304,6 +344,7 @@ impl Drop for Borrowed<'_> {
         // Only reached when something failed: the thread has ended, or goes on with its registers.
         let given_back = self.give_back_registers().is_ok();
         let _ = self.unblock_signals();
+        let _ = self.heed_seccomp();
         // A thread that still has foreign registers needs it.
         if given_back && !self.away {
             let _ = self.take_up_lifeline();

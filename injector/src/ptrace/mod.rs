@@ -9,6 +9,7 @@
 //! | [`process`] | [`process::StoppedProcess`]: every thread at once |
 //! | [`borrow`] | [`borrow::Borrowed`]: remote system calls in a stopped thread |
 //! | [`footholds`] | code of the process that remote calls go through |
+//! | [`gate`] | what seccomp lets a thread do |
 //! | [`lifeline`] | what saves a borrowed thread if the tool dies |
 //! | [`restart`] | system calls that a stop would end, and that begin anew |
 //! | [`onward`] | some threads run on to an address while the others stand still |
@@ -20,6 +21,7 @@
 
 pub mod borrow;
 pub mod footholds;
+pub mod gate;
 pub mod guardian;
 pub mod hold;
 pub mod lifeline;

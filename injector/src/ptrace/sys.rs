@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::faults::{self, Call};
+use crate::target::bpf::Instruction;
 use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -129,6 +130,31 @@ pub fn signal_code(tid: i32) -> Result<c_int, Errno> {
     unsafe { ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr().cast())? };
     // SAFETY: it was zeroed, and every bit pattern of the fields read is valid.
     Ok(unsafe { info.assume_init() }.si_code)
+}
+
+/// Not in libc (uapi/linux/ptrace.h).
+const PTRACE_SECCOMP_GET_FILTER: c_uint = 0x420c;
+
+/// The instructions of a stopped thread's seccomp filter with this number, the oldest first
+/// (`PTRACE_SECCOMP_GET_FILTER`). `ENOENT` where there are not so many.
+pub fn seccomp_filter(tid: i32, number: usize) -> Result<Vec<Instruction>, Errno> {
+    let request = PTRACE_SECCOMP_GET_FILTER;
+    // SAFETY: without a place to put them, the kernel gives their number alone.
+    let len = unsafe { ptrace(request, tid, number, std::ptr::null_mut())? };
+    let none = libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 };
+    let mut filter = vec![none; usize::try_from(len).map_err(|_| Errno::EINVAL)?];
+    // SAFETY: the place holds as many instructions as the kernel said it would write. The thread stands still,
+    // and a filter with that number is never changed.
+    unsafe { ptrace(request, tid, number, filter.as_mut_ptr().cast())? };
+    let one =
+        |f: &libc::sock_filter| Instruction { code: f.code, if_true: f.jt, if_false: f.jf, k: f.k };
+    Ok(filter.iter().map(one).collect())
+}
+
+/// `PTRACE_SETOPTIONS`.
+pub fn set_options(tid: i32, options: c_int) -> Result<(), Errno> {
+    let options = usize::try_from(options).map_err(|_| Errno::EINVAL)?;
+    request(libc::PTRACE_SETOPTIONS, tid, 0, options).map(drop)
 }
 
 /// What goes with the event that a thread stopped for: the id of the thread it has made

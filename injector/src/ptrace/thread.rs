@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// New threads are traced from their first instruction; system call stops can be told from traps.
 const OPTIONS: i32 =
     libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;
+/// `PTRACE_O_SUSPEND_SECCOMP` (uapi/linux/ptrace.h).
+const SUSPEND_SECCOMP: i32 = 1 << 21;
 /// One that is waited for asleep is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// How long threads are waited for that were given up while they ran.
@@ -429,6 +431,16 @@ impl Stopped {
     pub fn set_debug_register(&self, number: usize, value: u64) -> Result<(), SysError> {
         sys::set_debug_register(self.tid, number, value)
             .map_err(|e| failed("set a debug register of", self.tid, e))
+    }
+
+    /// Has seccomp suspended for it, or no longer. It counts again at once if this tool dies.
+    ///
+    /// # Errors
+    /// The thread was killed, or the kernel does not allow it.
+    pub fn suspend_seccomp(&self, suspended: bool) -> Result<(), SysError> {
+        let options = OPTIONS | if suspended { SUSPEND_SECCOMP } else { 0 };
+        insist(|| sys::set_options(self.tid, options))
+            .map_err(|e| failed("suspend seccomp for", self.tid, e))
     }
 
     /// Forgets the signal that it was about to take: it was made by this tool.

@@ -4,6 +4,7 @@
 //! Takes a pid and a bundle; gives a [`Target`], or the refusal: no such process, not permitted,
 //! another machine, another build, updated already, an import missing, no address space near enough.
 
+pub mod bpf;
 pub mod dynamic;
 pub mod elf;
 pub mod imports;
@@ -20,6 +21,7 @@ use crate::ptrace::footholds::Footholds;
 use crate::record::map::AddressMap;
 use crate::record::{self, Found, Identity, State};
 use crate::recover;
+use crate::seccomp::Permit;
 use dsu_patch_format::Bundle;
 use dsu_patch_format::manifest::ImageKind;
 use imports::Scope;
@@ -50,6 +52,8 @@ pub struct Target {
     pub imports: Vec<u64>,
     /// Code of the process that remote calls go through.
     pub footholds: Footholds,
+    /// What seccomp allows; see [`crate::seccomp`].
+    pub permit: Permit,
 }
 
 impl Target {
@@ -58,14 +62,13 @@ impl Target {
     /// # Errors
     /// The refusal.
     pub fn look(pid: i32, bundle: &Bundle) -> Result<Self, ApplyError> {
-        let status = process::check(pid)?;
+        process::check(pid)?;
         process::check_machine(pid)?;
         let memory = ProcessMemory::open(pid).map_err(|e| match e.errno {
             Errno::EACCES | Errno::EPERM => process::explain_refusal(pid, e.errno.desc()),
             Errno::ENOENT => ApplyError::NoProcess(format!("process {pid} has ended")),
             _ => e.into(),
         })?;
-        refuse_seccomp(pid, status.seccomp)?;
         let maps = Maps::of(pid)?;
         let modules = Module::all(&memory, &maps);
         let records = record::find_all(&memory, &maps);
@@ -88,7 +91,19 @@ impl Target {
             ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
         })?;
         let Chosen { image, updates } = found;
-        Ok(Self { pid, memory, image, updates, map, identities, imports, footholds, modules })
+        let permit = Permit::default();
+        Ok(Self {
+            pid,
+            memory,
+            image,
+            updates,
+            map,
+            identities,
+            imports,
+            footholds,
+            permit,
+            modules,
+        })
     }
 
     /// A free place of `size` bytes for the shadow image.
@@ -209,16 +224,4 @@ fn find_image(
             old.build_id, old.file
         ))
     })
-}
-
-/// A filter may kill the process for the system calls that apply makes in it.
-fn refuse_seccomp(pid: i32, mode: u32) -> Result<(), ApplyError> {
-    if mode == 0 {
-        return Ok(());
-    }
-    let kind = if mode == 1 { "strict mode" } else { "a filter" };
-    Err(ApplyError::Unsuitable(format!(
-        "process {pid} runs under seccomp ({kind}), which may kill it for the mmap that an update \
-         needs; this release does not update such processes"
-    )))
 }

@@ -37,6 +37,8 @@ pub struct Status {
     pub shared: u64,
     /// `Seccomp`: 0 none, 1 strict, 2 filter.
     pub seccomp: u32,
+    /// `CapEff`.
+    pub capabilities: u64,
 }
 
 impl Status {
@@ -68,6 +70,7 @@ impl Status {
                 "SigCgt" => status.caught = mask(),
                 "SigPnd" => status.pending = mask(),
                 "ShdPnd" => status.shared = mask(),
+                "CapEff" => status.capabilities = mask(),
                 "Seccomp" => status.seccomp = first.parse().unwrap_or(0),
                 _ => {}
             }
