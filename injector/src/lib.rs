@@ -8,10 +8,14 @@
 //!           \______________________ ptrace/: all that is unsafe ____/
 //! ```
 //!
+//! A dead version's memory is never unmapped, as pointers to it may be anywhere; the next application of the
+//! same bundle takes it again ([`again`]), so that a process may go back and forth for ever.
+//!
 //! The injector does no analysis: it compares numbers and copies bytes. It links no disassembler and
 //! reads no DWARF but unwinding rows.
 
 pub mod address;
+pub mod again;
 pub mod checkpoint;
 pub mod commit;
 pub mod error;
@@ -22,6 +26,7 @@ pub mod log;
 pub mod options;
 pub mod outcome;
 pub mod prepare;
+pub mod prepared;
 pub mod probe;
 pub mod ptrace;
 pub mod record;
@@ -31,6 +36,7 @@ pub mod seccomp;
 pub mod status;
 pub mod target;
 
+use address::ProcAddr;
 use checkpoint::Checkpoint;
 use checkpoint::blind::BlindRanges;
 use checkpoint::judge::BlindThread;
@@ -41,7 +47,8 @@ pub use error::{ApplyError, Blocker, ExitCode};
 pub use inspect::inspect;
 pub use options::{ApplyOptions, FailPoint};
 pub use outcome::{Outcome, Phase};
-use prepare::{Prepared, Shadow};
+use prepare::Shadow;
+use prepared::Prepared;
 use ptrace::process::StoppedProcess;
 use ptrace::sched::{Pace, Undisturbed, Urgent};
 use record::detours::Detours;
@@ -91,39 +98,26 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
         options.pass(FailPoint::Looked)?;
         Ok::<_, ApplyError>((bundle, digest, target))
     })?;
-    let detours = Detours::of(target.updates.iter().map(|found| &found.record));
-    let blind = BlindRanges::new(&bundle.plan, &target.map, &detours);
-    let mut checkpoint = Checkpoint {
-        pid: target.pid,
-        memory: &target.memory,
-        image: target.image.base,
-        blind: &blind,
-        unwinder: Unwinder::new(target.modules.clone())
-            .with_updates(target.updates.iter().map(|found| &found.record)),
-        even_stopped: options.even_stopped,
-        footholds: target.footholds,
-        record: None,
-        coroutines: checkpoint::suspended::may_be(&target.memory, &target.modules),
-        search: Default::default(),
-    };
     let mut update = Update { options, bundle: &bundle, target: &target, start };
     if options.dry_run {
-        return update.rehearse(&mut checkpoint, &digest, outcome);
+        return update.rehearse(&digest, outcome);
     }
     let shadow = outcome.timed(Phase::Prepare, |outcome| {
         let shadow = Shadow::map(&target, &bundle, &digest, options)?;
-        outcome.memory_bytes = shadow.prepared.layout.mapped();
         outcome.longest_other_pause = shadow.pause;
         Ok::<_, ApplyError>(shadow)
     })?;
-    checkpoint.record = Some(shadow.prepared.layout.record(shadow.prepared.span));
-    match update.commit(&mut checkpoint, &shadow, outcome) {
+    outcome.describe_memory(&shadow.prepared);
+    match update.commit(&shadow, outcome) {
         // Something in the process still leads into the span: it must stay.
         Err(ApplyError::CommitFailed { cause, left }) if !left.is_empty() => {
             Err(ApplyError::CommitFailed { cause, left })
         }
         Err(e) => Err(outcome.timed(Phase::Undo, |_| shadow.unmap_after(&target, e))),
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            update.retire(outcome);
+            Ok(())
+        }
     }
 }
 
@@ -160,6 +154,12 @@ impl Outcome {
         self.file.clone_from(&manifest.old.file);
         self.sites = bundle.plan.sites.len();
     }
+
+    fn describe_memory(&mut self, prepared: &Prepared) {
+        self.memory_bytes = prepared.layout.mapped();
+        self.again = prepared.again.as_ref().map(|again| again.changed);
+        self.why_anew = prepared.why;
+    }
 }
 
 /// One update under way.
@@ -172,46 +172,103 @@ struct Update<'a> {
 
 impl Update<'_> {
     /// Everything that can be done without changing anything.
-    fn rehearse(
-        &mut self,
-        checkpoint: &mut Checkpoint<'_>,
-        digest: &str,
-        outcome: &mut Outcome,
-    ) -> Result<(), ApplyError> {
-        let prepared = outcome
-            .timed(Phase::Prepare, |_| Prepared::compute(self.target, self.bundle, digest))?;
-        outcome.memory_bytes = prepared.layout.mapped();
-        let stopped = self.reach(checkpoint, outcome)?;
+    fn rehearse(&mut self, digest: &str, outcome: &mut Outcome) -> Result<(), ApplyError> {
+        let compute = || Prepared::compute(self.target, self.bundle, digest, self.options);
+        let prepared = outcome.timed(Phase::Prepare, |_| compute())?;
+        outcome.describe_memory(&prepared);
+        let blind = self.blind(&prepared);
+        let stopped = self.reach(&mut self.checkpoint(&blind, None), outcome)?;
         let verified = commit::verify(&self.target.memory, &prepared.commit);
         outcome.pause = stopped.release();
         verified
     }
 
+    /// Where no thread may be.
+    fn blind(&self, prepared: &Prepared) -> BlindRanges {
+        let updates: Vec<_> = self.target.updates.iter().map(|found| &found.record).collect();
+        let again = prepared.again.as_ref();
+        let detours = Detours::of(&updates, again.map(|again| again.image));
+        let blind = BlindRanges::new(&self.bundle.plan, &self.target.map, &detours);
+        match again {
+            Some(again) => blind.with_code(&again.caves()),
+            None => blind,
+        }
+    }
+
+    fn checkpoint<'b>(
+        &'b self,
+        blind: &'b BlindRanges,
+        record: Option<ProcAddr>,
+    ) -> Checkpoint<'b> {
+        let target = self.target;
+        Checkpoint {
+            pid: target.pid,
+            memory: &target.memory,
+            image: target.image.base,
+            blind,
+            unwinder: Unwinder::new(target.modules.clone())
+                .with_updates(target.updates.iter().map(|found| &found.record)),
+            even_stopped: self.options.even_stopped,
+            footholds: target.footholds,
+            record,
+            coroutines: checkpoint::suspended::may_be(&target.memory, &target.modules),
+            search: Default::default(),
+        }
+    }
+
     /// Checkpoint and commit; whatever happens, the process goes on.
-    fn commit(
-        &mut self,
-        checkpoint: &mut Checkpoint<'_>,
-        shadow: &Shadow,
-        outcome: &mut Outcome,
-    ) -> Result<(), ApplyError> {
-        let mut stopped = self.reach(checkpoint, outcome)?;
+    fn commit(&mut self, shadow: &Shadow, outcome: &mut Outcome) -> Result<(), ApplyError> {
+        let prepared = &shadow.prepared;
+        let record = prepared.layout.record(prepared.span);
+        let blind = self.blind(prepared);
+        let mut stopped = self.reach(&mut self.checkpoint(&blind, Some(record)), outcome)?;
         outcome.timed(Phase::Commit, |outcome| {
             let _urgent = Urgent::begin();
-            let prepared = &shadow.prepared;
             let commit = Commit {
                 memory: &self.target.memory,
                 plan: &prepared.commit,
-                record: prepared.layout.record(prepared.span),
+                record,
                 journal: shadow.journal,
                 options: self.options,
             };
-            let result =
-                self.options.pass(FailPoint::Stopped).and_then(|()| commit.run(&mut stopped));
+            let result = self
+                .options
+                .pass(FailPoint::Stopped)
+                .and_then(|()| self.look_at_variables(prepared, outcome))
+                .and_then(|()| commit.run(&mut stopped));
             outcome.pause = stopped.release();
             // It fails only where the process has ended.
             let _ = commit.let_go();
             result
         })
+    }
+
+    /// Once nothing runs any more: whether the variables of an image that is taken again are still such that
+    /// they may stay.
+    fn look_at_variables(
+        &self,
+        prepared: &Prepared,
+        outcome: &mut Outcome,
+    ) -> Result<(), ApplyError> {
+        let Some(mut again) = prepared.again.clone() else { return Ok(()) };
+        let (plan, content) = (&self.bundle.plan, &prepared.segments);
+        if !again.look_at_variables(self.target, plan, content, self.options)? {
+            return Err(ApplyError::Unsuitable(
+                "the new variables of the earlier application of this bundle have just got addresses \
+                 as values: run it again, and it takes new memory"
+                    .into(),
+            ));
+        }
+        outcome.again = Some(again.changed);
+        Ok(())
+    }
+
+    /// Gives back the memory of records that nothing needs any more. The update is done: whatever goes wrong
+    /// here, the next one does it.
+    fn retire(&self, outcome: &mut Outcome) {
+        if let Err(e) = prepare::retire(self.target) {
+            outcome.log.line(self.target.pid, &format!("old records stay mapped: {e}"));
+        }
     }
 
     /// Stops the process where none of its threads is at a blind point.

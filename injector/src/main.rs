@@ -63,6 +63,10 @@ struct Arguments {
     /// Only say whether it would work now, and what is in the way; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Where the bundle was applied before: its new variables go on with the values that they had then, even
+    /// if these may be stale addresses; else such a bundle takes new memory, and they begin anew
+    #[arg(long, requires = "file")]
+    keep_variables: bool,
     /// How long to wait for threads that are inside replaced functions
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     timeout: u64,
@@ -110,6 +114,7 @@ fn main() -> std::process::ExitCode {
     if arguments.suspend_seccomp {
         options.suspend = Suspend::Always;
     }
+    options.keep_variables = arguments.keep_variables;
     options.log = log;
     let pids = match processes(&arguments, &options) {
         Ok(pids) => pids,

@@ -27,6 +27,9 @@ pub struct ApplyOptions {
     pub back: bool,
     /// When filters of seccomp are suspended for the system calls that the update makes.
     pub suspend: Suspend,
+    /// Where the bundle was applied before, its variables stay as NEW has left them even where they hold
+    /// addresses (see [`crate::again`]).
+    pub keep_variables: bool,
     /// Where every step is written to.
     pub log: Log,
     /// Let threads run on to a checkpoint even where a signal such as Ctrl-Z's has stopped the process,
@@ -51,6 +54,7 @@ impl ApplyOptions {
             required_keys: Vec::new(),
             back: false,
             suspend: Suspend::default(),
+            keep_variables: false,
             log: Log::default(),
             even_stopped: false,
             fail: Vec::new(),

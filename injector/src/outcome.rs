@@ -67,6 +67,11 @@ pub struct Outcome {
     pub pending: Vec<(String, usize)>,
     /// Memory that the update costs the process.
     pub memory_bytes: u64,
+    /// The shadow image of an earlier application of the bundle was taken again: how many bytes of its
+    /// variables have kept another value than NEW's initial one.
+    pub again: Option<u64>,
+    /// Why such a one was not.
+    pub why_anew: Option<&'static str>,
     /// Build ids, from and to.
     pub builds: (String, String),
     /// File name of the image.
@@ -95,6 +100,8 @@ impl Outcome {
             sites: 0,
             pending: Vec::new(),
             memory_bytes: 0,
+            again: None,
+            why_anew: None,
             builds: Default::default(),
             file: String::new(),
             recovered: Vec::new(),
@@ -158,6 +165,9 @@ impl Outcome {
             "frames_pending": self.frames(),
             "pending_by_function": self.pending_json(),
             "memory_bytes": self.memory_bytes,
+            "memory_again": self.again.is_some(),
+            "kept_variable_bytes": self.again.unwrap_or(0),
+            "why_new_memory": self.why_anew,
             "recovered": self.recovered,
             "blockers": self.blockers(),
             "error": error,
@@ -250,7 +260,26 @@ impl Outcome {
             self.file,
             self.pause.as_micros(),
             self.memory_bytes.div_ceil(1024),
-        )
+        )?;
+        self.write_memory(out)
+    }
+
+    /// What an operator has to know about the variables of an update that is applied once more.
+    fn write_memory(&self, out: &mut String) -> std::fmt::Result {
+        match (self.again, self.why_anew) {
+            (Some(changed), _) if changed > 0 => writeln!(
+                out,
+                "  as this patch was applied before, its new variables go on with the values that they \
+                 had then ({} differ from the initial ones)",
+                count(usize::try_from(changed).unwrap_or(usize::MAX), "byte")
+            ),
+            (_, Some(why)) => writeln!(
+                out,
+                "  this patch was applied before, but {why}: it takes new memory, and its new variables \
+                 begin anew"
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

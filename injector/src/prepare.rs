@@ -2,23 +2,23 @@
 //!
 //! Takes the target and the plan; borrows one thread for the remote calls that map the span, writes
 //! the content from outside. Gives a [`Shadow`]; giving it up unmaps the span again. Pieces are mapped
-//! with their final protection, never both writable and executable.
+//! with their final protection, never both writable and executable. Where the bundle was applied before,
+//! the shadow image is that of then, if it can be ([`crate::again`]), and the span is for the record alone.
 
-use crate::address::{Bias, ProcAddr};
-use crate::commit::layout::{Layout, Piece};
-use crate::commit::places::Places;
-use crate::commit::writes::CommitPlan;
+use crate::address::ProcAddr;
+use crate::commit::layout::Piece;
 use crate::error::{ApplyError, SysError};
 use crate::options::{ApplyOptions, FailPoint};
+use crate::prepared::{Prepared, encoding};
 use crate::ptrace::borrow::{Borrowed, Ground};
 use crate::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use crate::ptrace::sched::{Beside, Pace, Relaxed};
 use crate::ptrace::thread::{Stopped, WaitError, let_go_within};
-use crate::record::{self, Planted, Record};
+use crate::record::{self, retire};
 use crate::target::maps::Maps;
 use crate::target::{Target, still_there};
 use dsu_patch_format::Bundle;
-use dsu_patch_format::plan::{Protection, Site};
+use dsu_patch_format::plan::Protection;
 use nix::errno::Errno;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -33,114 +33,6 @@ const STOP_TRIES: usize = 5;
 const MAX_CANDIDATES: usize = 8;
 /// Places tried when the process maps something there first.
 const MAX_PLACES: usize = 4;
-
-/// Everything that a commit needs, computed before anything is stopped.
-#[derive(Debug)]
-pub struct Prepared {
-    /// First byte of the span.
-    pub span: ProcAddr,
-    /// How the span is divided.
-    pub layout: Layout,
-    /// Of the shadow image.
-    pub bias: Bias,
-    /// What goes into the record.
-    pub record: Record,
-    /// What the commit writes.
-    pub commit: CommitPlan,
-    /// Content of the segments, fixed up.
-    pub segments: Vec<Vec<u8>>,
-}
-
-impl Prepared {
-    /// Computes everything for the best free place. Changes nothing.
-    ///
-    /// # Errors
-    /// There is no place, or something does not fit it.
-    pub fn compute(target: &Target, bundle: &Bundle, digest: &str) -> Result<Self, ApplyError> {
-        let plan = &bundle.plan;
-        // Sizes do not depend on the place: once for them, once for the content.
-        let draft = Self::at(target, bundle, digest, ProcAddr(0), None)?;
-        let span = target.place(draft.layout.len, plan.low_2gib)?;
-        let prepared = Self::at(target, bundle, digest, span, Some(draft.layout))?;
-        if prepared.commit.writes.iter().any(|w| w.cave) {
-            let earlier = target.updates.iter().map(|u| record::written(&target.memory, u));
-            let earlier: Vec<_> = earlier.collect::<Result<_, _>>()?;
-            prepared.commit.refuse_used_caves(earlier.concat())?;
-        }
-        Ok(prepared)
-    }
-
-    fn at(
-        target: &Target,
-        bundle: &Bundle,
-        digest: &str,
-        span: ProcAddr,
-        layout: Option<Layout>,
-    ) -> Result<Self, ApplyError> {
-        let plan = &bundle.plan;
-        // The draft's bias brings nothing next to each other: its map is never the smaller one.
-        let bias = layout.as_ref().map_or(Bias(1 << 60), |l| l.bias(span));
-        let places = Places {
-            map: &target.map,
-            identities: &target.identities,
-            bias,
-            imports: &target.imports,
-        };
-        let replaced = &bundle.manifest.replaced;
-        let (commit, segments) = match &layout {
-            Some(_) => {
-                let name = |entry| {
-                    let found = replaced.iter().find(|f| f.old == entry);
-                    found.map_or_else(|| format!("{entry}"), |f| f.name.clone())
-                };
-                (CommitPlan::new(plan, &places, name)?, places.segments(plan)?)
-            }
-            None => (CommitPlan::draft(plan, &places), Vec::new()),
-        };
-        let record = Record {
-            bundle: digest.to_owned(),
-            old_build_id: bundle.manifest.old.build_id.clone(),
-            new_build_id: bundle.manifest.new.build_id.clone(),
-            image_bias: target.image.bias,
-            sequence: u32::try_from(target.updates.len() + 1).unwrap_or(u32::MAX),
-            when: std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
-            bias: bias.0,
-            span_start: span.0,
-            span_len: layout.as_ref().map_or(0, |l| l.len),
-            map: target.map.compose(&plan.map, bias),
-            identities: commit.identities.clone(),
-            sites: plan.sites.iter().map(planted).collect(),
-            functions: replaced.iter().map(|f| f.name.clone()).collect(),
-            unwind: plan.unwind.clone(),
-        };
-        let layout = match layout {
-            Some(layout) => layout,
-            None => {
-                let size = record.journal_offset().map_err(encoding)? + commit.journal_len();
-                Layout::new(plan, size).ok_or_else(|| {
-                    ApplyError::Unsuitable(
-                        "the shadow image is larger than the address space".into(),
-                    )
-                })?
-            }
-        };
-        Ok(Self { span, layout, bias, record, commit, segments })
-    }
-}
-
-fn planted(site: &Site) -> Planted {
-    Planted {
-        at: site.at.0,
-        cave: site.form.cave().map(|cave| cave.0),
-        stub: site.stub.0,
-        stub_len: site.stub_len,
-        to: site.to.0,
-    }
-}
-
-fn encoding(error: postcard::Error) -> ApplyError {
-    ApplyError::Internal(format!("encode the record: {error}"))
-}
 
 /// A span that is mapped in the process. Not undone by being dropped: see [`Shadow::unmap`].
 #[derive(Debug)]
@@ -165,7 +57,7 @@ impl Shadow {
         options: &ApplyOptions,
     ) -> Result<Self, ApplyError> {
         for _ in 0..MAX_PLACES {
-            let prepared = Prepared::compute(target, bundle, digest)?;
+            let prepared = Prepared::compute(target, bundle, digest, options)?;
             match map_span(target, &prepared, options) {
                 Ok(pause) => return Self::fill(target, bundle, prepared, options, pause),
                 // The process has mapped something there meanwhile.
@@ -202,6 +94,9 @@ impl Shadow {
         options: &ApplyOptions,
     ) -> Result<(), ApplyError> {
         options.pass(FailPoint::Mapped)?;
+        if self.prepared.again.is_some() {
+            return options.pass(FailPoint::Prepared);
+        }
         for (segment, bytes) in bundle.plan.segments.iter().zip(&self.prepared.segments) {
             target.memory.write(self.prepared.bias.apply(segment.start.0), bytes)?;
         }
@@ -226,6 +121,26 @@ impl Shadow {
             )),
         }
     }
+}
+
+/// Unmaps the records of the target's image that nothing needs any more.
+///
+/// # Errors
+/// No thread could be borrowed for it; they stay.
+pub fn retire(target: &Target) -> Result<(), ApplyError> {
+    let records = record::find_all(&target.memory, &Maps::of(target.pid)?);
+    let of_image: Vec<_> =
+        records.iter().filter(|f| f.record.image_bias == target.image.bias).collect();
+    let needless = retire::needless(&of_image);
+    if needless.is_empty() {
+        return Ok(());
+    }
+    let mut loan = borrow(target)?;
+    let unmapped = needless.iter().try_for_each(|part| {
+        loan.call(libc::SYS_munmap, [part.start, part.len, 0, 0, 0, 0]).map(drop)
+    });
+    loan.end()?;
+    unmapped
 }
 
 enum MapError {

@@ -9,8 +9,8 @@
 //! like any other. Refused, too, where the process has changed what the commit wrote since (a value that
 //! would be lost).
 //!
-//! What NEW has made goes on to exist: its span stays mapped, because pointers to new functions and
-//! variables may be anywhere. A revert is journalled as a commit is: a tool that is killed in the middle
+//! What NEW has made goes on to exist: its shadow image stays mapped, because pointers to new functions and
+//! variables may be anywhere; the next application of the same bundle takes it again ([`crate::again`]). A revert is journalled as a commit is: a tool that is killed in the middle
 //! leaves the process stopped, and `--recover` completes the revert.
 
 use crate::address::ProcAddr;
@@ -116,12 +116,31 @@ fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), Appl
     })
 }
 
-/// What of an update's span can be executed. A mapping may hold more than one span.
+/// What of an update's shadow image can be executed. A mapping may hold more than one span.
 fn code(maps: &Maps, record: &Record) -> Vec<(u64, u64)> {
-    let (start, end) = (record.span_start, record.span_start + record.span_len);
+    let (start, end) = (record.image.start, record.image.end());
     let inside = |m: &Mapping| (m.start.0.max(start), m.end.0.min(end));
     let parts = maps.0.iter().filter(|m| m.executable).map(inside);
     parts.filter(|(start, end)| start < end).collect()
+}
+
+/// Of a process that goes back and forth between versions, only the last records are kept.
+fn refuse_unknown(last: &Record, updates: &[Record]) -> Result<(), ApplyError> {
+    let others: Vec<Record> = updates
+        .iter()
+        .filter(|r| r.image_bias == last.image_bias && r.sequence < last.sequence)
+        .cloned()
+        .collect();
+    let before = others.iter().find(|r| r.sequence + 1 == last.sequence);
+    let known = last.sequence == 1 || before.is_some_and(|r| record::retire::is_whole(r, &others));
+    if known {
+        return Ok(());
+    }
+    Err(ApplyError::Unsuitable(
+        "the update before the last one is no longer on record, as the process went back and forth \
+         between versions: use a bundle from NEW to OLD"
+            .into(),
+    ))
 }
 
 impl Work {
@@ -133,11 +152,12 @@ impl Work {
             return Err(ApplyError::LeftBehind(pid));
         }
         let applied: Vec<_> = records.into_iter().filter(|f| f.state == State::Applied).collect();
-        let updates = applied.iter().map(|f| f.record.clone()).collect();
-        let last = applied.into_iter().max_by_key(|f| (f.record.when, f.record.sequence));
-        let found = last.ok_or_else(|| {
+        let updates: Vec<_> = applied.iter().map(|f| f.record.clone()).collect();
+        let age = |f: &Found| (f.record.when, f.record.serial, f.record.sequence);
+        let found = applied.into_iter().max_by_key(age).ok_or_else(|| {
             ApplyError::WrongBuild(format!("process {pid} has no update that could be taken back"))
         })?;
+        refuse_unknown(&found.record, &updates)?;
         let footholds = Footholds::find(&memory, &maps).ok_or_else(|| {
             ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
         })?;

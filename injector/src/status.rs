@@ -11,7 +11,7 @@ use crate::outcome::count;
 use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::Undisturbed;
 use crate::ptrace::thread::{Stopped, let_go_of_the_rest};
-use crate::record::{self, Found, Record, State};
+use crate::record::{self, Found, State, standing};
 use crate::recover;
 use crate::target::lock::Lock;
 use crate::target::maps::Maps;
@@ -120,16 +120,18 @@ fn pending(
     records: &[Found],
 ) -> Result<BTreeMap<ProcAddr, usize>, ApplyError> {
     let mut sites: BTreeMap<u64, ProcAddr> = BTreeMap::new();
-    let mut before: Option<&Record> = None;
-    for found in records.iter().filter(|f| f.state == State::Applied) {
-        let record = &found.record;
-        let before_it = before.filter(|b| b.image_bias == record.image_bias);
-        let place = |at| match before_it {
-            Some(before) => before.map.place(at).map(|p| p.0),
-            None => Some(record.image_bias.apply(at).0),
-        };
-        sites.extend(record.sites.iter().filter_map(|s| Some((place(s.at)?, found.at))));
-        before = Some(record);
+    for images in records.chunk_by(|a, b| a.record.image_bias == b.record.image_bias) {
+        let applied = || images.iter().filter(|f| f.state == State::Applied);
+        let updates: Vec<_> = applied().map(|f| &f.record).collect();
+        let stand = standing::sites(&updates, None);
+        // What stands of an update whose record is gone counts as the oldest one's.
+        if let Some(oldest) = applied().next() {
+            sites.extend(stand.keys().map(|at| (*at, oldest.at)));
+        }
+        for found in applied() {
+            let own = found.record.sites.iter().filter(|site| stand.contains_key(&site.at));
+            sites.extend(own.map(|site| (site.at, found.at)));
+        }
     }
     let _undisturbed = Undisturbed::begin();
     let process = StoppedProcess::stop(pid, STOP_WITHIN).inspect_err(|_| let_go_of_the_rest())?;
@@ -205,7 +207,8 @@ impl Status {
             writeln!(out, "process {pid} ({name}): no updates")?;
         }
         for image in &self.images {
-            let updates = count(image.updates.len(), "update");
+            let done = image.updates.last().map_or(0, |last| last.found.record.sequence);
+            let updates = count(usize::try_from(done).unwrap_or(usize::MAX), "update");
             writeln!(
                 out,
                 "process {pid} ({name}): {} runs build {}, {updates}",

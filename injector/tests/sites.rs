@@ -177,7 +177,10 @@ fn a_frame_climbs_two_versions_in_its_sleep() {
     // And back again, with the frame of version 3 waiting in its turn.
     program.settle();
     apply(&serve(&third, &second), program.pid);
-    apply(&serve(&second, &third), program.pid);
+    // Where it waits is version 3's code again: nothing has to be carried over.
+    let outcome = BundleFile::new(&serve(&second, &third)).apply(program.pid);
+    expect(&outcome, ExitCode::Updated);
+    assert_eq!((outcome.again, outcome.frames()), (Some(0), 0));
     apply(&serve(&third, &first), program.pid);
     assert_eq!(program.number("8"), 4_001_008);
 }

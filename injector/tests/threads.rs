@@ -70,12 +70,15 @@ fn back_and_forth(threads: usize, rounds: usize) {
     let files = [(0, 1), (1, 0)]
         .map(|(from, to)| BundleFile::new(&bundle(&builds[from], &builds[to], &SPIN, &[])));
     let mut longest = Duration::ZERO;
+    let mut mapped = Vec::new();
     for round in 0..rounds {
         let mut options = files[round % 2].options(program.pid);
         options.timeout = Duration::from_secs(5);
         let outcome = apply(&options);
         expect(&outcome, ExitCode::Updated);
         longest = longest.max(outcome.pause).max(outcome.longest_other_pause);
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", program.pid)).unwrap();
+        mapped.push(maps.lines().count());
         if round % 25 == 0 {
             print!("{round:>3}: {}", outcome.text(false));
             let seen = if round % 2 == 0 { "222 222" } else { "111 111" };
@@ -83,6 +86,9 @@ fn back_and_forth(threads: usize, rounds: usize) {
         }
     }
     println!("longest pause of all: {longest:?}");
+    // The C library maps arenas as threads first need them.
+    let grown = mapped[rounds - 1].saturating_sub(mapped[9]);
+    assert!(grown < 8, "{grown} mappings more after {rounds} updates: {mapped:?}");
 }
 
 #[test]

@@ -112,6 +112,15 @@ impl BlindRanges {
         ranges
     }
 
+    /// With these ranges of addresses, in which no function of OLD is.
+    #[must_use]
+    pub fn with_code(mut self, ranges: &[(u64, u64)]) -> Self {
+        self.pieces.extend(Self::of_code(ranges).pieces);
+        self.pieces.sort_by_key(|p| p.start);
+        self.bound();
+        self
+    }
+
     /// These ranges of addresses, in which an update has put its code, or jumps to it: where nobody may be when
     /// it is taken back. A point in one is told by its address in the process.
     #[must_use]
@@ -121,7 +130,8 @@ impl BlindRanges {
             end,
             linked: start,
             free: Vec::new(),
-            function: 0,
+            // None of the bundle's.
+            function: u32::MAX,
             sited: false,
         };
         let mut pieces: Vec<_> = ranges.iter().copied().map(whole).collect();

@@ -118,8 +118,8 @@ impl Unwinder {
         self.shadows = updates
             .into_iter()
             .map(|record| ShadowRows {
-                start: record.span_start,
-                end: record.span_start.saturating_add(record.span_len),
+                start: record.image.start,
+                end: record.image.end(),
                 bias: Bias(record.bias),
                 rows: record.unwind.clone(),
             })

@@ -8,6 +8,7 @@
 //! Takes the plan and the size of the record; gives the pieces with their protections. Pure.
 
 use crate::address::{Bias, PAGE, ProcAddr, pages};
+use crate::record::Extent;
 use dsu_patch_format::plan::{Plan, Protection};
 
 /// Holes between segments of one protection up to this size are mapped along, to save calls.
@@ -78,6 +79,12 @@ impl Layout {
         Bias::between(self.image_start, span.offset(self.image_offset))
     }
 
+    /// Where the shadow image is in a span at `span`.
+    #[must_use]
+    pub fn image(&self, span: ProcAddr) -> Extent {
+        Extent { start: span.offset(self.image_offset).0, len: self.len - self.image_offset }
+    }
+
     /// Where the record goes in a span at `span`.
     #[must_use]
     pub fn record(&self, span: ProcAddr) -> ProcAddr {
@@ -125,6 +132,7 @@ mod tests {
         let bias = layout.bias(ProcAddr(0x10_0000));
         assert_eq!(bias.apply(0x40_1010), ProcAddr(0x10_2010));
         assert_eq!(layout.mapped(), 0x8000);
+        assert_eq!(layout.image(ProcAddr(0x10_0000)), Extent { start: 0x10_2000, len: 0x8_2000 });
     }
 
     #[test]

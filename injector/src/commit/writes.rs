@@ -7,6 +7,7 @@
 use super::places::Places;
 use super::regions::{self, Region};
 use crate::address::ProcAddr;
+use crate::again::PutBack;
 use crate::error::ApplyError;
 use crate::record::Identity;
 use dsu_patch_format::OldAddr;
@@ -216,6 +217,22 @@ impl CommitPlan {
         bytes.extend_from_slice(&distance.to_le_bytes());
         self.writes.push(Write { at, bytes, what: what.to_owned(), text: true, cave: false });
         Ok(())
+    }
+
+    /// Adds that code of a shadow image that is taken again becomes what it was.
+    pub fn put_back(&mut self, places: &[PutBack]) {
+        for place in places {
+            let what = "code of the earlier application".to_owned();
+            self.expected.push(Expected {
+                at: place.at,
+                bytes: place.now.clone(),
+                mask: vec![0xff; place.now.len()],
+                what: what.clone(),
+            });
+            let (at, bytes) = (place.at, place.first.clone());
+            self.writes.push(Write { at, bytes, what, text: true, cave: false });
+        }
+        self.regions = regions::of(&self.writes, &self.expected);
     }
 
     /// Whether a cave of this update is one of an earlier one, which has written at `written`: two

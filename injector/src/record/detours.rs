@@ -5,7 +5,8 @@
 //! arrives in the end. A site of version 1 leads to version 2; when that place is itself a site of
 //! the update to version 3, it leads on to version 3, and so forth. Pure.
 
-use super::Record;
+use super::standing::{self, Jump};
+use super::{Extent, Record};
 use crate::address::Bias;
 use std::collections::BTreeMap;
 
@@ -25,87 +26,53 @@ pub struct Detour {
 pub struct Detours(pub Vec<Detour>);
 
 impl Detours {
-    /// Those of all updates, oldest first.
+    /// Those of all updates, oldest first. `again` is a shadow image that is about to be taken again: what
+    /// was written into it is put back, and frames there go on there.
     #[must_use]
-    pub fn of<'a>(updates: impl IntoIterator<Item = &'a Record>) -> Self {
+    pub fn of(updates: &[&Record], again: Option<Extent>) -> Self {
+        let sites = standing::sites(updates, again);
         let mut all = BTreeMap::new();
-        let mut before: Option<&Record> = None;
+        for (at, jump) in &sites {
+            let to = arrival(&sites, jump.to);
+            // A jump is one instruction: a program counter is at its start or nowhere in it.
+            for at in [Some(*at), jump.cave].into_iter().flatten() {
+                all.insert(at, (at.saturating_add(1), to));
+            }
+            all.insert(jump.stub.start, (jump.stub.end(), to));
+        }
+        // In a stub a thread may be even when the site that led there is gone.
         for update in updates {
-            add(&mut all, update, before);
-            before = Some(update);
+            for site in &update.sites {
+                let bias = Bias(update.bias);
+                let stub = bias.apply(site.stub).0;
+                let end = stub.saturating_add(u64::from(site.stub_len));
+                all.insert(stub, (end, arrival(&sites, bias.apply(site.to).0)));
+            }
         }
         Self(all.into_iter().map(|(start, (end, to))| Detour { start, end, to }).collect())
     }
 }
 
-/// Adds the sites of one update, and lets what has led to one of them lead on.
-fn add(all: &mut BTreeMap<u64, (u64, u64)>, update: &Record, before: Option<&Record>) {
-    let old = |linked: u64| match before {
-        Some(before) => before.map.place(linked).map(|p| p.0),
-        None => Some(update.image_bias.apply(linked).0),
-    };
-    let new = |linked: u64| Bias(update.bias).apply(linked).0;
-    let mut on: BTreeMap<u64, u64> = BTreeMap::new();
-    for site in &update.sites {
-        on.extend(old(site.at).map(|at| (at, new(site.to))));
-    }
-    for (_, to) in all.values_mut() {
-        *to = on.get(to).copied().unwrap_or(*to);
-    }
-    for site in &update.sites {
-        let to = new(site.to);
-        // A jump is one instruction: a program counter is at its start or nowhere in it.
-        for at in [old(site.at), site.cave.and_then(old)].into_iter().flatten() {
-            all.insert(at, (at.saturating_add(1), to));
+/// Where what goes on at `to` arrives in the end. Each jump leads into code that was put in place, or back
+/// in place, after the jump's own: that the way has an end is not taken from a process's memory, though.
+fn arrival(sites: &BTreeMap<u64, Jump>, to: u64) -> u64 {
+    let mut to = to;
+    for _ in 0..sites.len() {
+        match sites.get(&to) {
+            Some(jump) => to = jump.to,
+            None => break,
         }
-        let stub = new(site.stub);
-        all.insert(stub, (stub.saturating_add(u64::from(site.stub_len)), to));
     }
+    to
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Planted;
-    use crate::record::map::AddressMap;
-    use dsu_patch_format::plan::{MapRun, MapTarget};
-    use dsu_patch_format::{NewAddr, OldAddr};
-
-    const IMAGE: Bias = Bias(0x10_0000);
+    use crate::record::{Planted, test_record};
 
     fn planted(at: u64, stub: u64, to: u64) -> Planted {
         Planted { at, cave: None, stub, stub_len: 8, to }
-    }
-
-    fn record(sequence: u32, bias: u64, map: AddressMap, sites: Vec<Planted>) -> Record {
-        Record {
-            bundle: String::new(),
-            old_build_id: String::new(),
-            new_build_id: String::new(),
-            image_bias: IMAGE,
-            sequence,
-            when: 0,
-            bias,
-            span_start: 0,
-            span_len: 0,
-            map,
-            identities: Vec::new(),
-            sites,
-            functions: Vec::new(),
-            unwind: Vec::new(),
-        }
-    }
-
-    /// A function at 0x100, replaced in each update, always at the same linked address.
-    fn next_map(before: &AddressMap, bias: u64) -> AddressMap {
-        let run = |start, len, to| MapRun { start: NewAddr(start), len, to };
-        let old = |a| MapTarget::Old(OldAddr(a));
-        let runs = [
-            run(0, 0x100, old(0)),
-            run(0x100, 0x80, MapTarget::Shadow),
-            run(0x180, 0xe80, old(0x180)),
-        ];
-        before.compose(&runs, Bias(bias))
     }
 
     fn find(detours: &Detours, at: u64) -> Option<u64> {
@@ -114,11 +81,10 @@ mod tests {
 
     #[test]
     fn one_update() {
-        let image = AddressMap::of_image(0, 0x1000, IMAGE);
-        let mut site = planted(0x120, 0x2000, 0x130);
-        site.cave = Some(0x140);
-        let one = record(1, 0x20_0000, next_map(&image, 0x20_0000), vec![site]);
-        let detours = Detours::of([&one]);
+        let mut site = planted(0x10_0120, 0x2000, 0x130);
+        site.cave = Some(0x20);
+        let one = test_record(1, 0x20_0000, vec![site]);
+        let detours = Detours::of(&[&one], None);
         assert_eq!(find(&detours, 0x10_0120), Some(0x20_0130), "the site");
         assert_eq!(find(&detours, 0x10_0140), Some(0x20_0130), "its cave");
         assert_eq!(find(&detours, 0x10_0121), None, "never inside a jump");
@@ -126,34 +92,55 @@ mod tests {
         assert_eq!(find(&detours, 0x20_2007), Some(0x20_0130));
         assert_eq!(find(&detours, 0x20_2008), None);
         assert_eq!(find(&detours, 0x20_0130), None, "the counterpart is no detour");
-        assert_eq!(Detours::of([]), Detours::default());
+        assert_eq!(Detours::of(&[], None), Detours::default());
     }
 
     #[test]
     fn three_updates() {
-        let image = AddressMap::of_image(0, 0x1000, IMAGE);
-        let maps = [0x20_0000, 0x30_0000, 0x40_0000].iter().fold(vec![image], |mut maps, bias| {
-            maps.push(next_map(&maps[maps.len() - 1], *bias));
-            maps
-        });
-        let one = record(
+        let one = test_record(
             1,
             0x20_0000,
-            maps[1].clone(),
-            vec![planted(0x120, 0x2000, 0x130), planted(0x128, 0x2008, 0x138)],
+            vec![planted(0x10_0120, 0x2000, 0x130), planted(0x10_0128, 0x2008, 0x138)],
         );
         // What version 2 has at 0x130 is a site of the second update, 0x138 is not.
-        let two = record(2, 0x30_0000, maps[2].clone(), vec![planted(0x130, 0x2000, 0x150)]);
-        let three = record(3, 0x40_0000, maps[3].clone(), vec![planted(0x150, 0x2000, 0x160)]);
-        let detours = Detours::of([&one, &two]);
+        let two = test_record(2, 0x30_0000, vec![planted(0x20_0130, 0x2000, 0x150)]);
+        let three = test_record(3, 0x40_0000, vec![planted(0x30_0150, 0x2000, 0x160)]);
+        let detours = Detours::of(&[&one, &two], None);
         assert_eq!(find(&detours, 0x10_0120), Some(0x30_0150), "1 to 2 to 3");
         assert_eq!(find(&detours, 0x20_2003), Some(0x30_0150), "in the stub from 1 to 2");
         assert_eq!(find(&detours, 0x20_0130), Some(0x30_0150), "2 to 3");
         assert_eq!(find(&detours, 0x10_0128), Some(0x20_0138), "ends in version 2");
-        let detours = Detours::of([&one, &two, &three]);
+        let detours = Detours::of(&[&one, &two, &three], None);
         assert_eq!(find(&detours, 0x10_0120), Some(0x40_0160), "1 to 2 to 3 to 4");
         assert_eq!(find(&detours, 0x30_0150), Some(0x40_0160));
         let starts: Vec<u64> = detours.0.iter().map(|d| d.start).collect();
         assert!(starts.is_sorted());
+    }
+
+    #[test]
+    fn a_shadow_image_that_is_taken_again_is_where_the_way_ends() {
+        let image = |start| Extent { start, len: 0x1_0000 };
+        let mut one = test_record(1, 0x20_0000, vec![planted(0x10_0120, 0x2000, 0x130)]);
+        one.image = image(0x20_0000);
+        let mut two = test_record(2, 0x30_0000, vec![planted(0x20_0130, 0x2000, 0x150)]);
+        two.image = image(0x30_0000);
+        (one.span_start, one.span_len) = (0x20_0000, 0x1_0000);
+        (two.span_start, two.span_len) = (0x30_0000, 0x1_0000);
+        let detours = Detours::of(&[&one, &two], Some(one.image));
+        assert_eq!(find(&detours, 0x10_0120), Some(0x20_0130), "and no further");
+        assert_eq!(find(&detours, 0x20_0130), None, "a frame of version 2 in version 2");
+        // Taken.
+        let mut three = test_record(3, 0x20_0000, vec![planted(0x30_0150, 0x2000, 0x130)]);
+        (three.image, three.span_start, three.span_len) = (one.image, 0x50_0000, 0x2000);
+        let detours = Detours::of(&[&one, &two, &three], None);
+        assert_eq!(find(&detours, 0x30_2000), Some(0x20_0130), "the stub to version 1 leads on");
+        assert_eq!(find(&detours, 0x10_0120), Some(0x20_0130));
+        assert_eq!(find(&detours, 0x20_0130), None);
+    }
+
+    #[test]
+    fn a_circle_ends_too() {
+        let one = test_record(1, 0, vec![planted(5, 0x2000, 6), planted(6, 0x2100, 5)]);
+        assert_eq!(Detours::of(&[&one], None).0.len(), 4);
     }
 }

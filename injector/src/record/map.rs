@@ -4,6 +4,7 @@
 //! OLD or to the shadow image) with the map that held before (OLD to the process), so that the next
 //! bundle, made from two neighbouring builds alone, finds its OLD.
 
+use super::Extent;
 use crate::address::{Bias, ProcAddr};
 use dsu_patch_format::plan::{MapRun, MapTarget};
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,12 @@ impl AddressMap {
         Some(run.start + (at.0 - run.to))
     }
 
+    /// Whether anything is in this part of the process.
+    #[must_use]
+    pub fn leads_into(&self, part: Extent) -> bool {
+        self.0.iter().any(|run| run.to < part.end() && part.start < run.to + run.len)
+    }
+
     /// The lowest and the highest process address that it leads to, `[start, end)`.
     #[must_use]
     pub fn extent(&self) -> Option<(ProcAddr, ProcAddr)> {
@@ -177,6 +184,9 @@ mod tests {
         assert_eq!(third.linked(ProcAddr(0x9_0110)), Some(0x1110));
         assert_eq!(third.range(0x10f0, 0x20), None, "across two places");
         assert_eq!(third.range(0x1100, 0x80), Some(ProcAddr(0x9_0100)));
+        let part = |start, len| third.leads_into(Extent { start, len });
+        assert!(part(0x9_017f, 1) && part(0, 0x5001));
+        assert!(!part(0x9_0180, 0x1000) && !part(0x6000, 0x1000));
         assert_eq!(third.extent(), Some((ProcAddr(0x5000), ProcAddr(0x9_0180))));
     }
 

@@ -20,13 +20,17 @@
 //!
 //! What is found in another state than *applied* while no tool is at work was left by one that was killed
 //! ([`crate::recover`]). *Undone* is an update that was taken back, but that threads may still be in: its
-//! span stays.
+//! shadow image stays.
 //!
 //! A record holds what its own update did; what several of them come to is put together when it is
-//! needed ([`detours`]): else a process that climbs many versions would hold each site many times.
+//! needed ([`standing`], [`detours`]): else a process that climbs many versions would hold each site many
+//! times. Nothing in the process points to a record, so one that no later update needs is unmapped
+//! ([`retire`]): a process that goes back and forth between versions holds a bounded number of them.
 
 pub mod detours;
 pub mod map;
+pub mod retire;
+pub mod standing;
 
 use crate::address::{Bias, ProcAddr};
 use crate::error::SysError;
@@ -39,7 +43,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of a record.
 pub const MAGIC: &[u8; 8] = b"DSURECRD";
 /// The one version that this release reads and writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Where the state word is.
 pub const STATE_AT: u64 = 12;
 /// Where it is said that the process is held.
@@ -103,20 +107,62 @@ pub struct Identity {
     pub jump: u64,
 }
 
-/// A site that the update has planted. All numbers are as linked, which keeps them short, and the
-/// record's size independent of where it is.
+/// A site that the update has planted. The record's size does not depend on where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planted {
-    /// Where the jump is, in the version before.
+    /// Where the jump is, in the process.
+    #[serde(with = "postcard::fixint::le")]
     pub at: u64,
-    /// The cave that it goes through.
-    pub cave: Option<u64>,
-    /// The stub, in the shadow image.
+    /// The cave that it goes through, counted from there.
+    pub cave: Option<i16>,
+    /// The stub, in the shadow image, as linked.
     pub stub: u64,
     /// Bytes of the stub.
     pub stub_len: u32,
-    /// Where the stub leads, in the shadow image.
+    /// Where the stub leads, in the shadow image, as linked.
     pub to: u64,
+}
+
+impl Planted {
+    /// Where its cave is in the process.
+    #[must_use]
+    pub fn cave(&self) -> Option<u64> {
+        self.cave.map(|distance| self.at.wrapping_add_signed(i64::from(distance)))
+    }
+}
+
+/// Addresses of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Extent {
+    /// First byte.
+    #[serde(with = "postcard::fixint::le")]
+    pub start: u64,
+    /// Bytes.
+    #[serde(with = "postcard::fixint::le")]
+    pub len: u64,
+}
+
+impl Extent {
+    /// Past the last byte.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+
+    /// Whether `at` is in it.
+    #[must_use]
+    pub fn contains(&self, at: u64) -> bool {
+        at.wrapping_sub(self.start) < self.len
+    }
+}
+
+/// What earlier updates have left standing, whose own records this one makes needless.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Earlier {
+    /// Sites, by the bias of the shadow image that they lead to.
+    pub sites: Vec<(Bias, Vec<Planted>)>,
+    /// All places that were written and not put back, sites included.
+    pub written: Vec<Extent>,
 }
 
 /// The content of a record.
@@ -138,12 +184,24 @@ pub struct Record {
     /// Bias of the shadow image.
     #[serde(with = "postcard::fixint::le")]
     pub bias: u64,
-    /// First byte of the span, the guard page.
+    /// First byte of the span, the guard page: what was mapped for this update.
     #[serde(with = "postcard::fixint::le")]
     pub span_start: u64,
     /// Bytes of the span.
     #[serde(with = "postcard::fixint::le")]
     pub span_len: u64,
+    /// The shadow image: the rest of the span, or one that an earlier application of the bundle left.
+    pub image: Extent,
+    /// Digest of the shadow image as it was written.
+    pub content: [u8; 32],
+    /// Higher than that of every record of the image that was in the process when it was made.
+    #[serde(with = "postcard::fixint::le")]
+    pub serial: u64,
+    /// Earlier updates (by their sequence numbers) whose records this one relies on; those of others are
+    /// needless.
+    pub needs: Vec<u32>,
+    /// What those others have left standing.
+    pub earlier: Earlier,
     /// Where the linked addresses of the version that now runs are.
     pub map: AddressMap,
     /// Its functions whose identity is elsewhere, ascending by entry.
@@ -157,6 +215,23 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it has taken the shadow image that an earlier application of its bundle left.
+    #[must_use]
+    pub fn is_again(&self) -> bool {
+        let span = Extent { start: self.span_start, len: self.span_len };
+        self.image.len > 0 && !span.contains(self.image.start)
+    }
+
+    /// The part of its span that is the record, with the guard page before it: what nobody refers to.
+    #[must_use]
+    pub fn own(&self) -> Extent {
+        let whole = Extent { start: self.span_start, len: self.span_len };
+        if self.image.len == 0 || self.is_again() {
+            return whole;
+        }
+        Extent { len: self.image.start.saturating_sub(whole.start), ..whole }
+    }
+
     /// The bytes of a record in state *prepared*, with room for a journal.
     ///
     /// # Errors
@@ -182,15 +257,6 @@ impl Record {
     pub fn journal_offset(&self) -> Result<usize, postcard::Error> {
         Ok(HEADER + postcard::to_stdvec(self)?.len())
     }
-}
-
-/// The places that the commit of a record wrote, with their lengths, from its journal.
-///
-/// # Errors
-/// The record cannot be read any more.
-pub fn written(memory: &impl ReadMemory, found: &Found) -> Result<Vec<(ProcAddr, u64)>, SysError> {
-    let journal = journal(memory, found)?;
-    Ok(journal.iter().map(|entry| (entry.at, entry.old.len() as u64)).collect())
 }
 
 /// A write of a commit, as its journal has it.
@@ -260,7 +326,7 @@ pub fn find_all(memory: &impl ReadMemory, maps: &Maps) -> Vec<Found> {
         .filter(candidate)
         .filter_map(|m| read(memory, m.start, m.end.since(m.start)).ok().flatten())
         .collect();
-    found.sort_by_key(|f| (f.record.image_bias.0, f.record.sequence));
+    found.sort_by_key(|f| (f.record.image_bias.0, f.record.sequence, f.record.serial));
     found
 }
 
@@ -287,6 +353,32 @@ fn read(memory: &impl ReadMemory, at: ProcAddr, room: u64) -> Result<Option<Foun
     Ok(record.map(|record| Found { at, state, held, note, record }))
 }
 
+/// A record for tests, of an image at 0x10_0000.
+#[cfg(test)]
+pub(crate) fn test_record(sequence: u32, bias: u64, sites: Vec<Planted>) -> Record {
+    Record {
+        bundle: String::new(),
+        old_build_id: String::new(),
+        new_build_id: String::new(),
+        image_bias: Bias(0x10_0000),
+        sequence,
+        when: 0,
+        bias,
+        span_start: 0,
+        span_len: 0,
+        image: Extent::default(),
+        content: [0; 32],
+        serial: u64::from(sequence),
+        needs: Vec::new(),
+        earlier: Earlier::default(),
+        map: AddressMap::default(),
+        identities: Vec::new(),
+        sites,
+        functions: Vec::new(),
+        unwind: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +395,17 @@ mod tests {
             bias: 0,
             span_start: 0,
             span_len: 0,
+            image: Extent::default(),
+            content: [7; 32],
+            serial: 1,
+            needs: vec![2, 3],
+            earlier: Earlier {
+                sites: vec![(
+                    Bias(0x8000),
+                    vec![Planted { at: 5, cave: Some(-3), stub: 77, stub_len: 5, to: 777 }],
+                )],
+                written: vec![Extent { start: 5, len: 5 }],
+            },
             map: AddressMap::of_image(0, 0x1000, Bias(0x5000)),
             identities: vec![Identity { entry: 1, identity: 2, jump: 3 }],
             sites: vec![Planted { at: 9, cave: None, stub: 99, stub_len: 5, to: 999 }],
@@ -367,6 +470,8 @@ mod tests {
         let mut far = record();
         far.bias = u64::MAX;
         far.span_start = 0x7fff_ffff_0000;
+        far.image = Extent { start: 0x7fff_ffff_2000, len: 0x5000 };
+        far.sites[0].at = 0x7fff_0000_0000;
         far.map = AddressMap::of_image(0, 0x1000, Bias(0x7fff_0000_0000));
         assert_eq!(far.encode(0).unwrap().len(), record().encode(0).unwrap().len());
     }

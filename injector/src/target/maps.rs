@@ -66,6 +66,15 @@ impl Maps {
         self.0.get(after.checked_sub(1)?).filter(|m| m.contains(at))
     }
 
+    /// Whether `at` lies between the first and the last mapping of the program itself: memory that was unmapped
+    /// was there, too.
+    #[must_use]
+    pub fn spans(&self, at: ProcAddr) -> bool {
+        let own = |m: &&Mapping| &*m.name != "[vsyscall]";
+        let first = self.0.first().is_some_and(|m| m.start <= at);
+        first && self.0.iter().rfind(own).is_some_and(|m| at < m.end)
+    }
+
     /// Whether all of `[start, start + len)` is mapped, privately.
     #[must_use]
     pub fn covers_privately(&self, start: ProcAddr, len: u64) -> bool {

@@ -16,10 +16,10 @@ pub mod process;
 pub mod space;
 
 use crate::address::ProcAddr;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, SysError};
 use crate::ptrace::footholds::Footholds;
 use crate::record::map::AddressMap;
-use crate::record::{self, Found, Identity, State};
+use crate::record::{self, Entry, Found, Identity, State};
 use crate::recover;
 use crate::seccomp::Permit;
 use dsu_patch_format::Bundle;
@@ -44,6 +44,8 @@ pub struct Target {
     pub image: Module,
     /// Updates of that image that count, oldest first.
     pub updates: Vec<Found>,
+    /// Those that were taken back.
+    pub undone: Vec<Found>,
     /// Where OLD's addresses are.
     pub map: AddressMap,
     /// OLD's functions whose identity is elsewhere.
@@ -90,13 +92,14 @@ impl Target {
         let footholds = Footholds::find(&memory, &maps).ok_or_else(|| {
             ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
         })?;
-        let Chosen { image, updates } = found;
+        let Chosen { image, updates, undone } = found;
         let permit = Permit::default();
         Ok(Self {
             pid,
             memory,
             image,
             updates,
+            undone,
             map,
             identities,
             imports,
@@ -104,6 +107,14 @@ impl Target {
             permit,
             modules,
         })
+    }
+
+    /// What each of the updates has written.
+    ///
+    /// # Errors
+    /// The process cannot be read any more.
+    pub fn journals(&self) -> Result<Vec<Vec<Entry>>, SysError> {
+        self.updates.iter().map(|found| record::journal(&self.memory, found)).collect()
     }
 
     /// A free place of `size` bytes for the shadow image.
@@ -163,6 +174,7 @@ pub fn runs(pid: i32, build_id: &str) -> bool {
 struct Chosen {
     image: Module,
     updates: Vec<Found>,
+    undone: Vec<Found>,
 }
 
 /// The program itself, by the device and inode of `/proc/PID/exe`; its path may be gone.
@@ -185,11 +197,11 @@ fn find_image(
     let mut found: Option<Chosen> = None;
     for module in modules {
         let Some(loaded) = module.build_id(memory) else { continue };
-        let updates: Vec<Found> = records
-            .iter()
-            .filter(|r| r.record.image_bias == module.bias && r.state == State::Applied)
-            .cloned()
-            .collect();
+        let of = |state| {
+            let wanted = move |r: &&Found| r.record.image_bias == module.bias && r.state == state;
+            records.iter().filter(wanted).cloned().collect::<Vec<Found>>()
+        };
+        let updates = of(State::Applied);
         let runs = updates.last().map_or(&loaded, |u| &u.record.new_build_id).clone();
         if runs == new.build_id {
             return Err(ApplyError::AlreadyApplied(format!(
@@ -206,9 +218,10 @@ fn find_image(
                     old.file
                 )));
             }
-            found = Some(Chosen { image: module.clone(), updates });
+            let undone = of(State::Undone);
+            found = Some(Chosen { image: module.clone(), updates, undone });
         } else if module.file_name() == old.file || old.kind == ImageKind::Executable {
-            let updated = updates.len();
+            let updated = updates.last().map_or(0, |last| last.record.sequence);
             same_name.get_or_insert((module.file_name().to_owned(), runs, updated));
         }
     }
