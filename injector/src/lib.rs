@@ -70,7 +70,8 @@ pub fn apply(options: &ApplyOptions) -> Outcome {
     let _undisturbed = Undisturbed::begin();
     // On a crowded machine every step would wait for its turn behind the target's own threads.
     let _urgent = Pace::now().priority();
-    outcome.result = transaction(options, &mut outcome);
+    outcome.result = transaction(options, &mut outcome)
+        .map_err(|cause| target::process::told_by_its_end(options.pid, cause));
     ptrace::thread::let_go_of_the_rest();
     outcome
 }

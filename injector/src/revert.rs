@@ -44,7 +44,8 @@ pub fn revert(options: &ApplyOptions) -> Outcome {
     outcome.log = options.log.clone();
     let _undisturbed = Undisturbed::begin();
     let _urgent = Pace::now().priority();
-    outcome.result = transaction(options, &mut outcome);
+    outcome.result = transaction(options, &mut outcome)
+        .map_err(|cause| process::told_by_its_end(options.pid, cause));
     let_go_of_the_rest();
     outcome
 }

@@ -126,6 +126,26 @@ pub fn check(pid: i32) -> Result<Status, ApplyError> {
     Ok(status)
 }
 
+/// What failed, or was not found, because the process has ended meanwhile is told by that: its memory and its
+/// threads go one after the other, with an error of their own each.
+#[must_use]
+pub fn told_by_its_end(pid: i32, cause: ApplyError) -> ApplyError {
+    let ended = || match Status::of(pid) {
+        Some(status) => !status.has_memory && status.threads <= 1,
+        None => true,
+    };
+    match cause {
+        ApplyError::Internal(cause)
+        | ApplyError::Unsuitable(cause)
+        | ApplyError::WrongBuild(cause)
+            if ended() =>
+        {
+            ApplyError::Died(format!("process {pid} has ended meanwhile ({cause})"))
+        }
+        cause => cause,
+    }
+}
+
 /// How long the threads of a process that ends may take to end, one after the other.
 const ENDING: Duration = Duration::from_millis(500);
 
@@ -209,6 +229,19 @@ pub fn explain_refusal(pid: i32, cause: &str) -> ApplyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_in_a_process_that_is_there_is_one() {
+        let failure = || ApplyError::Internal("write".into());
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(matches!(told_by_its_end(own, failure()), ApplyError::Internal(_)));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(matches!(told_by_its_end(pid, failure()), ApplyError::Died(_)));
+        let other = told_by_its_end(pid, ApplyError::Interrupted);
+        assert!(matches!(other, ApplyError::Interrupted));
+    }
 
     #[test]
     fn parses_status() {
