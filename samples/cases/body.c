@@ -20,6 +20,10 @@
 //# build: clang -O2 -no-pie -fno-pie -Wl,--emit-relocs
 //# build: clang -O2 -fuse-ld=lld
 //# build: gcc -O2 -fuse-ld=gold
+//# build: gcc -O2 -fuse-ld=lld -Wl,--image-base=0x4000000
+//# build: musl-gcc -O2
+//# build: musl-gcc -O2 -static -no-pie -fno-pie -Wl,--emit-relocs
+//# build: musl-gcc -O2 -static-pie
 //# changed: total
 //# kept: answer items
 //# before: 10 => 20 of 2

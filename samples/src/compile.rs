@@ -90,15 +90,14 @@ impl<'a> Compiling<'a> {
 
     fn program(&self, sources: &[String], libraries: &[String], name: &str) -> Result<()> {
         let mut command = self.command(sources);
-        if !self.flags.iter().any(|f| f == "-no-pie") {
+        if !self.flags.iter().any(|f| f == "-no-pie" || f == "-static-pie") {
             command.args(["-fPIE", "-pie"]);
         }
-        command
-            .arg("-o")
-            .arg(self.dir.join(name))
-            .arg("-Wl,-rpath,$ORIGIN")
-            .arg("-L")
-            .arg(self.dir);
+        command.arg("-o").arg(self.dir.join(name)).arg("-L").arg(self.dir);
+        // The start of a static PIE of glibc 2.36 does not survive it.
+        if !libraries.is_empty() {
+            command.arg("-Wl,-rpath,$ORIGIN");
+        }
         // By name, so that the program asks for the library itself and not for its path.
         let linked = libraries.iter().filter(|l| !l.contains("plugin"));
         command.args(linked.map(|library| format!("-l:{library}")));

@@ -12,6 +12,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("ld.lld", "lld"),
     ("ld.gold", "binutils"),
     ("objcopy", "binutils"),
+    ("musl-gcc", "musl-tools"),
 ];
 
 /// Sees to it that all of them are there.

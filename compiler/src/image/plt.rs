@@ -1,6 +1,7 @@
 //! Procedure linkage table entries, found by what they do: a jump through a slot that the dynamic
 //! linker fills with an imported function. Covers `.plt`, `.plt.sec` (IBT), `.plt.got`, and the
-//! IRELATIVE entries of static executables.
+//! IRELATIVE entries of static executables; and the entries of these for functions that are defined nowhere,
+//! whose slots hold zero for ever (weak ones, which nobody calls without asking for that).
 
 use super::functions::Function;
 use super::relocations::{DynamicRelocation, Meaning, SymbolName};
@@ -21,23 +22,29 @@ pub(super) fn collect(
     });
     for section in tables {
         let Some(code) = bytes.get(section.file.clone()) else { continue };
-        let entries: Vec<(u64, SymbolName)> = jumps(code, section.address)
-            .into_iter()
-            .filter_map(|(start, slot)| Some((start, imported(relocations.get(&slot)?, &name_at)?)))
-            .collect();
+        let entry = |(start, slot): (u64, u64)| match relocations.get(&slot) {
+            Some(relocation) => Some((start, Some(imported(relocation, &name_at)?))),
+            None if !slot.is_multiple_of(SLOT) => Some((start, None)),
+            None => (word(sections, bytes, slot)? == 0).then_some((start, None)),
+        };
+        let entries: Vec<(u64, Option<SymbolName>)> =
+            jumps(code, section.address).into_iter().filter_map(entry).collect();
         for (i, (address, import)) in entries.iter().enumerate() {
             let end = entries.get(i + 1).map_or(section.end(), |(next, _)| *next);
             let size = (end - address).min(LONGEST);
             out.push(Function {
                 address: *address,
                 size,
-                names: vec![format!("{}@plt", import.name)],
+                names: vec![match import {
+                    Some(import) => format!("{}@plt", import.name),
+                    None => format!("*nowhere.{}.{i}@plt", section.name),
+                }],
                 local: true,
                 nameless: false,
                 unit: section.name.clone(),
                 cold: Vec::new(),
                 room: size,
-                import: Some(import.clone()),
+                import: import.clone(),
                 debug: None,
                 exported: false,
             });
@@ -46,6 +53,9 @@ pub(super) fn collect(
     out
 }
 
+/// Bytes of a slot. Of a static PIE, ld 2.40 leads the entries of functions that are defined nowhere to
+/// the byte behind the start of their slot; nobody calls them.
+pub(super) const SLOT: u64 = 8;
 /// Longest entry that any linker makes.
 const LONGEST: u64 = 16;
 
@@ -64,6 +74,14 @@ fn jumps(code: &[u8], address: u64) -> Vec<(u64, u64)> {
         marked = (i.mnemonic() == Mnemonic::Endbr64).then(|| i.ip());
     }
     out
+}
+
+/// What a slot holds in the file.
+fn word(sections: &[Section], bytes: &[u8], slot: u64) -> Option<u64> {
+    let section = sections.iter().find(|s| s.address <= slot && slot < s.end())?;
+    let content = bytes.get(section.file.clone())?;
+    let word = content.get(usize::try_from(slot - section.address).ok()?..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*word))
 }
 
 fn imported(

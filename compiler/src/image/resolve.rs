@@ -65,6 +65,9 @@ impl Image {
         if let Thing::Mark(name) = self.mark(address) {
             return Thing::Mark(name);
         }
+        if !address.is_multiple_of(super::plt::SLOT) {
+            return Thing::Mark("nowhere".to_owned());
+        }
         let Some(value) = self.word(address) else { return Thing::Unknown };
         let meaning = match self.section_at(value) {
             Some(_) if self.fixed => Meaning::Address(value),
