@@ -7,6 +7,7 @@
 
 use crate::address::{Bias, ProcAddr};
 use crate::again::{self, Again, Answer};
+use crate::commit;
 use crate::commit::layout::Layout;
 use crate::commit::places::Places;
 use crate::commit::writes::CommitPlan;
@@ -14,6 +15,7 @@ use crate::error::ApplyError;
 use crate::options::ApplyOptions;
 use crate::record::{Earlier, Entry, Extent, Planted, Record, retire, standing};
 use crate::target::Target;
+use crate::target::maps::Maps;
 use dsu_patch_format::plan::{Plan, Site};
 use dsu_patch_format::validate::NEAR_JUMP;
 use dsu_patch_format::{Bundle, OldAddr};
@@ -58,6 +60,7 @@ impl Prepared {
             Answer::First => making.anew(None)?,
             Answer::Anew(why) => making.anew(Some(why))?,
         };
+        commit::refuse_unwritable(&Maps::of(target.pid)?, &prepared.commit)?;
         if prepared.commit.writes.iter().any(|w| w.cave) {
             let image = prepared.again.as_ref().map(|again| again.image);
             let written = standing::written(&making.updates(), &making.journals, image);

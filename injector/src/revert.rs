@@ -67,7 +67,7 @@ struct Work {
 fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), ApplyError> {
     let start = Instant::now();
     let pid = options.pid;
-    process::check(pid)?;
+    process::refuse_shadow_stack(pid, &process::check(pid)?)?;
     let _lock = Lock::of(pid)?;
     let work = outcome.timed(Phase::Look, |outcome| {
         let mut work = Work::look(pid);

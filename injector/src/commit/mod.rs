@@ -28,6 +28,7 @@ use crate::options::{ApplyOptions, FailPoint};
 use crate::ptrace::hold::Hold;
 use crate::ptrace::process::StoppedProcess;
 use crate::record::{HELD_AT, STATE_AT, State};
+use crate::target::maps::Maps;
 use crate::target::memory::{ProcessMemory, ReadMemory};
 use regions::Region;
 use writes::{CommitPlan, Expected};
@@ -52,6 +53,25 @@ pub struct Commit<'a> {
 /// It is not; nothing was written.
 pub fn verify(memory: &impl ReadMemory, plan: &CommitPlan) -> Result<(), ApplyError> {
     check(plan, &read(memory, plan)?)
+}
+
+/// Refuses text that nobody can write to.
+///
+/// # Errors
+/// The refusal.
+pub fn refuse_unwritable(maps: &Maps, plan: &CommitPlan) -> Result<(), ApplyError> {
+    for region in plan.regions.iter().filter(|r| !r.writes.is_empty()) {
+        let found = maps.find(region.at).filter(|m| !m.writable);
+        // So the kernel names MAP_HUGETLB; it lets no tracer write there (`check_vma_flags` in mm/gup.c).
+        if found.is_some_and(|m| m.name.starts_with("/anon_hugepage")) {
+            return Err(ApplyError::Unsuitable(format!(
+                "{} is in pages of hugetlbfs, to which Linux lets no tracer write: let the program move its \
+                 text to transparent huge pages (madvise MADV_HUGEPAGE) instead",
+                region.what(&plan.writes)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The content of all regions.
@@ -172,5 +192,37 @@ impl Commit<'_> {
             left.extend(written.err().map(|e| e.to_string()));
         }
         ApplyError::CommitFailed { cause: cause.to_string(), left }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use writes::Write;
+
+    #[test]
+    fn pages_of_hugetlbfs() {
+        let text = |name: &str| {
+            Maps::parse(format!("400000-800000 r-xp 00000000 00:0f 99  {name}\n").as_bytes())
+        };
+        let write = Write {
+            at: ProcAddr(0x40_1000),
+            bytes: vec![0xe9; 5],
+            what: "redirect of f".into(),
+            text: true,
+            cave: false,
+        };
+        let region = Region {
+            at: ProcAddr(0x40_1000),
+            len: 16,
+            written: (0, 5),
+            writes: vec![0],
+            expected: Vec::new(),
+        };
+        let plan = CommitPlan { writes: vec![write], regions: vec![region], ..Default::default() };
+        assert!(refuse_unwritable(&text("/usr/bin/f"), &plan).is_ok());
+        let error = refuse_unwritable(&text("/anon_hugepage (deleted)"), &plan).unwrap_err();
+        assert!(error.to_string().contains("redirect of f is in pages of hugetlbfs"), "{error}");
+        assert_eq!(error.exit(), crate::ExitCode::Unsuitable);
     }
 }

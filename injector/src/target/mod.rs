@@ -64,7 +64,7 @@ impl Target {
     /// # Errors
     /// The refusal.
     pub fn look(pid: i32, bundle: &Bundle) -> Result<Self, ApplyError> {
-        process::check(pid)?;
+        process::refuse_shadow_stack(pid, &process::check(pid)?)?;
         process::check_machine(pid)?;
         let memory = ProcessMemory::open(pid).map_err(|e| match e.errno {
             Errno::EACCES | Errno::EPERM => process::explain_refusal(pid, e.errno.desc()),
@@ -177,8 +177,18 @@ struct Chosen {
     undone: Vec<Found>,
 }
 
-/// The program itself, by the device and inode of `/proc/PID/exe`; its path may be gone.
+/// The program itself: where the kernel says that its program headers are, or else by its name.
 fn executable(modules: &[Module], pid: i32) -> Option<&Module> {
+    /// `AT_PHDR` (uapi/linux/auxvec.h).
+    const PROGRAM_HEADERS: u64 = 3;
+    let vector = std::fs::read(format!("/proc/{pid}/auxv")).unwrap_or_default();
+    let (words, _) = vector.as_chunks::<8>();
+    let pairs = words.as_chunks::<2>().0.iter().map(|pair| pair.map(u64::from_le_bytes));
+    let at = pairs.into_iter().find(|[kind, _]| *kind == PROGRAM_HEADERS).map(|[_, at]| at);
+    let holds = |m: &&Module| at.is_some_and(|at| m.start.0 <= at && at < m.end.0);
+    if let Some(found) = modules.iter().find(holds) {
+        return Some(found);
+    }
     let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let link = link.to_string_lossy();
     modules.iter().find(|m| *m.name == *link)

@@ -34,21 +34,22 @@ impl Module {
         let (start, end) = headers.extent()?;
         let code = headers.loads().find(|s| s.flags & elf::PF_X.0 != 0)?;
         maps.find(bias.apply(code.vaddr)).filter(|m| m.executable)?;
-        Some(Self {
-            name: mapping.name.clone(),
-            base: mapping.start,
-            bias,
-            headers,
-            start: bias.apply(start),
-            end: bias.apply(end),
-        })
+        let (start, end) = (bias.apply(start), bias.apply(end));
+        // Servers move their text to anonymous memory for the sake of huge pages, some with all around it.
+        let inside = |m: &&Mapping| m.inode != 0 && start <= m.start && m.end <= end;
+        let named = if mapping.inode == 0 { maps.0.iter().find(inside) } else { None };
+        let name = named.unwrap_or(mapping).name.clone();
+        Some(Self { name, base: mapping.start, bias, headers, start, end })
     }
 
     /// All modules of a process, in the order of their addresses.
     #[must_use]
     pub fn all(memory: &impl ReadMemory, maps: &Maps) -> Vec<Self> {
-        let image =
-            |m: &&Mapping| m.offset == 0 && m.readable && (m.inode != 0 || &*m.name == "[vdso]");
+        let anonymous = |m: &Mapping| m.inode == 0 && m.name.is_empty() && !m.writable;
+        let image = |m: &&Mapping| {
+            let loaded = m.inode != 0 || &*m.name == "[vdso]" || anonymous(m);
+            m.offset == 0 && m.readable && loaded
+        };
         maps.0.iter().filter(image).filter_map(|m| Self::at(memory, maps, m)).collect()
     }
 

@@ -6,6 +6,7 @@
 use crate::error::ApplyError;
 use object::elf;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// What `/proc/PID/status` says.
@@ -39,6 +40,10 @@ pub struct Status {
     pub seccomp: u32,
     /// `CapEff`.
     pub capabilities: u64,
+    /// `CapPrm`.
+    pub permitted: u64,
+    /// `x86_Thread_features`: a shadow stack is among them.
+    pub shadow_stack: bool,
 }
 
 impl Status {
@@ -70,6 +75,10 @@ impl Status {
                 "SigCgt" => status.caught = mask(),
                 "SigPnd" => status.pending = mask(),
                 "ShdPnd" => status.shared = mask(),
+                "x86_Thread_features" => {
+                    status.shadow_stack = value.split_whitespace().any(|word| word == "shstk");
+                }
+                "CapPrm" => status.permitted = mask(),
                 "CapEff" => status.capabilities = mask(),
                 "Seccomp" => status.seccomp = first.parse().unwrap_or(0),
                 _ => {}
@@ -90,6 +99,7 @@ impl Status {
 /// # Errors
 /// The refusal.
 pub fn check(pid: i32) -> Result<Status, ApplyError> {
+    refuse_foreign_proc()?;
     let status = Status::of(pid).filter(|_| pid > 0);
     let Some(status) = status else {
         return Err(ApplyError::NoProcess(format!("there is no process {pid}")));
@@ -144,6 +154,38 @@ pub fn told_by_its_end(pid: i32, cause: ApplyError) -> ApplyError {
         }
         cause => cause,
     }
+}
+
+/// What a shadow stack forbids.
+///
+/// Redirects and stubs only jump, and return addresses are never written, so updated code runs under one
+/// as it did (SDM volume 1, 17.2). But a borrowed thread saves itself by a `ret` and an `rt_sigreturn` that its
+/// shadow stack knows nothing of (`setup_signal_shadow_stack`, arch/x86/kernel/shstk.c).
+///
+/// # Errors
+/// The refusal.
+pub fn refuse_shadow_stack(pid: i32, status: &Status) -> Result<(), ApplyError> {
+    if !status.shadow_stack {
+        return Ok(());
+    }
+    Err(ApplyError::Unsuitable(format!(
+        "process {pid} runs with a shadow stack: if dsu-guardian were killed in the middle of a system call that \
+         it makes there, that would end the process; start it without \
+         (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)"
+    )))
+}
+
+/// The numbers in `/proc` must be those by which processes are traced.
+fn refuse_foreign_proc() -> Result<(), ApplyError> {
+    let shown = std::fs::read_link("/proc/self").unwrap_or_default();
+    if shown.to_str() == Some(&*std::process::id().to_string()) {
+        return Ok(());
+    }
+    Err(ApplyError::NotPermitted(
+        "/proc is that of another PID namespace, in which numbers mean other processes: mount one of this \
+         namespace (unshare --mount-proc), or run dsu-apply where /proc is from"
+            .into(),
+    ))
 }
 
 /// How long the threads of a process that ends may take to end, one after the other.
@@ -207,23 +249,68 @@ pub fn explain_refusal(pid: i32, cause: &str) -> ApplyError {
     if status.tracer != 0 {
         return ApplyError::NotPermitted(traced_by(pid, status.tracer));
     }
-    let user = nix::unistd::geteuid();
+    let me = Status::of(std::process::id().cast_signed()).unwrap_or_default();
     let yama = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let why = if user.as_raw() != status.uid && !user.is_root() {
-        format!("it belongs to user {} and you are user {user}: run dsu-apply as root", status.uid)
-    } else if yama.trim() == "3" {
-        "the system forbids all tracing (kernel.yama.ptrace_scope = 3) until it is restarted".into()
-    } else if !matches!(yama.trim(), "" | "0") && !user.is_root() {
-        format!(
-            "the system restricts tracing (kernel.yama.ptrace_scope = {}): run dsu-apply as root",
-            yama.trim()
-        )
-    } else {
-        "it may have changed its user, hold capabilities that you lack, or be in a container that \
-         forbids ptrace: run dsu-apply as root with CAP_SYS_PTRACE"
-            .into()
+    let owner = std::fs::metadata(format!("/proc/{pid}/status")).map_or(status.uid, |m| m.uid());
+    let why = Refusal {
+        me: nix::unistd::geteuid().as_raw(),
+        user: status.uid,
+        // Files in /proc of one that is not dumpable are root's (proc(5)).
+        dumpable: owner == status.uid,
+        more_capable: status.permitted & !me.permitted != 0,
+        yama: yama.trim().parse().unwrap_or(0),
     };
-    ApplyError::NotPermitted(format!("may not trace process {pid} ({cause}): {why}"))
+    ApplyError::NotPermitted(format!("may not trace process {pid} ({cause}): {}", why.text()))
+}
+
+/// What decides about tracing (ptrace(2), "Ptrace access mode checking").
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    /// Who asks.
+    me: u32,
+    /// Whose process it is.
+    user: u32,
+    /// It lets itself be looked at.
+    dumpable: bool,
+    /// It has capabilities that the asker lacks.
+    more_capable: bool,
+    /// `kernel.yama.ptrace_scope`, 0 where there is no Yama.
+    yama: u32,
+}
+
+impl Refusal {
+    fn text(self) -> String {
+        let Self { me, user, yama, .. } = self;
+        if me != user && me != 0 {
+            return format!(
+                "it belongs to user {user} and you are user {me}: run dsu-apply as root"
+            );
+        }
+        if yama == 3 {
+            return "the system forbids all tracing (kernel.yama.ptrace_scope = 3) until it is restarted".into();
+        }
+        if me == 0 {
+            return "a container or a security module forbids it: run dsu-apply as root with CAP_SYS_PTRACE, \
+                    outside of the container"
+                .into();
+        }
+        if !self.dumpable {
+            return "it does not let itself be looked at (prctl PR_SET_DUMPABLE, or it has changed its user): \
+                    run dsu-apply as root"
+                .into();
+        }
+        if self.more_capable {
+            return "it has capabilities that you lack: run dsu-apply as root".into();
+        }
+        if yama > 0 {
+            return format!(
+                "the system restricts tracing (kernel.yama.ptrace_scope = {yama}): run dsu-apply as root"
+            );
+        }
+        "it may be in a container, or a security module forbids it: run dsu-apply as root with \
+         CAP_SYS_PTRACE"
+            .into()
+    }
 }
 
 #[cfg(test)]
@@ -255,5 +342,40 @@ mod tests {
         assert_eq!((status.pending, status.blocked, status.ignored), (0x1, 0x10, 0x1000));
         assert_eq!((status.shared, status.threads), (0x100, 9));
         assert!(status.has_memory && !status.is_dead());
+    }
+
+    #[test]
+    fn shadow_stacks_are_refused() {
+        let of = |features: &str| {
+            let text = format!("Name:\ta\nx86_Thread_features:\t{features}\nVmSize:\t1 kB\n");
+            refuse_shadow_stack(7, &Status::parse(&text))
+        };
+        for features in ["", "wrss"] {
+            assert!(of(features).is_ok(), "{features}");
+        }
+        for features in ["shstk ", "shstk wrss "] {
+            let error = of(features).unwrap_err();
+            assert_eq!(error.exit(), crate::ExitCode::Unsuitable);
+            assert!(error.to_string().contains("x86_shstk=off"), "{error}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_the_way_out() {
+        let base = Refusal { me: 5, user: 5, dumpable: true, more_capable: false, yama: 0 };
+        for (refusal, words) in [
+            (Refusal { user: 6, ..base }, "belongs to user 6 and you are user 5"),
+            (Refusal { dumpable: false, yama: 1, ..base }, "PR_SET_DUMPABLE"),
+            (Refusal { more_capable: true, ..base }, "capabilities that you lack"),
+            (Refusal { yama: 1, ..base }, "kernel.yama.ptrace_scope = 1"),
+            (Refusal { yama: 2, ..base }, "kernel.yama.ptrace_scope = 2"),
+            (Refusal { me: 0, ..base }, "outside of the container"),
+            (base, "security module"),
+        ] {
+            let text = refusal.text();
+            assert!(text.contains(words) && text.contains("run dsu-apply as root"), "{text}");
+        }
+        let none = Refusal { me: 0, yama: 3, ..base }.text();
+        assert!(none.contains("until it is restarted"), "{none}");
     }
 }

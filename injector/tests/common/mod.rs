@@ -67,7 +67,12 @@ fn compile(name: &str, version: u32, flags: &[&str]) -> Build {
     // Two test programs may run side by side: build aside, then rename.
     let unique = format!("{name}.{}", std::process::id());
     let (aside, path) = (dir.join(unique), dir.join(name));
-    let done = Command::new("gcc")
+    // The compiler comes first where it is another one.
+    let (compiler, flags) = match flags.split_first() {
+        Some((first, rest)) if first.ends_with("-gcc") => (*first, rest),
+        _ => ("gcc", flags),
+    };
+    let done = Command::new(compiler)
         .args(["-O2", "-g", "-pthread", "-Wl,--build-id", "-fno-ipa-ra", "-fcf-protection=none"])
         .arg(format!("-DVERSION={version}"))
         .args(flags)
@@ -75,8 +80,8 @@ fn compile(name: &str, version: u32, flags: &[&str]) -> Build {
         .arg("-o")
         .arg(&aside)
         .status()
-        .expect("gcc is installed");
-    assert!(done.success(), "gcc failed on {}", source.display());
+        .unwrap_or_else(|e| panic!("{compiler} is not installed: {e}"));
+    assert!(done.success(), "{compiler} failed on {}", source.display());
     std::fs::rename(&aside, &path).unwrap();
     read_build(&path)
 }
@@ -395,8 +400,14 @@ pub struct Program {
 
 impl Program {
     pub fn start(path: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(path)
-            .args(arguments)
+        let mut command = Command::new(path);
+        command.args(arguments);
+        Self::run(command)
+    }
+
+    /// As [`Self::start`], in surroundings of the caller's.
+    pub fn run(mut command: Command) -> Self {
+        let mut child = command
             // The kernel writes the processor's number into each thread's rseq area whenever the
             // thread moves: not a change of ours.
             .env("GLIBC_TUNABLES", "glibc.pthread.rseq=0")

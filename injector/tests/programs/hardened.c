@@ -127,6 +127,7 @@ static long harden(const char *how) {
     case 'n': return start(sleeper);
     // PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN.
     case 'd': return prctl(65, 1, 0, 0, 0);
+    case 'u': return setgid(65534) || setuid(65534);
     case 'D': return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   }
   return -1;
