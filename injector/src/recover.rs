@@ -284,7 +284,9 @@ impl Work<'_> {
         if !is_span(found) {
             return Ok(());
         }
-        let Some(thread) = self.process.take_idle() else { return Ok(()) };
+        // One that is about to take a signal takes it first.
+        let thread = self.process.take_idle().or_else(|| self.process.threads.pop());
+        let Some(thread) = thread else { return Ok(()) };
         let thread = self.call_munmap(thread, start, len)?;
         self.process.put(thread);
         self.done.push(format!("{len} unused bytes at {start} unmapped"));
