@@ -1,11 +1,13 @@
 //! Which source line of OLD is which of NEW.
 //!
 //! The sources are not at hand. What is known: where functions are declared in both; instructions
-//! that are the same in both, in the same order, at the same column. Both give pairs of lines; a
-//! longest rising chain of them is kept for each file. A line between two pairs that are as far
+//! that are the same in both, in the same order, at the same column; at which columns each line has
+//! code. Of the lines between two declarations these give pairs (`align`); a longest rising chain of
+//! all is kept for each file. A line between two pairs that are as far
 //! apart in both files is as far from them, too; where they are not, lines were added or removed
 //! there, and such a line has no counterpart unless an instruction shows it.
 
+use super::align::{Lines, Stretch};
 use super::common::{common, rising};
 use super::tokens::{Key, Token, number};
 use crate::change::Pair;
@@ -111,15 +113,8 @@ impl LineMap {
             map.chain();
             map.declared.clone_from(&map.pairs);
         }
-        let moved = moved(&files, &old.1.steps, &new.1.steps);
         let votes = shown(&files, (old.0, &old.1.steps), (new.0, &new.1.steps));
-        for ((file, line), counterpart) in votes {
-            if let Some(map) = files.get_mut(&file)
-                && !moved.contains(&(file, map.stretch(line)))
-            {
-                map.pairs.push((line, counterpart));
-            }
-        }
+        align(&mut files, &votes, (&old.1.steps, &new.1.steps));
         for map in files.values_mut() {
             map.chain();
         }
@@ -240,34 +235,40 @@ fn declarations(pair: Pair<'_>, files: &mut HashMap<FileId, FileMap>) {
     }
 }
 
-/// Stretches between two declarations that were moved as a whole: nearly all lines that have code
-/// on both sides have it at a column in common. Instructions could only mislead there.
-fn moved(
-    files: &HashMap<FileId, FileMap>,
-    old: &[Option<Spot>],
-    new: &[Option<Spot>],
-) -> BTreeSet<(FileId, usize)> {
+/// Adds the lines between declarations.
+fn align(
+    files: &mut HashMap<FileId, FileMap>,
+    votes: &[((FileId, u32), u32)],
+    (old, new): (&[Option<Spot>], &[Option<Spot>]),
+) {
     let lines = |spots: &[Option<Spot>]| {
-        let mut lines: BTreeMap<(FileId, u32), BTreeSet<u32>> = BTreeMap::new();
+        let mut files: HashMap<FileId, Lines> = HashMap::new();
         for spot in spots.iter().flatten() {
-            lines.entry((spot.file, spot.line)).or_default().insert(spot.column);
+            let lines = files.entry(spot.file).or_default();
+            lines.entry(spot.line).or_default().insert(spot.column);
         }
-        lines
+        files
     };
     let (old, new) = (lines(old), lines(new));
-    // Lines of each stretch: all, those with code in NEW, those with a common column.
-    let mut stretches: BTreeMap<(FileId, usize), (usize, usize, usize)> = BTreeMap::new();
-    for ((file, line), columns) in old {
-        let Some(map) = files.get(&file) else { continue };
-        let count = stretches.entry((file, map.stretch(line))).or_default();
-        count.0 += 1;
-        if let Some(others) = map.line(line).and_then(|other| new.get(&(map.file, other))) {
-            count.1 += 1;
-            count.2 += usize::from(!columns.is_disjoint(others));
+    let nothing = Lines::new();
+    for (file, map) in files.iter_mut() {
+        let Some(lines) = old.get(file) else { continue };
+        let of = votes.iter().filter(|((of, _), _)| of == file);
+        let shown: BTreeMap<u32, u32> = of.map(|((_, line), other)| (*line, *other)).collect();
+        let mut stretches: BTreeMap<usize, Vec<(u32, &BTreeSet<u32>)>> = BTreeMap::new();
+        for (line, columns) in lines {
+            stretches.entry(map.stretch(*line)).or_default().push((*line, columns));
         }
+        let shift = |pair: Option<&(u32, u32)>| pair.map(|(a, b)| i64::from(*b) - i64::from(*a));
+        let mut found = Vec::new();
+        for (behind, old) in stretches {
+            let before = behind.checked_sub(1).and_then(|i| map.declared.get(i));
+            let ends = (shift(before), shift(map.declared.get(behind)));
+            let new = new.get(&map.file).unwrap_or(&nothing);
+            found.extend(Stretch { old, new, ends, shown: &shown }.pairs());
+        }
+        map.pairs.extend(found);
     }
-    let whole = |(all, both, alike): (usize, usize, usize)| both * 2 > all && alike * 10 > both * 8;
-    stretches.into_iter().filter(|(_, count)| whole(*count)).map(|(at, _)| at).collect()
 }
 
 /// Lines whose instructions are the same, in most cases, as those of one line of NEW. What is

@@ -14,6 +14,7 @@
 //! Nothing depends on a pair being right: a wrong one proves nothing later, and spoils what could
 //! have been proved around it. Who finds one out takes it back with [`BlockMatching::unmatch`].
 
+mod align;
 mod common;
 pub mod evidence;
 mod lines;
