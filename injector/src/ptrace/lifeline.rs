@@ -212,3 +212,50 @@ fn usable(mut xstate: Vec<u8>) -> Vec<u8> {
     xstate.extend_from_slice(&MAGIC2.to_le_bytes());
     xstate
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TILES: u64 = 3 << 17;
+
+    /// An image as the kernel gives it: what is there, and what of it is in use.
+    fn image(features: u64, in_use: u64, len: usize) -> Vec<u8> {
+        let mut image = vec![0xa5; len];
+        image[SW_BYTES..SW_BYTES + 8].copy_from_slice(&features.to_le_bytes());
+        image[512..520].copy_from_slice(&in_use.to_le_bytes());
+        image
+    }
+
+    fn marks(image: &[u8]) -> (u32, u32, u64, u32) {
+        let word = |at: usize| u32::from_le_bytes(*image[at..].first_chunk().unwrap());
+        let features = u64::from_le_bytes(*image[SW_BYTES + 8..].first_chunk().unwrap());
+        (word(SW_BYTES), word(SW_BYTES + 4), features, word(SW_BYTES + 16))
+    }
+
+    /// Of every processor: the kernel checks these before it restores anything
+    /// (`check_xstate_in_sigframe`, arch/x86/kernel/fpu/signal.c).
+    #[test]
+    fn states_of_all_sizes_are_marked_whole() {
+        // x87 and SSE; AVX; AVX-512; AMX in use.
+        for (features, len) in [(3, 576), (7, 832), (0xe7, 2696), (0xe7 | TILES, 11_008)] {
+            let state = usable(image(features, features, len));
+            let size = u32::try_from(len).unwrap();
+            assert_eq!(marks(&state), (MAGIC1, size + 4, features, size));
+            assert_eq!((state.len(), &state[len..]), (len + 4, &MAGIC2.to_le_bytes()[..]));
+            assert!(state[576..len].iter().all(|byte| *byte == 0xa5), "nothing else has changed");
+        }
+    }
+
+    /// A process that has not asked for tiles may not restore any, not even unused ones.
+    #[test]
+    fn tiles_that_are_not_in_use_are_left_out() {
+        let state = usable(image(7 | TILES, 7, 11_008));
+        let (_, _, features, size) = marks(&state);
+        assert_eq!(features, 7);
+        // As large as this processor has it for the rest; more than the header, and no tiles.
+        let len = usize::try_from(size).unwrap();
+        assert!((XSAVE_HEADER_END..4096).contains(&len), "{len}");
+        assert_eq!(state.len(), len + 4);
+    }
+}
