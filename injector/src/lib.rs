@@ -73,6 +73,7 @@ pub fn apply(options: &ApplyOptions) -> Outcome {
     outcome.result = transaction(options, &mut outcome)
         .map_err(|cause| target::process::told_by_its_end(options.pid, cause));
     ptrace::thread::let_go_of_the_rest();
+    outcome.write_log();
     outcome
 }
 

@@ -78,8 +78,10 @@ pub struct Outcome {
     pub file: String,
     /// What an earlier tool had left behind and was put right first.
     pub recovered: Vec<String>,
-    /// Where each phase is written to as it ends.
+    /// Where each phase is written to when it has ended and nothing stands still.
     pub log: Log,
+    /// How many of the phases are in it.
+    pub(crate) logged: usize,
 }
 
 impl Outcome {
@@ -106,6 +108,7 @@ impl Outcome {
             file: String::new(),
             recovered: Vec::new(),
             log: Log::default(),
+            logged: 0,
         }
     }
 
@@ -129,9 +132,19 @@ impl Outcome {
         let start = Instant::now();
         let result = work(self);
         self.phases.push((phase, start.elapsed()));
-        self.log
-            .line(self.pid, &format!("{} took {} us", phase.name(), start.elapsed().as_micros()));
+        // Behind a checkpoint threads stand still: nobody is to wait for a disk, or for whoever reads a pipe.
+        if phase != Phase::Checkpoint {
+            self.write_log();
+        }
         result
+    }
+
+    /// Logs the phases that are not in the log yet.
+    pub(crate) fn write_log(&mut self) {
+        for (phase, took) in self.phases.get(self.logged..).unwrap_or_default() {
+            self.log.line(self.pid, &format!("{} took {} us", phase.name(), took.as_micros()));
+        }
+        self.logged = self.phases.len();
     }
 
     /// For tools.
@@ -285,4 +298,27 @@ impl Outcome {
 
 pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_logged_while_threads_stand() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = || std::fs::read_to_string(file.path()).unwrap().lines().count();
+        let mut outcome = Outcome::new(7, false);
+        outcome.log = Log::to(file.path()).unwrap();
+        outcome.timed(Phase::Look, |_| ());
+        assert_eq!(lines(), 1);
+        outcome.timed(Phase::Checkpoint, |_| ());
+        assert_eq!(lines(), 1);
+        outcome.timed(Phase::Commit, |_| ());
+        assert_eq!(lines(), 3);
+        outcome.timed(Phase::Checkpoint, |_| ());
+        outcome.write_log();
+        outcome.write_log();
+        assert_eq!(lines(), 4);
+    }
 }

@@ -47,6 +47,7 @@ pub fn revert(options: &ApplyOptions) -> Outcome {
     outcome.result = transaction(options, &mut outcome)
         .map_err(|cause| process::told_by_its_end(options.pid, cause));
     let_go_of_the_rest();
+    outcome.write_log();
     outcome
 }
 

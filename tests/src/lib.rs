@@ -6,6 +6,7 @@
 //! cargo run --release -p dsu-tests --bin torture       -- [--exhaustive] [--program P] [--pair A:B] [--step K]
 //!                                                         [--seed S] [--csmith N] [--seconds T]
 //! cargo run --release -p dsu-tests --bin coverage      -- [--only KEY,..] [--series gcc,clang,nosched,o1] [--step TEXT]
+//! cargo run --release -p dsu-tests --bin soak          -- [--minutes N] [--seconds N] [--kills N]
 //! ```
 //!
 //! The first ends with the second, which is there to run that part alone. Both fetch Debian source
@@ -27,6 +28,7 @@
 //! repeat     the same updates at random moments of the load, a fresh process each time
 //! comparison/  the same source twice, shuffled, and mutated one byte at a time
 //! coverage/  how many call sites of changed functions can be carried over, and what stands against the others
+//! soak/      one server updated and reverted for minutes, and its tool killed at random instants
 //! torture/   small and random programs updated after their k-th instruction
 //! tool, entries, process, load   the two programs under test; entry redirects; /proc; client threads
 //! ```
@@ -43,6 +45,7 @@ pub mod process;
 pub mod repeat;
 pub mod report;
 pub mod scenario;
+pub mod soak;
 pub mod tool;
 pub mod torture;
 pub mod workspace;

@@ -1,5 +1,6 @@
 //! The two programs under test: run with a limit, their exit code and their one JSON object.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -173,6 +174,13 @@ pub fn apply(tools: &Tools, bundle: &Path, pids: &[i32], flags: &[&str]) -> Resu
     for pid in pids {
         command.args(["--pid", &pid.to_string()]);
     }
+    run(command, LIMIT)
+}
+
+/// Runs `dsu-apply ARGUMENTS --json`.
+pub fn operate(tools: &Tools, arguments: &[&OsStr]) -> Result<Said> {
+    let mut command = Command::new(&tools.apply);
+    command.args(arguments).arg("--json");
     run(command, LIMIT)
 }
 

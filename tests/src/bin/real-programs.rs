@@ -11,16 +11,17 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use dsu_samples::tools::Tools;
-use dsu_tests::corpus::programs::OPENSSL;
+use dsu_tests::corpus::programs::{OPENSSL, POSTGRESQL};
 use dsu_tests::corpus::{Ladder, Recipe, ladder::Builder, needs};
 use dsu_tests::report::Report;
-use dsu_tests::scenario::{self, Program};
+use dsu_tests::scenario::{self, Program, postgresql};
 use dsu_tests::{climb, comparison, live, repeat, workspace};
 
 /// Live updates of real programs: fetched, built, updated while they run.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Only these programs (redis7, nginx122, memcached, ...).
+    /// Only these programs (redis7, nginx122, memcached, ...). postgresql15 is in no other run: its server takes
+    /// minutes to build.
     #[arg(long, value_delimiter = ',', value_name = "KEY")]
     only: Vec<String>,
     /// Repetitions at random moments of the load, for redis7, nginx122 and memcached.
@@ -56,7 +57,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let programs = chosen(arguments)?;
-    let recipes: Vec<Recipe> = programs.iter().map(|p| *p.recipe()).collect();
+    let mut recipes: Vec<Recipe> = programs.iter().map(|p| *p.recipe()).collect();
+    let postgresql = arguments.only.iter().any(|key| key == POSTGRESQL.key);
+    recipes.extend(postgresql.then_some(POSTGRESQL));
     needs::install(&recipes)?;
     let ladders = build_in_background(recipes);
     let updates = !arguments.build_only && !arguments.oracles_only;
@@ -66,17 +69,7 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let mut early: HashMap<&str, Result<Ladder>> = HashMap::new();
     for program in programs {
         let key = program.recipe().key;
-        while !early.contains_key(key) {
-            let (built, ladder) = ladders.recv().context("the builder ended early")?;
-            early.insert(built, ladder);
-        }
-        let ladder = match early.remove(key).context("just received")? {
-            Ok(ladder) => ladder,
-            Err(error) => {
-                report.failure(key, "fetch and build", &error);
-                continue;
-            }
-        };
+        let Some(ladder) = wait_for(key, &ladders, &mut early, report)? else { continue };
         println!("{key}: {} steps of {}", ladder.steps.len() - 1, ladder.version);
         if ladder.version != program.recipe().version && !ladder.version.contains(" and ") {
             println!(
@@ -103,6 +96,12 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             repeat::repeat(program, &ladder, &applied, arguments.repeat, tools, report);
         }
     }
+    if postgresql
+        && let Some(ladder) = wait_for(POSTGRESQL.key, &ladders, &mut early, report)?
+        && let Some(tools) = &tools
+    {
+        postgresql::run(&ladder, tools, report);
+    }
     if let Some(tools) = &tools
         && arguments.mutations > 0
         && !arguments.live_only
@@ -110,6 +109,21 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
         compare(tools, &kept, arguments.mutations, report);
     }
     Ok(())
+}
+
+/// The ladder of this key, once it is built; a build that fails is in the report.
+fn wait_for(
+    key: &str,
+    ladders: &Receiver<(&'static str, Result<Ladder>)>,
+    early: &mut HashMap<&str, Result<Ladder>>,
+    report: &mut Report,
+) -> Result<Option<Ladder>> {
+    while !early.contains_key(key) {
+        let (built, ladder) = ladders.recv().context("the builder ended early")?;
+        early.insert(built, ladder);
+    }
+    let ladder = early.remove(key).context("just received")?;
+    Ok(ladder.map_err(|error| report.failure(key, "fetch and build", &error)).ok())
 }
 
 /// The comparison suite over the executables.
@@ -124,7 +138,8 @@ fn compare(tools: &Tools, ladders: &[Ladder], mutations: usize, report: &mut Rep
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static dyn Program>> {
     let all = scenario::all();
     for key in &arguments.only {
-        let known: Vec<&str> = all.iter().map(|p| p.recipe().key).collect();
+        let known = all.iter().map(|p| p.recipe().key);
+        let known: Vec<&str> = known.chain([POSTGRESQL.key]).collect();
         ensure!(known.contains(&key.as_str()), "no program {key}; there are {}", known.join(", "));
     }
     let wanted = |key: &str| match arguments.only.as_slice() {

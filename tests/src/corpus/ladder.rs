@@ -91,6 +91,7 @@ impl Builder {
         let version = match recipe.grouping {
             Grouping::Tarballs(versions) => self.build_tarballs(recipe, &home, versions)?,
             Grouping::Each | Grouping::All(_) => self.build_patches(recipe, &home)?,
+            Grouping::Edit(name, edit) => self.build_edited(recipe, &home, name, edit)?,
         };
         std::fs::write(home.join("stamp"), format!("{wanted}{version}\n"))?;
         open(recipe, &home, &version)
@@ -129,6 +130,23 @@ impl Builder {
             }
             make_step(recipe, home, index + 1, patch_name(patch))?;
         }
+        Ok(version)
+    }
+
+    fn build_edited(
+        &mut self,
+        recipe: &Recipe,
+        home: &Path,
+        name: &str,
+        edit: &str,
+    ) -> Result<String> {
+        let (dsc, version) = self.apt()?.source(recipe.package, recipe.version)?;
+        let (tree, log) = (home.join("build"), home.join("log"));
+        shell(&format!("dpkg-source -x '{}' build", dsc.display()), home, &log)?;
+        shell(&Recipe::fill(recipe.configure, "", ""), &tree, &log)?;
+        make_step(recipe, home, 0, "base")?;
+        shell(edit, &tree, &log)?;
+        make_step(recipe, home, 1, name)?;
         Ok(version)
     }
 

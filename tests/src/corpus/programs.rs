@@ -159,6 +159,30 @@ pub const OPENSSL: Recipe = Recipe {
     needs: &["perl"],
 };
 
+/// PostgreSQL's server alone: what a cluster needs else is the package's.
+pub const POSTGRESQL: Recipe = Recipe {
+    key: "postgresql15",
+    package: "postgresql-15",
+    version: "15.18-0+deb12u1",
+    first_patch: "",
+    // A function of SQL that answers otherwise.
+    grouping: Grouping::Edit(
+        "ascii",
+        "grep -q 'PG_RETURN_INT32((int32) \\*data);' src/backend/utils/adt/oracle_compat.c && \
+         sed -i 's/PG_RETURN_INT32((int32) \\*data);/PG_RETURN_INT32((int32) *data + 1000);/' \
+         src/backend/utils/adt/oracle_compat.c",
+    ),
+    // The directories are where the package has its share of what it needs.
+    configure: "./configure --prefix=/usr/lib/postgresql/15 --datadir=/usr/share/postgresql/15 \
+                --with-system-tzdata=/usr/share/zoneinfo --without-readline --without-zlib \
+                CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
+    reconfigure: None,
+    make: "make -j2 -C src/backend",
+    keep: &["src/backend/postgres"],
+    clean: "make clean",
+    needs: &["bison", "flex", "perl", "postgresql-15"],
+};
+
 /// Every recipe, in the order in which the suites build them.
 pub const ALL: &[Recipe] =
     &[MEMCACHED, TINYPROXY, CIVETWEB, NGINX, REDIS, VSFTPD, PGBOUNCER, DNSMASQ, OPENSSL];

@@ -7,6 +7,9 @@ pub enum Grouping {
     Each,
     /// One step that pushes all of them, with this name.
     All(&'static str),
+    /// All patches belong to step 00, and one step, with this name, is what this shell line changes: for
+    /// programs that take long to build, and whose package fixes nothing by patches.
+    Edit(&'static str, &'static str),
     /// No patches: one step for each tarball of these upstream versions.
     Tarballs(&'static [&'static str]),
 }

@@ -6,6 +6,7 @@ pub mod memcached;
 pub mod nginx;
 pub mod openssl;
 pub mod pgbouncer;
+pub mod postgresql;
 pub mod redis;
 mod runtest;
 pub mod tinyproxy;
