@@ -177,7 +177,8 @@ pub const POSTGRESQL: Recipe = Recipe {
                 --with-system-tzdata=/usr/share/zoneinfo --without-readline --without-zlib \
                 CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
     reconfigure: None,
-    make: "make -j2 -C src/backend",
+    // What it generates first is not in the way of two jobs then.
+    make: "make -C src/backend generated-headers && make -j2 -C src/backend",
     keep: &["src/backend/postgres"],
     clean: "make clean",
     needs: &["bison", "flex", "perl", "postgresql-15"],
