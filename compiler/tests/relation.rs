@@ -28,6 +28,11 @@ const long table[4] = {1, 2, 3, 4};
 /* Calls what the compiler does not see. */
 KEEP long hook(long n) { return n + write(9, &limit, 0); }
 KEEP long other(long n) { return n - write(9, &limit, 0); }
+/* Ends the process unless it is told not to. */
+__attribute__((noipa)) void end(int how) { if (how == 0) _exit(1); write(9, &limit, 0); }
+__attribute__((noipa)) void die(int how) { write(9, &limit, 0); end(how); }
+__attribute__((noipa)) void die_wide(long how) { write(9, &limit, 0); if (how == 0) _exit(1); }
+KEEP long several(long n, ...) { return n + write(9, &limit, 0); }
 /* Does not. */
 KEEP long quiet(long n) { __asm__ volatile(""); return n * 7 + limit; }
 "#;
@@ -143,6 +148,67 @@ fn a_loop_unrolled_in_old_is_not_run_once() {
     let back = framed_pair(&new, &old);
     let number = behind(&back, 1).and_then(|moves| into(&moves, RBX).cloned());
     assert!(matches!(number, None | Some(Value::Constant(2) | Value::At(_))), "{number:?}");
+}
+
+/// A way that ends with a call of `die` before the code of another way, and puts a number of its own into
+/// the register that the other way keeps a value in.
+fn dying(number: &str, argument: &str) -> String {
+    format!(
+        ".loc 1 600 1\nmov %rdi, %rbx\ncall hook\ntest %rax, %rax\njns 2f\n.loc 1 605 1\nmov ${number}, \
+         %ebx\nmov ${argument}, %edi\ncall die\n2:\n.loc 1 610 1\ncall other\n.loc 1 620 1\ncall quiet"
+    )
+}
+
+#[test]
+fn nobody_comes_from_a_call_that_never_comes_back() {
+    let built = framed_pair(&dying("5", "0"), &dying("6", "0"));
+    let moves = behind(&built, 2).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    assert_eq!(into(&moves, RBX), Some(&same));
+    assert!(carried(&built).dead_returns.is_empty(), "who is replaced may come back some day");
+}
+
+#[test]
+fn who_comes_back_with_other_numbers_does_come_back() {
+    let built = framed_pair(&dying("5", "1"), &dying("6", "1"));
+    assert_eq!(behind(&built, 2), None);
+    // Only the low half of it is zero.
+    let wide = |number| {
+        let body = dying(number, "0x100000000").replace("mov $0x1", "movabs $0x1");
+        body.replace("0000, %edi", "0000, %rdi").replace("call die", "call die_wide")
+    };
+    let built = framed_pair(&wide("5"), &wide("6"));
+    assert_eq!(behind(&built, 2), None);
+    // It is told by somebody else.
+    let told = |number| dying(number, "0").replace("mov $0, %edi", "mov limit(%rip), %edi");
+    let built = framed_pair(&told("5"), &told("6"));
+    assert_eq!(behind(&built, 2), None);
+}
+
+/// Compilers align what follows a call when others jump there.
+#[test]
+fn padding_behind_a_call_is_no_way_apart() {
+    let body = |more: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 2f\n.loc 1 610 1\ncall other\n\
+             .p2align 5\n2:\n.loc 1 620 1\nadd $1, %rbx\n{more}\ncall quiet"
+        )
+    };
+    let built = framed_pair(&body(""), &body("xor %edx, %edx"));
+    assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
+}
+
+/// Only functions without a prototype of their own may want the frame that they are nested in.
+#[test]
+fn a_variadic_callee_has_no_static_chain() {
+    let body = |more: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\nmov limit(%rip), %r10\n.loc 1 610 1\ncall quiet\n\
+             .loc 1 620 1\n{more}\nmov %rbx, %rdi\nxor %eax, %eax\ncall several"
+        )
+    };
+    let built = framed_pair(&body(""), &body("xor %edx, %edx"));
+    assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
 }
 
 /// Fills memory between two calls, of which the second sees none of it.

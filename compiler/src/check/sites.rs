@@ -97,13 +97,18 @@ pub(super) fn calls(bundle: &Bundle, site: &Site, old: Side<'_>, new: Side<'_>) 
     let object = |what: String| vec![Finding::new(Rule::Callee, what)];
     match site.kind {
         SiteKind::Return => {
-            let before = |side: Side<'_>, at: u64| {
-                let step = side.function.code.before(at)?;
+            // Between a call of NEW's and the point there may be padding, which does nothing.
+            let before = |side: Side<'_>, at: u64, padded: bool| {
+                let is_padding = |step: &&Step| step.instruction.mnemonic() == Mnemonic::Nop;
+                let mut step = side.function.code.before(at)?;
+                while padded && is_padding(&step) {
+                    step = side.function.code.before(step.instruction.ip())?;
+                }
                 let call = step.instruction.mnemonic() == Mnemonic::Call;
                 let index = side.function.code.index(step.instruction.ip())?;
                 call.then(|| side.function.values.callees.get(&index).cloned()).flatten()
             };
-            let (from, to) = (before(old, site.at.0), before(new, site.to.0));
+            let (from, to) = (before(old, site.at.0, false), before(new, site.to.0, true));
             let (Some(from), Some(to)) = (from, to) else {
                 return object("a return point does not follow a call on both sides".to_owned());
             };

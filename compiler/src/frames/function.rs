@@ -10,12 +10,13 @@ use super::translate::{Obstacle, Pending, translate};
 use super::value::{Place, Side};
 use super::variables::{self, Variables};
 use super::{Blind, Carried, Proven, addresses, clones, exec, repair, source, strings};
+use crate::debug::Locals;
 use crate::emit::Inputs;
 use crate::image::FunctionId;
 use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::live::StackObject;
-use crate::machine::{Analysis, Clobbers, Relied};
+use crate::machine::{Analysis, Clobbers, Relied, Returning};
 use crate::sites::matching::evidence::Evidence;
 use crate::sites::matching::{BlockMatching, match_blocks};
 use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value};
@@ -33,6 +34,7 @@ pub(super) struct Shared<'a> {
     pub fixups: &'a [Fixup],
     pub clobbers: (&'a Clobbers, &'a Clobbers),
     pub barriers: (&'a Barriers, &'a Barriers),
+    pub returning: (&'a Returning<'a>, &'a Returning<'a>),
     /// Caller-saved registers in which somebody keeps a value while a function runs.
     pub relied: Relied,
     /// Where OLD's objects are that the commit overwrites.
@@ -56,6 +58,16 @@ struct Known<'a> {
     variables: &'a Variables<'a>,
     named: &'a source::Named,
     rounds: &'a Rounds,
+}
+
+/// A pair of functions and the relation between its bodies.
+struct View<'a> {
+    both: Both<'a>,
+    relation: Relation,
+    matching: BlockMatching,
+    variables: Variables<'a>,
+    named: source::Named,
+    rounds: Rounds,
 }
 
 /// Translates what can be of one function's frames.
@@ -95,26 +107,32 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
             return carried;
         }
     }
-    let (mut matching, evidence) =
-        match_blocks(pair, (&a.flow, &old_locals), (&b.flow, new_locals), whole.start(&b.flow));
-    let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
-    repair::repair(&a.flow, &b.flow, &mut matching, &|block| points.contains(&block));
-    let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
-    let entry = Entry::new((pair.old, f, &old_locals), (pair.new, g, &own));
-    let bodies = Both { shared, old, analyses: (&a, &b), entry, evidence };
-    let Some((mut relation, matching)) = bodies.relate(matching, &points) else {
+    // Behind calls that never come back compilers put any other path's code. Claims that nobody comes from
+    // there are good for all points but those behind such calls: a callee that is replaced, too, may
+    // return some day.
+    let (returning, other) = shared.returning;
+    let trimmed = (returning.trimmed(&a.flow), other.trimmed(&b.flow));
+    let dead = |call: BlockId| trimmed.0.blocks[call.0].end != a.flow.blocks[call.0].end;
+    let calls = |flow: &Flow| flow.blocks.iter().filter(|b| b.end == End::Call).count();
+    let all = (&a.flow, &b.flow);
+    let is_trimmed = calls(&trimmed.0) != calls(all.0) || calls(&trimmed.1) != calls(all.1);
+    let locals = (&old_locals, new_locals);
+    let view = |flows| View::new(shared, (old, new), (&a, &b), flows, locals, &whole, &wanted);
+    let mut views = vec![view(all)];
+    if is_trimmed {
+        views.insert(0, view((&trimmed.0, &trimmed.1)));
+    }
+    let Some(mut views) = views.into_iter().collect::<Option<Vec<_>>>() else {
         all_blind(&mut carried, "the function is too large to be followed".to_owned());
         return carried;
     };
-    let variables = Variables::new(
-        variables::Side { image: pair.old, locals: &old_locals, flow: &a.flow },
-        variables::Side { image: pair.new, locals: new_locals, flow: &b.flow },
-    );
-    let named = addresses::named(shared.fixups, &b.flow.body);
-    let rounds = Rounds::new(&b.flow);
-    let known = Known { variables: &variables, named: &named, rounds: &rounds };
     for point in wanted {
-        match bodies.site(&point, &matching, &mut relation, known) {
+        let first = if point.call.is_some_and(dead) { views.len() - 1 } else { 0 };
+        let mut result = views[first].site(&point);
+        if let (Err(_), Some(view)) = (&result, views.get_mut(first + 1)) {
+            result = view.site(&point).or(result);
+        }
+        match result {
             Ok(proven) => carried.proven.push(proven),
             Err(obstacles) => {
                 carried.blind.push(Blind { at: OldAddr(point.at), kind: point.kind, obstacles });
@@ -124,20 +142,54 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     carried
 }
 
+impl<'a> View<'a> {
+    /// Matches and relates both bodies by these graphs of theirs; `None` when it does not settle.
+    fn new(
+        shared: &'a Shared<'a>,
+        (old, new): (FunctionId, FunctionId),
+        (a, b): (&'a Analysis, &'a Analysis),
+        flows: (&'a Flow, &'a Flow),
+        locals: (&'a Locals, &'a Locals),
+        whole: &clones::Whole,
+        wanted: &[Wanted],
+    ) -> Option<Self> {
+        let pair = shared.inputs.pair;
+        let (f, g) = (pair.old.function(old), &whole.function);
+        let (mut matching, evidence) =
+            match_blocks(pair, (flows.0, locals.0), (flows.1, locals.1), whole.start(flows.1));
+        let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
+        repair::repair(flows.0, flows.1, &mut matching, &|block| points.contains(&block));
+        let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
+        let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
+        let both = Both { shared, old, analyses: (a, b), flows, entry, evidence };
+        let (relation, matching) = both.relate(matching, &points)?;
+        let variables = Variables::new(
+            variables::Side { image: pair.old, locals: locals.0, flow: flows.0 },
+            variables::Side { image: pair.new, locals: locals.1, flow: flows.1 },
+        );
+        let named = addresses::named(shared.fixups, &flows.1.body);
+        let rounds = Rounds::new(flows.1);
+        Some(Self { both, relation, matching, variables, named, rounds })
+    }
+
+    /// The translation of one point.
+    fn site(&mut self, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
+        let Self { both, relation, matching, variables, named, rounds } = self;
+        both.site(point, matching, relation, Known { variables, named, rounds })
+    }
+}
+
 /// Both bodies of one function.
 pub(super) struct Both<'a> {
     pub(super) shared: &'a Shared<'a>,
     old: FunctionId,
     pub(super) analyses: (&'a Analysis, &'a Analysis),
+    flows: (&'a Flow, &'a Flow),
     entry: Entry,
     pub(super) evidence: Evidence,
 }
 
 impl Both<'_> {
-    fn flows(&self) -> (&Flow, &Flow) {
-        (&self.analyses.0.flow, &self.analyses.1.flow)
-    }
-
     /// The relation, once no pair is left that it finds out; `None` when it does not settle.
     fn relate(
         &self,
@@ -164,7 +216,7 @@ impl Both<'_> {
 
     fn relation(&self, matching: &BlockMatching) -> Result<Relation, super::relation::TooLarge> {
         let pair = self.shared.inputs.pair;
-        let (old, new) = self.flows();
+        let (old, new) = self.flows;
         let extents = |analysis: &Analysis| -> Vec<std::ops::Range<i64>> {
             analysis.objects.iter().map(|o| o.extent.clone()).collect()
         };
@@ -287,7 +339,7 @@ impl Both<'_> {
                 .collect()
         };
         let pair = self.shared.inputs.pair;
-        let (old, new) = self.flows();
+        let (old, new) = self.flows;
         (of(pair.old, old), of(pair.new, new))
     }
 
@@ -354,7 +406,7 @@ impl Both<'_> {
         known: Known<'_>,
     ) -> Result<Proven, Vec<Obstacle>> {
         let fail = |text: &str| Err(vec![Obstacle { text: text.to_owned(), new_local: false }]);
-        let (old, new) = self.flows();
+        let (old, new) = self.flows;
         let Some(partner) = matching.new_of[point.block.0] else {
             return fail("no counterpart of this point was found in NEW");
         };

@@ -38,7 +38,7 @@ pub use translate::Obstacle;
 
 use crate::emit::Inputs;
 use crate::image::FunctionId;
-use crate::machine::{Clobbers, Relied};
+use crate::machine::{Clobbers, Relied, Returning};
 use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
@@ -141,6 +141,7 @@ pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
         fixups,
         clobbers: (&old, &new),
         barriers: (&a, &b),
+        returning: (&Returning::new(pair.old), &Returning::new(pair.new)),
         overwritten: overwritten(inputs),
         relied: Relied::new(pair.old, &inputs.closure.replaced.keys().copied().collect(), &old),
         through,

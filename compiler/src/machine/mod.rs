@@ -32,10 +32,12 @@ mod transfer;
 mod clobbers;
 mod liveness;
 mod relied;
+mod returning;
 
 pub use analysis::Analysis;
 pub use clobbers::Clobbers;
 pub use relied::Relied;
+pub use returning::Returning;
 
 use crate::change::Pair;
 use crate::image::{FunctionId, Image, Thing};

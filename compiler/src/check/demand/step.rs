@@ -609,8 +609,12 @@ impl Step<'_, '_> {
             }
         }
         if open {
-            // How many vector registers hold arguments; the static chain of a nested function.
+            // How many vector registers hold arguments.
             self.demand.soft.need(Register::AL, 1);
+        }
+        if prototype.is_none() {
+            // The static chain of a nested function: those have names of clones and no prototype, and
+            // pointers to them lead to code that sets it.
             self.demand.soft.need(Register::R10, u64::MAX);
         }
         if prototype.is_none_or(|p| p.variadic || p.stack > 0) {
