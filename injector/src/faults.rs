@@ -3,8 +3,8 @@
 //! Every ptrace request, every remote system call, every write to the process's memory and every signal sent to
 //! it passes here, in the one place where calls of its kind are made; so none can be forgotten. Takes the number
 //! of the call that is to fail, counted from when that was said; that call is not made and gives an error, and
-//! all others are made. A test goes through all numbers until one is not reached. It counts for the calling
-//! thread alone. Where nothing was said, a call costs one comparison more.
+//! all others are made. A test goes through all numbers until one is not reached. Reads of the process's
+//! memory, of which there are many, are counted for themselves. It counts for the calling thread alone. Where nothing was said, a call costs one comparison more.
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -21,6 +21,8 @@ pub enum Call {
     Write(usize),
     /// A signal to the process.
     Signal(Signal),
+    /// A read of so many bytes of the process's memory.
+    Read(usize),
 }
 
 /// What the failing call gives: a disk's answer, which no code here expects.
@@ -29,6 +31,8 @@ const ERROR: Errno = Errno::EIO;
 thread_local! {
     /// Calls left until the one that fails, itself included; 0 when none is to fail.
     static LEFT: Cell<u64> = const { Cell::new(0) };
+    /// Whether reads are counted, and nothing else.
+    static READS: Cell<bool> = const { Cell::new(false) };
     /// The one that has failed.
     static FAILED: Cell<Option<Call>> = const { Cell::new(None) };
 }
@@ -36,7 +40,14 @@ thread_local! {
 /// Makes the call with this number fail, the next one being 1.
 pub fn fail(number: u64) {
     FAILED.set(None);
+    READS.set(false);
     LEFT.set(number);
+}
+
+/// Makes the read with this number fail, the next one being 1.
+pub fn fail_read(number: u64) {
+    fail(number);
+    READS.set(true);
 }
 
 /// Makes none fail from now on; gives the one that has.
@@ -47,7 +58,7 @@ pub fn end() -> Option<Call> {
 
 /// To be asked before each call.
 pub(crate) fn pass(call: Call) -> Result<(), Errno> {
-    if LEFT.get() == 0 {
+    if LEFT.get() == 0 || READS.get() != matches!(call, Call::Read(_)) {
         return Ok(());
     }
     LEFT.set(LEFT.get() - 1);
@@ -73,5 +84,9 @@ mod tests {
         assert!(write());
         assert_eq!(end(), None);
         assert!(write() && write());
+        fail_read(1);
+        assert!(write());
+        assert!(pass(Call::Read(8)).is_err() && pass(Call::Read(8)).is_ok());
+        assert_eq!(end(), Some(Call::Read(8)));
     }
 }

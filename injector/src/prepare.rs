@@ -106,7 +106,9 @@ impl Shadow {
     /// Unmaps the span and gives back the error for which it was given up, with what else failed.
     #[must_use]
     pub fn unmap_after(self, target: &Target, cause: ApplyError) -> ApplyError {
-        if matches!(cause, ApplyError::Died(_)) {
+        // Whoever says so may have seen no more than a read that failed.
+        let gone = || still_there(target.pid, &target.memory, target.image.base).is_err();
+        if matches!(cause, ApplyError::Died(_)) && gone() {
             return cause;
         }
         let (start, len) = (self.prepared.span, self.prepared.layout.len);

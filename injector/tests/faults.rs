@@ -24,18 +24,26 @@ const MOST: u64 = 5000;
 /// What a failed call may take longer: a wait for what does not come then.
 const LONGER: Duration = Duration::from_secs(10);
 
-/// Lets each call of `act` fail once; `check` is told what has come of it.
-fn each<S, T>(
+/// Lets each call of `act` but reads fail once; `check` is told what has come of it.
+fn each<S, T: Told>(
+    state: &mut S,
+    act: impl FnMut(&mut S) -> T,
+    check: impl FnMut(&mut S, &str, T),
+) {
+    each_of(faults::fail, state, act, check);
+}
+
+/// The same with what `fail` says.
+fn each_of<S, T: Told>(
+    fail: fn(u64),
     state: &mut S,
     mut act: impl FnMut(&mut S) -> T,
     mut check: impl FnMut(&mut S, &str, T),
-) where
-    T: Told,
-{
+) {
     let start = Instant::now();
     for number in 1..MOST {
         let begun = Instant::now();
-        faults::fail(number);
+        fail(number);
         let result = act(state);
         let Some(call) = faults::end() else {
             println!("{} calls failed in their turn, {:?}", number - 1, start.elapsed());
@@ -152,6 +160,17 @@ impl Quiet {
         quiet
     }
 
+    /// One that was updated, and brought back by a bundle.
+    fn back() -> Self {
+        let mut quiet = Self::updated();
+        let [old, new] = [1, 2].map(|version| build("answer", version, &[]));
+        let mut bundle = bundle(&new, &old, &["answer", "other"], &[]);
+        write_data(&mut bundle, &new, "table", &old.symbol("table").bytes);
+        expect(&BundleFile::new(&bundle).apply(quiet.program.pid), ExitCode::Updated);
+        quiet.before = quiet.program.picture().in_use();
+        quiet
+    }
+
     fn assert_as_before(&self, what: &str) {
         self.before.assert_same(&self.program.picture().in_use(), what);
         assert_untouched(self.program.pid, what);
@@ -168,8 +187,25 @@ const NEW: [i64; 3] = [120, 0x55, 0x0909_0909_0909_0909];
 
 #[test]
 fn of_an_update() {
-    let mut quiet = Quiet::start();
-    each(
+    update(faults::fail, Quiet::start);
+}
+
+#[test]
+fn reads_of_an_update() {
+    // Most of them are of the look at the process, which changes nothing.
+    update(|number| faults::fail_read(number * 4), Quiet::start);
+}
+
+/// It takes the memory that the bundle had before, and puts its code back.
+#[test]
+fn of_an_update_that_is_made_again() {
+    update(faults::fail, Quiet::back);
+}
+
+fn update(fail: fn(u64), start: fn() -> Quiet) {
+    let mut quiet = start();
+    each_of(
+        fail,
         &mut quiet,
         |quiet| quiet.file.apply(quiet.program.pid),
         |quiet, what, outcome| match outcome.exit() {
@@ -177,7 +213,7 @@ fn of_an_update() {
                 Shape::of(quiet.program.pid);
                 assert_untouched(quiet.program.pid, what);
                 assert_eq!(quiet.answers(), NEW, "{what}");
-                *quiet = Quiet::start();
+                *quiet = start();
             }
             _ => quiet.assert_as_before(what),
         },

@@ -227,6 +227,10 @@ fn a_probe_decides() {
     assert_eq!(done.status.code(), Some(22), "{text}");
     assert!(text.contains("exit status: 7") && text.contains("was taken back"), "{text}");
     assert_eq!(program.number("a5"), 6);
+    // A log on a full disk is no reason to fail.
+    let done = tool(&[path(&file), "--pid", &pid, "--log", "/dev/full"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    expect(&back(program.pid, 2000), ExitCode::Updated);
     let done = run("test -d /proc/$DSU_PID", &["--revert-on-failure"]);
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert_eq!(program.number("a5"), 120);

@@ -127,7 +127,8 @@ impl ProcessMemory {
 
 impl ReadMemory for ProcessMemory {
     fn read(&self, at: ProcAddr, buffer: &mut [u8]) -> Result<(), SysError> {
-        self.file.read_exact_at(buffer, at.0).map_err(|e| {
+        let read = faults::pass(Call::Read(buffer.len())).map_err(std::io::Error::from);
+        read.and_then(|()| self.file.read_exact_at(buffer, at.0)).map_err(|e| {
             SysError::io(format!("read {} bytes at {at} in pid {}", buffer.len(), self.pid), &e)
         })
     }

@@ -40,9 +40,9 @@ enum Victim {
 /// What the tool writes to its log when all is prepared.
 const PREPARED: &str = "prepare took ";
 /// About what a commit takes from where it holds the process.
-const AIMED: Duration = Duration::from_micros(80);
+const AIMED: Duration = Duration::from_micros(30);
 /// Between two looks at a process that is about to be held.
-const LOOK: Duration = Duration::from_micros(20);
+const LOOK: Duration = Duration::from_micros(10);
 /// SIGSTOP's bit in the masks of `/proc/PID/status`.
 const STOP_BIT: u64 = 1 << (nix::libc::SIGSTOP - 1);
 
