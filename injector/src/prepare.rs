@@ -11,6 +11,7 @@ use crate::error::{ApplyError, SysError};
 use crate::options::{ApplyOptions, FailPoint};
 use crate::prepared::{Prepared, encoding};
 use crate::ptrace::borrow::{Borrowed, Ground};
+use crate::ptrace::keep;
 use crate::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
 use crate::ptrace::sched::{Beside, Pace, Relaxed};
 use crate::ptrace::thread::{Stopped, WaitError, let_go_within};
@@ -355,6 +356,7 @@ fn borrow_one<'a>(
             }
             Err(e) => return Err(e.into()),
         };
+        keep::note(tid);
         if running.interrupt().is_err() {
             continue;
         }

@@ -9,6 +9,7 @@
 use crate::error::ApplyError;
 use crate::ptrace::footholds::Footholds;
 use crate::ptrace::gate::{Gate, Suspend, may_look};
+use crate::ptrace::keep;
 use crate::ptrace::process::{seize, thread_ids};
 use crate::ptrace::sched::Pace;
 use crate::ptrace::thread::{Stopped, WaitError, let_go_within};
@@ -129,6 +130,7 @@ fn unreadable(pid: i32) -> ApplyError {
 /// The strictest answer of one thread's filters, if any forbids something.
 fn of_thread(pid: i32, tid: i32, footholds: &Footholds) -> Result<Option<Forbidden>, ApplyError> {
     let Some(running) = seize(tid)? else { return Ok(None) };
+    keep::note(tid);
     running.interrupt()?;
     let thread = match running.wait(Instant::now() + STOP_WITHIN, Pace::now()) {
         Ok(thread) => thread,

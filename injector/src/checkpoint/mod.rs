@@ -26,6 +26,7 @@ use crate::address::ProcAddr;
 use crate::error::ApplyError;
 use crate::ptrace::footholds::Footholds;
 use crate::ptrace::guardian::is_asked_to_end;
+use crate::ptrace::keep;
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::thread::{WaitError, let_go_within};
 use crate::target::maps::Maps;
@@ -112,7 +113,9 @@ impl Checkpoint<'_> {
             if self.search.attempts == 1 {
                 self.unwinder.load(self.memory);
             }
-            std::thread::sleep(backoff.next().min(deadline - now));
+            let again = now + backoff.next().min(deadline - now);
+            keep::attend(again);
+            std::thread::sleep(again.saturating_duration_since(Instant::now()));
         }
     }
 

@@ -12,6 +12,7 @@
 //! | [`gate`] | what seccomp lets a thread do |
 //! | [`lifeline`] | what saves a borrowed thread if the tool dies |
 //! | [`restart`] | system calls that a stop would end, and that begin anew |
+//! | [`keep`] | time-outs of such calls |
 //! | [`onward`] | some threads run on to an address while the others stand still |
 //! | [`trapnet`] | a process that survives traps that nobody takes |
 //! | [`hold`] | a process that would stay stopped if the tool died |
@@ -24,6 +25,7 @@ pub mod footholds;
 pub mod gate;
 pub mod guardian;
 pub mod hold;
+pub mod keep;
 pub mod lifeline;
 pub mod onward;
 pub mod process;

@@ -5,6 +5,7 @@
 //! as long with many busy threads (PEERS.md). Dropping it lets every thread go on as it was: stopped
 //! processes stay stopped, and signals that were about to be taken are taken.
 
+use super::keep;
 use super::sched::{Pace, Patience, Relaxed, Urgent};
 use super::thread::{Running, Stopped, WaitError, let_go_within};
 use crate::error::SysError;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Passes over the thread list before a process that keeps making threads is left alone.
 const MAX_PASSES: usize = 64;
+/// Of how many threads it is noted what they wait in: of each that takes some microseconds.
+const MOST_NOTED: usize = 256;
 /// How long threads are waited for that were made while the others stood still.
 const ADOPT_WITHIN: Duration = Duration::from_millis(50);
 
@@ -106,6 +109,7 @@ impl StoppedProcess {
             }
             running.extend(look.new);
         }
+        running.iter().map(Running::tid).take(MOST_NOTED).for_each(keep::note);
         let pace = Pace::now();
         let urgent = pace.priority();
         let threads = Vec::with_capacity(running.len());

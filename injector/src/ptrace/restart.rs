@@ -47,11 +47,14 @@ const CALLS: [i64; 20] = [
 /// What a call gave that was ended by the stop; as `rax` holds it.
 pub const ENDED: u64 = (-(libc::EINTR as i64)).cast_unsigned();
 
+/// And what it is to have given instead.
+pub const AGAIN: u64 = (-ERESTARTNOHAND).cast_unsigned();
+
 /// What `rax` is to be instead, for a call with this number that is not begun anew by itself.
 #[must_use]
 pub fn again(rax: u64, call: i64) -> Option<u64> {
     let ended = rax == ENDED && CALLS.contains(&call);
-    ended.then_some((-ERESTARTNOHAND).cast_unsigned())
+    ended.then_some(AGAIN)
 }
 
 #[cfg(test)]

@@ -141,6 +141,14 @@ impl Beside {
     }
 }
 
+impl Beside {
+    /// Whether that could be done.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.before.is_some()
+    }
+}
+
 impl Drop for Beside {
     fn drop(&mut self) {
         if let Some(set) = &self.before {

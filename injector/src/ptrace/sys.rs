@@ -11,6 +11,7 @@ use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Registers of a stopped thread, as `struct user_regs_struct` of sys/user.h.
@@ -315,6 +316,37 @@ pub fn set_debug_register(tid: i32, number: usize, value: u64) -> Result<(), Err
     let offset = std::mem::offset_of!(libc::user, u_debugreg) + number.min(7) * 8;
     let value = usize::try_from(value).map_err(|_| Errno::EINVAL)?;
     request(libc::PTRACE_POKEUSER, tid, offset, value).map(drop)
+}
+
+/// How long a socket of a process waits for input or for room (`SO_RCVTIMEO`, `SO_SNDTIMEO`); zero: for ever.
+pub fn socket_timeout(pid: i32, descriptor: c_int, receives: bool) -> Result<Duration, Errno> {
+    // SAFETY: no pointers are passed.
+    let process = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let process = owned(process)?;
+    // SAFETY: no pointers are passed.
+    let copy = Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0)
+    })?;
+    let copy = owned(copy)?;
+    let mut time = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::timeval>()).unwrap_or(0);
+    let what = if receives { libc::SO_RCVTIMEO } else { libc::SO_SNDTIMEO };
+    let data: *mut libc::timeval = &raw mut time;
+    let size: *mut libc::socklen_t = &raw mut len;
+    // SAFETY: data points to a whole `timeval` whose size is given; both are alive over the call.
+    Errno::result(unsafe {
+        libc::getsockopt(copy.as_raw_fd(), libc::SOL_SOCKET, what, data.cast(), size)
+    })?;
+    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::EINVAL)?;
+    let micros = u64::try_from(time.tv_usec).map_err(|_| Errno::EINVAL)?;
+    Ok(Duration::from_secs(seconds) + Duration::from_micros(micros))
+}
+
+/// A descriptor that the kernel has just made for this process.
+fn owned(descriptor: c_long) -> Result<OwnedFd, Errno> {
+    let descriptor = c_int::try_from(descriptor).map_err(|_| Errno::EBADF)?;
+    // SAFETY: it is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Sends a signal to a process.

@@ -5,11 +5,13 @@
 //! detached later, by [`let_go_of_the_rest`]. So are threads that were made by a traced one, which are
 //! traced and stand still from their birth, unless somebody has found and held them before.
 
+use super::keep;
 use super::restart;
 use super::sched::{Pace, Patience};
 use super::stop::Event;
 use super::sys::{self, Registers, Resume};
 use crate::error::SysError;
+use crate::target::waiting::Wait;
 use nix::errno::Errno;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -47,9 +49,16 @@ fn unleave(tid: i32) {
 /// goes on behind the stop.
 fn look(tid: i32) -> Result<Option<Event>, Errno> {
     let event = sys::poll(tid)?.map(Event::of);
+    if event == Some(Event::SystemCall) && keep::is_kept(tid) {
+        // On its way into its call or out of it. It was asked to stop, which this has made undone
+        // (`ptrace_stop` in kernel/signal.c).
+        insist(|| sys::interrupt(tid))?;
+        return insist(|| sys::resume(tid, Resume::Freely, 0)).map(|()| None);
+    }
+    let kept = event.and_then(|_| keep::stopped(tid));
     if event == Some(Event::Interrupted) {
         // An error says that it was killed.
-        let _ = go_on_waiting(tid);
+        let _ = go_on_waiting(tid, kept);
     }
     if event == Some(Event::Other(libc::PTRACE_EVENT_CLONE)) {
         // An error says that it was killed, and the newborn one with it.
@@ -60,13 +69,17 @@ fn look(tid: i32) -> Result<Option<Event>, Errno> {
 }
 
 /// Whatever call the stop has ended begins anew.
-fn go_on_waiting(tid: i32) -> Result<(), Errno> {
-    if insist(|| sys::result_register(tid))? != restart::ENDED {
+fn go_on_waiting(tid: i32, kept: Option<Wait>) -> Result<(), Errno> {
+    if kept.is_none() && insist(|| sys::result_register(tid))? != restart::ENDED {
         return Ok(());
     }
     let mut registers = insist(|| sys::registers(tid))?;
+    if let Some(wait) = kept.filter(|_| registers.rax != restart::ENDED) {
+        keep::stopped_on_the_way(tid, &registers, wait);
+        return Ok(());
+    }
     // An interrupt or a fault has no call's number (arch/x86/include/asm/syscall.h).
-    if let Some(rax) = restart::again(registers.rax, registers.orig_rax.cast_signed()) {
+    if let Some(rax) = keep::result(tid, &registers, kept) {
         registers.rax = rax;
         insist(|| sys::set_registers(tid, &registers))?;
     }
@@ -116,7 +129,7 @@ impl From<NotResumed> for WaitError {
 const TRIES: usize = 3;
 
 /// Does what must be done, more than once if need be. `ESRCH` says that the thread was killed.
-fn insist<T>(mut act: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(super) fn insist<T>(mut act: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut result = act();
     for _ in 1..TRIES {
         if matches!(result, Ok(_) | Err(Errno::ESRCH)) {
@@ -270,10 +283,12 @@ impl Drop for Running {
 /// when nothing stands still any more. What does not stop in time goes free when this process ends.
 pub fn let_go_of_the_rest() {
     let_go_within(LAST_WAIT);
+    keep::attend_to_all();
 }
 
 /// As [`let_go_of_the_rest`], in a time of the caller's. What does not stop in it can be let go of later.
 pub fn let_go_within(most: Duration) {
+    keep::enter();
     let until = Instant::now() + most;
     let mut patience = Patience::at(Pace::Crowded);
     loop {
@@ -503,8 +518,10 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         if self.armed {
-            // ESRCH: it was killed meanwhile. Nothing else can happen to a stopped thread.
-            let _ = insist(|| sys::resume(self.tid, Resume::Untraced, self.event.pending()));
+            if !keep::keep(self.tid, self.event) {
+                // ESRCH: it was killed meanwhile. Nothing else can happen to a stopped thread.
+                let _ = insist(|| sys::resume(self.tid, Resume::Untraced, self.event.pending()));
+            }
             // It may have been held before its maker told of it.
             unleave(self.tid);
         }

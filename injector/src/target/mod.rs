@@ -14,6 +14,7 @@ pub mod memory;
 pub mod module;
 pub mod process;
 pub mod space;
+pub mod waiting;
 
 use crate::address::ProcAddr;
 use crate::error::{ApplyError, SysError};

@@ -42,6 +42,8 @@ pub struct Status {
     pub capabilities: u64,
     /// `CapPrm`.
     pub permitted: u64,
+    /// `voluntary_ctxt_switches` of this thread.
+    pub sleeps: u64,
     /// `x86_Thread_features`: a shadow stack is among them.
     pub shadow_stack: bool,
 }
@@ -75,6 +77,7 @@ impl Status {
                 "SigCgt" => status.caught = mask(),
                 "SigPnd" => status.pending = mask(),
                 "ShdPnd" => status.shared = mask(),
+                "voluntary_ctxt_switches" => status.sleeps = first.parse().unwrap_or(0),
                 "x86_Thread_features" => {
                     status.shadow_stack = value.split_whitespace().any(|word| word == "shstk");
                 }

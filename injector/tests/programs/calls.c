@@ -18,6 +18,7 @@
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
@@ -273,7 +274,10 @@ static void set_up(void) {
   epoll_ctl(epoll, EPOLL_CTL_ADD, quiet[0], &in);
   ring = set_up_ring();
   child = fork();
-  if (child == 0) for (;;) pause();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) pause();
+  }
   struct sigaction a = {.sa_handler = on_usr1};
   sigaction(SIGHUP, &a, 0);
   sigset_t all;
@@ -283,8 +287,14 @@ static void set_up(void) {
 }
 
 static void clean_up(void) {
+  kill(child, SIGKILL);
   msgctl(queue, IPC_RMID, 0);
   semctl(semaphores, 0, IPC_RMID);
+}
+
+static void tell_of(struct call *c) {
+  long late = c->timed ? (c->took - TIMEOUT_NS) / 1000 : 0;
+  printf("%s %s %ld %ld\n", c->name, c->result < 0 ? "-1" : "ok", c->error, late);
 }
 
 static void serve(void) {
@@ -302,6 +312,17 @@ static void serve(void) {
         for (int i = 0; i < CALLS; i++) if (calls[i].tid >= 0) wait_asleep(&calls[i]);
         puts("begun");
         break;
+      case 'o':
+        // The only thread.
+        line[strcspn(line, "\n")] = 0;
+        puts("begun");
+        for (int i = 0; i < CALLS; i++) {
+          struct call *c = &calls[i];
+          if (strcmp(c->name, line + 1)) continue;
+          run(c);
+          tell_of(c);
+        }
+        break;
       case 'e':
         for (int i = 0; i < CALLS; i++)
           if (calls[i].timed) pthread_join(calls[i].thread, 0);
@@ -310,8 +331,7 @@ static void serve(void) {
           struct call *c = &calls[i];
           if (c->tid < 0) { printf("%s none 0 0\n", c->name); continue; }
           if (!c->timed) pthread_join(c->thread, 0);
-          long late = c->timed ? (c->took - TIMEOUT_NS) / 1000 : 0;
-          printf("%s %s %ld %ld\n", c->name, c->result < 0 ? "-1" : "ok", c->error, late);
+          tell_of(c);
         }
         puts("end");
         break;

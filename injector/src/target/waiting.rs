@@ -1,0 +1,213 @@
+//! A system call that a thread waits in, with its time-out, as `/proc` shows it; nothing is stopped for it.
+//!
+//! Takes a thread; gives when it began to wait and until when it does, for those calls of which the kernel
+//! forgets that when they are interrupted. The beginning is the moment at which the thread was last taken
+//! from its processor, which the scheduler has noted by that processor's clock. It is never taken for earlier
+//! than it was; so no time-out comes early.
+
+use crate::ptrace::sched::Beside;
+use crate::ptrace::sys;
+use crate::target::process::Status;
+use nix::errno::Errno;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// Which call of which frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Number of the call.
+    pub call: i64,
+    /// Stack pointer.
+    pub stack: u64,
+    /// Behind the `syscall` instruction.
+    pub at: u64,
+}
+
+/// A wait with an end.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// Of which call.
+    pub frame: Frame,
+    /// Its time-out comes then.
+    pub until: Instant,
+    /// And the call gives this, as `rax` holds it.
+    pub result: u64,
+    /// How often the thread had gone to sleep.
+    pub sleeps: u64,
+}
+
+impl Wait {
+    /// What a thread waits in, if it is such a call.
+    #[must_use]
+    pub fn of(tid: i32) -> Option<Self> {
+        let (frame, arguments) = call(tid)?;
+        let (timeout, errno) = timeout(tid, frame.call, &arguments)?;
+        let sleeps = Status::of(tid)?.sleeps;
+        let since = began(tid)?;
+        // It has not moved meanwhile.
+        let same = call(tid)?.0 == frame && sleeps == Status::of(tid)?.sleeps;
+        let result = errno.map_or(0, |errno| (-(errno as i64)).cast_unsigned());
+        same.then_some(Self { frame, until: since.checked_add(timeout)?, result, sleeps })
+    }
+
+    /// Whether a thread has gone to sleep once since: to be stopped in that call.
+    #[must_use]
+    pub fn was_interrupted(&self, tid: i32) -> bool {
+        Status::of(tid).is_some_and(|status| status.sleeps == self.sleeps + 1)
+    }
+}
+
+/// `/proc/TID/syscall`: number, arguments, stack pointer, program counter.
+fn call(tid: i32) -> Option<(Frame, [u64; 6])> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
+    parse(&text)
+}
+
+fn parse(text: &str) -> Option<(Frame, [u64; 6])> {
+    let mut fields = text.split_whitespace();
+    let call = fields.next()?.parse().ok()?;
+    let hex = |field: &str| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
+    let mut words = fields.map_while(hex);
+    let mut arguments = [0; 6];
+    for place in &mut arguments {
+        *place = words.next()?;
+    }
+    Some((Frame { call, stack: words.next()?, at: words.next()? }, arguments))
+}
+
+/// How long it waits, and what error it gives then (none: 0). `None` where it waits for ever.
+fn timeout(tid: i32, call: i64, arguments: &[u64; 6]) -> Option<(Duration, Option<Errno>)> {
+    let [first, _, third, fourth, fifth, _] = *arguments;
+    let at = |place: u64| timespec(tid, place);
+    match call {
+        // Milliseconds; negative ones are for ever.
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => {
+            let ms = i32::try_from((fourth & 0xffff_ffff).cast_signed()).ok()?;
+            Some((Duration::from_millis(u64::try_from(ms).ok()?), None))
+        }
+        libc::SYS_epoll_pwait2 => Some((at(fourth)?, None)),
+        libc::SYS_io_getevents => Some((at(fifth)?, None)),
+        libc::SYS_semtimedop => Some((at(fourth)?, Some(Errno::EAGAIN))),
+        libc::SYS_rt_sigtimedwait => Some((at(third)?, Some(Errno::EAGAIN))),
+        libc::SYS_read
+        | libc::SYS_readv
+        | libc::SYS_recvfrom
+        | libc::SYS_recvmsg
+        | libc::SYS_accept
+        | libc::SYS_accept4 => Some((of_socket(tid, first, true)?, Some(Errno::EAGAIN))),
+        libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg => {
+            Some((of_socket(tid, first, false)?, Some(Errno::EAGAIN)))
+        }
+        _ => None,
+    }
+}
+
+/// A `struct timespec` of the thread's.
+fn timespec(tid: i32, at: u64) -> Option<Duration> {
+    let mut bytes = [0; 16];
+    let memory = File::open(format!("/proc/{tid}/mem")).ok().filter(|_| at != 0)?;
+    memory.read_exact_at(&mut bytes, at).ok()?;
+    let words = bytes.as_chunks::<8>().0;
+    let [seconds, nanos] = [words.first()?, words.get(1)?].map(|word| u64::from_le_bytes(*word));
+    (seconds < 1 << 31).then_some(Duration::new(seconds, u32::try_from(nanos).ok()?))
+}
+
+/// The time-out of a socket of the process's.
+fn of_socket(tid: i32, descriptor: u64, receives: bool) -> Option<Duration> {
+    let pid = Status::of(tid)?.tgid;
+    let descriptor = i32::try_from(descriptor & 0xffff_ffff).ok()?;
+    let timeout = sys::socket_timeout(pid, descriptor, receives).ok()?;
+    (!timeout.is_zero()).then_some(timeout)
+}
+
+/// When a thread that sleeps was taken from its processor.
+fn began(tid: i32) -> Option<Instant> {
+    let theirs = last_turn(&format!("/proc/{tid}/sched"))?;
+    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    // proc(5), field 39, counted behind the name.
+    let processor: usize = stat.rsplit_once(')')?.1.split_whitespace().nth(36)?.parse().ok()?;
+    let known = CLOCKS.with_borrow(|clocks| clocks.get(&processor).copied());
+    let Clock { now, shows } = match known.filter(|clock| clock.shows >= theirs) {
+        Some(clock) => clock,
+        None => Clock::beside(tid, processor)?,
+    };
+    now.checked_sub(shows.checked_sub(theirs)?)
+}
+
+/// What the scheduler's clock of a processor shows at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    now: Instant,
+    shows: Duration,
+}
+
+thread_local! {
+    /// Read last, by processor. What is later than these is read anew: such a clock may stand still (time that is
+    /// stolen from a virtual machine), but does not go ahead.
+    static CLOCKS: RefCell<BTreeMap<usize, Clock>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+impl Clock {
+    /// Reads that of the processor that a thread sleeps on.
+    fn beside(tid: i32, processor: usize) -> Option<Self> {
+        let _there = Some(Beside::thread(tid, tid)).filter(Beside::is_there)?;
+        // Off it and on it again: so the scheduler notes the time.
+        std::thread::sleep(Duration::from_micros(1));
+        let now = Instant::now();
+        let clock = Self { now, shows: last_turn("/proc/thread-self/sched")? };
+        CLOCKS.with_borrow_mut(|clocks| clocks.insert(processor, clock));
+        Some(clock)
+    }
+}
+
+/// `se.exec_start`, in milliseconds of the processor's clock.
+fn last_turn(path: &str) -> Option<Duration> {
+    let text = std::fs::read_to_string(path).ok()?;
+    exec_start(&text)
+}
+
+fn exec_start(text: &str) -> Option<Duration> {
+    let line = text.lines().find(|line| line.starts_with("se.exec_start"))?;
+    let (ms, rest) = line.rsplit(':').next()?.trim().split_once('.')?;
+    let nanos: u64 = rest.parse().ok().filter(|_| rest.len() == 6)?;
+    Some(Duration::from_millis(ms.parse().ok()?) + Duration::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_the_kernel_writes_them() {
+        let text = "232 0x5 0x7ffe10 0x10 0x1f4 0x0 0x8 0x7ffe00 0x7f01\n";
+        let (frame, arguments) = parse(text).unwrap();
+        assert_eq!(frame, Frame { call: 232, stack: 0x7ffe00, at: 0x7f01 });
+        assert_eq!(timeout(0, 232, &arguments), Some((Duration::from_millis(500), None)));
+        assert!(parse("running\n").is_none() && parse("-1 0x7ffe00 0x7f01\n").is_none());
+        let mut for_ever = arguments;
+        for_ever[3] = 0xffff_ffff;
+        assert_eq!(timeout(0, 232, &for_ever), None);
+        let sched =
+            "a (1, #threads: 1)\n---\nse.exec_start          :      23471956.264798\nx : 1\n";
+        assert_eq!(exec_start(sched), Some(Duration::from_nanos(23_471_956_264_798)));
+    }
+
+    /// This thread sleeps while another one looks at it.
+    #[test]
+    fn since_when_a_thread_waits() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            sender.send((nix::unistd::gettid().as_raw(), Instant::now())).unwrap();
+            sys::take_signal(0, Duration::from_millis(400))
+        });
+        let (tid, begun) = receiver.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(150));
+        let wait = Wait::of(tid).expect("it waits");
+        let error = wait.until.duration_since(begun).as_micros();
+        assert!((400_000..430_000).contains(&error), "{error}");
+        waits.join().unwrap();
+    }
+}
