@@ -4,7 +4,7 @@
 //! each, and one exit code. Parents come before their children: a child that is made meanwhile is a copy of
 //! its updated parent.
 
-use crate::error::ExitCode;
+use crate::error::{ApplyError, ExitCode};
 use crate::outcome::Outcome;
 use crate::target;
 use crate::target::process::Status;
@@ -73,6 +73,18 @@ pub fn runs_old(pid: i32, bundle: &Bundle) -> bool {
     target::runs(pid, &bundle.manifest.old.build_id)
 }
 
+/// Leaves out processes that have ended before they could be updated, of those that were not `named` but found:
+/// they do not run OLD any more. Not where no other is left.
+pub fn forget_ended(outcomes: &mut Vec<Outcome>, named: &[i32]) {
+    let ended = |o: &Outcome| {
+        let gone = matches!(o.result, Err(ApplyError::NoProcess(_) | ApplyError::Died(_)));
+        gone && !named.contains(&o.pid)
+    };
+    if !outcomes.iter().all(ended) {
+        outcomes.retain(|o| !ended(o));
+    }
+}
+
 /// One exit code for all: that of each, where all are the same; else [`ExitCode::Mixed`].
 #[must_use]
 pub fn exit(outcomes: &[Outcome]) -> ExitCode {
@@ -116,7 +128,6 @@ pub fn table(outcomes: &[Outcome]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ApplyError;
 
     #[test]
     fn parents_come_first() {
@@ -138,6 +149,14 @@ mod tests {
         assert_eq!(exit(&[with(Ok(())), with(Ok(()))]), ExitCode::Updated);
         assert_eq!(exit(&[with(died()), with(died())]), ExitCode::Died);
         assert_eq!(exit(&[with(Ok(())), with(died())]), ExitCode::Mixed);
+        let mut outcomes = vec![with(Ok(())), with(died())];
+        forget_ended(&mut outcomes, &[1]);
+        assert_eq!(outcomes.len(), 2, "it was named");
+        forget_ended(&mut outcomes, &[]);
+        assert_eq!(exit(&outcomes), ExitCode::Updated);
+        let mut outcomes = vec![with(died())];
+        forget_ended(&mut outcomes, &[]);
+        assert_eq!(exit(&outcomes), ExitCode::Died);
         assert!(table(&[with(Ok(())), with(died())]).contains("1 of 2 processes"));
     }
 }

@@ -133,7 +133,7 @@ fn main() -> std::process::ExitCode {
         (true, _) => each(&|pid| tell_status(&arguments, pid)),
         (_, true) => each(&|pid| put_right(&arguments, pid)),
         _ => {
-            let outcomes: Vec<_> = pids.iter().map(|pid| one(&arguments, &options, *pid)).collect();
+            let outcomes = several(&arguments, &options, &pids);
             report(&arguments, &outcomes)
         }
     };
@@ -159,6 +159,27 @@ fn processes(arguments: &Arguments, options: &ApplyOptions) -> Result<Vec<i32>, 
     found.retain(|pid| fleet::runs_old(*pid, &bundle));
     // If there is none, each of the named ones has its reason.
     Ok(if found.is_empty() { arguments.pid.clone() } else { found })
+}
+
+/// How often it is looked for processes that were forked, by one that still ran OLD, while others were updated.
+const LOOKS: usize = 5;
+
+/// Updates or reverts all of them; of a tree, or of all that run OLD, those as well that have just come.
+fn several(arguments: &Arguments, options: &ApplyOptions, pids: &[i32]) -> Vec<Outcome> {
+    let mut outcomes: Vec<_> = pids.iter().map(|pid| one(arguments, options, *pid)).collect();
+    if !arguments.all && !arguments.tree || arguments.dry_run {
+        return outcomes;
+    }
+    for _ in 0..LOOKS {
+        let mut found = processes(arguments, options).unwrap_or_default();
+        found.retain(|pid| outcomes.iter().all(|o| o.pid != *pid));
+        if found.is_empty() {
+            break;
+        }
+        outcomes.extend(found.iter().map(|pid| one(arguments, options, *pid)));
+    }
+    fleet::forget_ended(&mut outcomes, &arguments.pid);
+    outcomes
 }
 
 /// Updates or reverts one process.

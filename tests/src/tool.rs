@@ -140,6 +140,8 @@ impl Said {
             whys.dedup();
             parts.extend(whys.into_iter().take(8));
         }
+        let failed = self.processes().iter().filter_map(|p| p["error"]["message"].as_str());
+        parts.extend(failed.take(3).map(str::to_owned));
         let stderr = self.stderr.trim();
         if !stderr.is_empty() {
             parts.push(stderr.lines().take(4).collect::<Vec<_>>().join(" / "));

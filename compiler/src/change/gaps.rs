@@ -10,6 +10,9 @@ use crate::code::{Reference, follow, for_each_reference, is_filler, leading_fill
 use crate::image::{Image, SectionKind};
 use std::ops::Range;
 
+/// What some linkers pad with (SDM volume 2, INT3).
+const INT3: u8 = 0xcc;
+
 /// Whether an address that no symbol names lies between functions.
 pub(super) fn is_in_gap(image: &Image, address: u64) -> bool {
     image.section_at(address).is_some_and(|s| s.kind == SectionKind::Text)
@@ -31,6 +34,23 @@ pub(super) fn same(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> bool {
         && rest(pair.old, p.end, x.end)
         && rest(pair.new, q.end, y.end)
         && same_operands(pair, a, b, (&p, &q), depth)
+}
+
+/// Whether two branches lead through padding to the same thing. In the cold part of a function, behind a call
+/// that does not return, a compiler may leave a jump to where the function ends.
+pub(super) fn same_padding(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> bool {
+    let padding = |image: &Image, at: u64| {
+        let end = image.constant_zone(at)?.end;
+        let bytes = image.content(at, end - at)?.into_owned();
+        let trap = bytes.first() == Some(&INT3);
+        let all = leading_filler(&bytes) == bytes.len() && (trap || !bytes.contains(&INT3));
+        all.then_some((trap, end))
+    };
+    match (padding(pair.old, a), padding(pair.new, b)) {
+        (Some((true, _)), Some((true, _))) => true,
+        (Some((false, x)), Some((false, y))) => target::same_pointer(pair, x, y, depth + 1),
+        _ => false,
+    }
 }
 
 /// The gap around an address without the padding before its content.

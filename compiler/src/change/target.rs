@@ -158,8 +158,11 @@ fn same_address(
     let (old, new) = (ctx.pair.old.resolve(p.target), ctx.pair.new.resolve(q.target));
     if let (Thing::Constant(a), Thing::Constant(b)) = (&old, &new) {
         // Code that no symbol names cannot be told to be the same by its first bytes.
-        if branch || same_linker_mark(ctx, p, q) {
-            return if branch { fail() } else { Ok(()) };
+        if branch {
+            return if gaps::same_padding(ctx.pair, *a, *b, depth) { Ok(()) } else { fail() };
+        }
+        if same_linker_mark(ctx, p, q) {
+            return Ok(());
         }
         return constants::same(ctx, p, q, *a, *b);
     }

@@ -165,8 +165,7 @@ pub const POSTGRESQL: Recipe = Recipe {
     package: "postgresql-15",
     version: "15.18-0+deb12u1",
     first_patch: "",
-    // A function of SQL that answers otherwise. It stays as long as it was: functions of this program jump
-    // to the ends of others where nothing is ever executed, which dsu-build takes for references.
+    // A function of SQL that answers otherwise.
     grouping: Grouping::Edit(
         "ascii",
         "grep -q 'PG_RETURN_INT32((int32) \\*data);' src/backend/utils/adt/oracle_compat.c && \
