@@ -172,7 +172,8 @@ fn several(arguments: &Arguments, options: &ApplyOptions, pids: &[i32]) -> Vec<O
     }
     for _ in 0..LOOKS {
         let mut found = processes(arguments, options).unwrap_or_default();
-        found.retain(|pid| outcomes.iter().all(|o| o.pid != *pid));
+        // Where none runs OLD any more, the named ones are given.
+        found.retain(|pid| !arguments.pid.contains(pid) && outcomes.iter().all(|o| o.pid != *pid));
         if found.is_empty() {
             break;
         }
