@@ -1,10 +1,10 @@
-//! No site without the checker's consent: what it objects to is taken out and becomes a blind point.
+//! No site and no passage without the checker's consent: what it objects to is taken out and becomes blind.
 //!
 //! Takes what is proven of each function's frames; gives the plan with its sites planted. The bundle is
 //! encoded and read back for the check, as the process's side will read it.
 
 use crate::BuildError;
-use crate::check::{Objection, check};
+use crate::check::{Checker, Impassable, Objection};
 use crate::emit::{Emitted, Inputs, carried};
 use crate::frames::{Blind, Carried, Obstacle};
 use dsu_patch_format::{Bundle, Manifest};
@@ -25,21 +25,31 @@ pub fn plant(
     for _ in 0..ROUNDS {
         let mut emitted = bare.clone();
         carried::write(inputs, proven, &mut emitted);
-        let objections = objections(inputs, &emitted)?;
-        if objections.is_empty() {
+        let (objections, impassable) = objections(inputs, &emitted)?;
+        if objections.is_empty() && impassable.is_empty() {
             return Ok(emitted);
         }
         take_out(proven, &objections);
+        for one in proven.iter_mut() {
+            let entry = inputs.pair.old.function(one.function).address;
+            let own = |i: &Impassable| emitted.replaced[i.function as usize].old.0 == entry;
+            one.flow.take_if(|_| impassable.iter().any(own));
+        }
     }
-    proven.iter_mut().for_each(|one| one.proven.clear());
+    for one in proven.iter_mut() {
+        one.proven.clear();
+        one.flow = None;
+    }
     let mut emitted = bare.clone();
     carried::write(inputs, proven, &mut emitted);
     Ok(emitted)
 }
 
-fn objections(inputs: Inputs<'_>, emitted: &Emitted) -> Result<Vec<Objection>, BuildError> {
-    if emitted.plan.sites.is_empty() {
-        return Ok(Vec::new());
+type Objections = (Vec<Objection>, Vec<Impassable>);
+
+fn objections(inputs: Inputs<'_>, emitted: &Emitted) -> Result<Objections, BuildError> {
+    if emitted.plan.sites.is_empty() && emitted.plan.passages.is_empty() {
+        return Ok(Objections::default());
     }
     let pair = inputs.pair;
     let manifest = Manifest {
@@ -56,7 +66,8 @@ fn objections(inputs: Inputs<'_>, emitted: &Emitted) -> Result<Vec<Objection>, B
     };
     let bundle = Bundle { manifest, plan: emitted.plan.clone(), frames: emitted.frames.clone() };
     let read = dsu_patch_format::decode(&dsu_patch_format::encode(&bundle)?)?;
-    Ok(check(pair.old, pair.new, &read))
+    let checker = Checker::new(pair.old, pair.new, &read);
+    Ok((checker.sites(&read), checker.passages(&read)))
 }
 
 fn take_out(proven: &mut [Carried], objections: &[Objection]) {

@@ -229,6 +229,7 @@ pub fn build(options: &Options, progress: &dyn Fn(&str)) -> Result<Built, BuildE
         data: &data,
         no_unwinding: options.no_unwinding,
         init_new_locals: options.init_new_locals,
+        layouts_accepted: !options.choices.accepted_types.is_empty(),
     };
     let mut emitted = if changed { emit::emit(inputs) } else { Emitted::default() };
     let mut carried = Vec::new();

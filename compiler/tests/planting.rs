@@ -178,7 +178,7 @@ fn check(built: &mut Built, density: Density) -> (usize, Vec<Dropped>) {
     let sites = planned(built, density);
     let count = sites.len();
     let new_end = NewAddr(built.new.extent.end);
-    let dropped = plant(&built.old, new_end, sites, &mut built.emitted);
+    let dropped = plant(&built.old, new_end, sites, &[], &mut built.emitted);
     let Emitted { plan, frames, .. } = &built.emitted;
     assert_eq!(plan.sites.len() + dropped.len(), count);
     assert_eq!(plan.sites.len(), frames.len());
@@ -289,7 +289,7 @@ fn what_is_no_site_of_a_replaced_function_is_dropped() {
         site(inside, frame),
     ];
     let new_end = NewAddr(built.new.extent.end);
-    let dropped = plant(&built.old, new_end, sites, &mut built.emitted);
+    let dropped = plant(&built.old, new_end, sites, &[], &mut built.emitted);
     assert!(built.emitted.plan.sites.is_empty());
     let mut reasons: Vec<&str> = dropped.iter().map(|d| d.reason.as_str()).collect();
     reasons.sort_unstable();

@@ -201,7 +201,8 @@ fn replaced(out: &mut String, function: &ReplacedFunction) -> Written {
     }
     let coverage = function.coverage;
     if coverage.of > 0 {
-        writeln!(out, "           live frames: {} of {} call sites", coverage.sites, coverage.of)?;
+        let carried = coverage.sites + coverage.passing;
+        writeln!(out, "           live frames: {carried} of {} call sites", coverage.of)?;
     }
     Ok(())
 }

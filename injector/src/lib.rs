@@ -38,7 +38,7 @@ pub mod target;
 
 use address::ProcAddr;
 use checkpoint::Checkpoint;
-use checkpoint::blind::BlindRanges;
+use checkpoint::blind::{BlindRanges, NOBODY};
 use checkpoint::judge::BlindThread;
 use checkpoint::unwind::Unwinder;
 use commit::Commit;
@@ -311,6 +311,11 @@ impl Update<'_> {
             return vec![blocker];
         }
         let points = thread.points.iter().map(|point| {
+            if point.function == NOBODY {
+                let why = "it still runs through code of an earlier version, for a moment, that uses data \
+                           which this update changes";
+                return Blocker { why: why.to_owned(), ..blocker.clone() };
+            }
             let (file, line) = self.source_line(point.linked);
             let function = self.bundle.manifest.replaced.get(point.function as usize);
             Blocker {

@@ -13,10 +13,10 @@ use crate::commit::places::Places;
 use crate::commit::writes::CommitPlan;
 use crate::error::ApplyError;
 use crate::options::ApplyOptions;
-use crate::record::{Earlier, Entry, Extent, Planted, Record, retire, standing};
+use crate::record::{Earlier, Entry, Extent, Passing, Planted, Record, retire, standing};
 use crate::target::Target;
 use crate::target::maps::Maps;
-use dsu_patch_format::plan::{Plan, Site};
+use dsu_patch_format::plan::{Passage, Plan, Site};
 use dsu_patch_format::validate::NEAR_JUMP;
 use dsu_patch_format::{Bundle, OldAddr};
 
@@ -166,6 +166,7 @@ impl Making<'_> {
             map: target.map.compose(&plan.map, bias),
             identities: commit.identities.clone(),
             sites: plan.sites.iter().map(|site| self.planted(site)).collect::<Result<_, _>>()?,
+            passages: plan.passages.iter().flat_map(|passage| self.passing(passage)).collect(),
             functions: manifest.replaced.iter().map(|f| f.name.clone()).collect(),
             unwind: plan.unwind.clone(),
         };
@@ -181,6 +182,22 @@ impl Making<'_> {
         let earlier = standing::inherited(&updates, &self.journals, again, is_covered);
         (record.needs, record.earlier) = (needs, earlier);
         Ok(record)
+    }
+
+    /// A passage, in several pieces where the version before it is.
+    fn passing(&self, passage: &Passage) -> Vec<Passing> {
+        let map = &self.target.map;
+        let place = |at: OldAddr| map.place(at.0).map(|at| at.0);
+        let sites = passage.exits.iter().filter_map(|i| self.bundle.plan.sites.get(*i as usize));
+        let exits: Vec<u64> = sites.filter_map(|site| place(site.at)).collect();
+        let names: Vec<u64> = passage.names.iter().filter_map(|at| place(*at)).collect();
+        map.pieces(passage.start.0, passage.end.0)
+            .map(|run| Passing {
+                extent: Extent { start: run.to, len: run.len },
+                exits: exits.clone(),
+                names: names.clone(),
+            })
+            .collect()
     }
 
     fn planted(&self, site: &Site) -> Result<Planted, ApplyError> {

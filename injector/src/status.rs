@@ -82,11 +82,9 @@ pub fn status(pid: i32) -> Result<Status, ApplyError> {
     let maps = Maps::of(pid)?;
     let records = record::find_all(&memory, &maps);
     let left_behind = recover::is_needed(&records);
-    let pending = if records.iter().all(|f| f.record.sites.is_empty()) {
-        BTreeMap::new()
-    } else {
-        pending(pid, &memory, &records)?
-    };
+    let waits = |f: &Found| !f.record.sites.is_empty() || !f.record.passages.is_empty();
+    let pending =
+        if !records.iter().any(waits) { BTreeMap::new() } else { pending(pid, &memory, &records)? };
     let modules = Module::all(&memory, &maps);
     let images = modules.iter().filter_map(|m| image(m, &memory, &records, &pending)).collect();
     Ok(Status { pid, name, images, left_behind })
@@ -113,24 +111,35 @@ fn image(
     Some(Image { file: module.file_name().to_owned(), loaded, updates, undone })
 }
 
-/// Frames that wait at the sites of each update, by the place of its record.
+/// By the first address of where frames may wait: past the last one, and the place of the update's record.
+type Waiting = BTreeMap<u64, (u64, ProcAddr)>;
+
+/// Frames that wait at the sites of each update, or where OLD's code runs on to one, by the place of its
+/// record.
 fn pending(
     pid: i32,
     memory: &ProcessMemory,
     records: &[Found],
 ) -> Result<BTreeMap<ProcAddr, usize>, ApplyError> {
-    let mut sites: BTreeMap<u64, ProcAddr> = BTreeMap::new();
+    let mut sites = Waiting::new();
     for images in records.chunk_by(|a, b| a.record.image_bias == b.record.image_bias) {
         let applied = || images.iter().filter(|f| f.state == State::Applied);
         let updates: Vec<_> = applied().map(|f| &f.record).collect();
         let stand = standing::sites(&updates, None);
+        let passages = standing::passages(&updates, None);
+        let passes = |at: u64| passages.iter().any(|p| p.extent.start == at);
         // What stands of an update whose record is gone counts as the oldest one's.
         if let Some(oldest) = applied().next() {
-            sites.extend(stand.keys().map(|at| (*at, oldest.at)));
+            sites.extend(stand.keys().map(|at| (*at, (*at + 1, oldest.at))));
+            let passages = passages.iter().map(|p| p.extent);
+            sites.extend(passages.map(|p| (p.start, (p.end(), oldest.at))));
         }
         for found in applied() {
             let own = found.record.sites.iter().filter(|site| stand.contains_key(&site.at));
-            sites.extend(own.map(|site| (site.at, found.at)));
+            sites.extend(own.map(|site| (site.at, (site.at + 1, found.at))));
+            let own = found.record.passages.iter().map(|p| p.extent);
+            let own = own.filter(|extent| passes(extent.start));
+            sites.extend(own.map(|extent| (extent.start, (extent.end(), found.at))));
         }
     }
     let _undisturbed = Undisturbed::begin();
@@ -152,7 +161,7 @@ fn count_words(
     thread: &Stopped,
     memory: &ProcessMemory,
     maps: &Maps,
-    sites: &BTreeMap<u64, ProcAddr>,
+    sites: &Waiting,
     sum: &mut BTreeMap<ProcAddr, usize>,
 ) {
     let Ok(registers) = thread.registers() else { return };
@@ -161,8 +170,12 @@ fn count_words(
     let len = usize::try_from(stack.end.0.saturating_sub(rsp).min(LONGEST)).unwrap_or(0);
     let Ok(bytes) = memory.read_vec(ProcAddr(rsp), len) else { return };
     let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    for update in words.chain([registers.rip]).filter_map(|word| sites.get(&word)) {
-        *sum.entry(*update).or_default() += 1;
+    for word in words.chain([registers.rip]) {
+        if let Some((_, (end, update))) = sites.range(..=word).next_back()
+            && word < *end
+        {
+            *sum.entry(*update).or_default() += 1;
+        }
     }
 }
 

@@ -24,7 +24,7 @@ fn rich() -> Bundle {
     m.old.debug = Some(DebugFile { file: "answer.debug".into(), sha256: "0d".repeat(32) });
     m.replaced[0].name = HOSTILE.into();
     m.replaced[0].why = vec!["it adds".into()];
-    m.replaced[0].coverage = Coverage { sites: 2, new_locals: 1, of: 3 };
+    m.replaced[0].coverage = Coverage { sites: 2, passing: 0, new_locals: 1, of: 3 };
     m.added = vec![AddedFunction { name: "bonus".into(), new: NewAddr(0x14b0), size: 16 }];
     m.blind_points = vec![BlindPoint {
         function: 0,

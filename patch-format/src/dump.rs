@@ -63,8 +63,11 @@ fn manifest(out: &mut String, bundle: &Bundle) -> fmt::Result {
             writeln!(out, "  why {}", printable(why))?;
         }
         if f.coverage.of > 0 {
-            let Coverage { sites, new_locals, of } = f.coverage;
-            writeln!(out, "  sites {sites} of {of}, {new_locals} only for new locals")?;
+            let Coverage { sites, passing, new_locals, of } = f.coverage;
+            writeln!(
+                out,
+                "  sites {sites} of {of}, {passing} pass on, {new_locals} only for new locals"
+            )?;
         }
     }
     for f in &m.added {
@@ -176,6 +179,19 @@ fn sites(out: &mut String, bundle: &Bundle) -> fmt::Result {
     }
     for dead in &bundle.plan.dead_returns {
         writeln!(out, "dead-return {dead}")?;
+    }
+    for at in &bundle.plan.unexpected_returns {
+        writeln!(out, "unexpected-return {at}")?;
+    }
+    for (at, bytes) in &bundle.plan.left {
+        writeln!(out, "left {at}+{bytes}")?;
+    }
+    for p in &bundle.plan.passages {
+        write!(out, "passage {} {} function {} exits", p.start, p.end, p.function)?;
+        p.exits.iter().try_for_each(|site| write!(out, " {site}"))?;
+        write!(out, " names")?;
+        p.names.iter().try_for_each(|name| write!(out, " {name}"))?;
+        writeln!(out)?;
     }
     Ok(())
 }

@@ -94,6 +94,9 @@ pub struct ReplacedFunction {
 pub struct Coverage {
     /// Translatable.
     pub sites: u32,
+    /// Of the others, those from which the frame soon comes to such a point by itself, or returns
+    /// ([`crate::plan::Passage`]).
+    pub passing: u32,
     /// Of the others, those that only a local variable which NEW adds stands against.
     pub new_locals: u32,
     /// All to which a callee may return.

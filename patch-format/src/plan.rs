@@ -41,6 +41,14 @@ pub struct Plan {
     /// Addresses in (or at the end of) the blind ranges to which nobody ever returns: behind a call that does
     /// not return (`noreturn`), or the end where no call is before it. No frame goes on there. Ascending.
     pub dead_returns: Vec<OldAddr>,
+    /// Code in the blind ranges that may run on for a moment after the commit. Ascending, disjoint.
+    pub passages: Vec<Passage>,
+    /// Return addresses in the passages to which nobody is expected to return, for the callee never does as
+    /// far as OLD's code shows, and what is known of the way on rests on that: a frame that waits for one is
+    /// blind all the same. Ascending.
+    pub unexpected_returns: Vec<OldAddr>,
+    /// Variables of OLD that NEW has elsewhere: place, bytes. Ascending.
+    pub left: Vec<(OldAddr, u64)>,
     /// Source positions of the blind ranges, ascending by address, for messages.
     pub lines: Vec<LineRow>,
     /// File names that [`LineRow::file`] indexes.
@@ -241,6 +249,27 @@ pub struct Site {
     /// Of [`Site::expect`], same length: 0xff where the byte must be equal, 0 where an operand may
     /// have been fixed up by an earlier update.
     pub mask: Vec<u8>,
+}
+
+/// OLD code of a replaced function, `[start, end)`, that a frame may run on in after the commit: every way
+/// through it ends, without a loop and within a bounded number of instructions and calls, at a site of
+/// its function or with the function's return. Nothing is planted in it.
+///
+/// A program counter `pc` and a return address `ra` are in it when `start <= pc < end`: a return address
+/// is that of the next instruction, which is what matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// First byte.
+    pub start: OldAddr,
+    /// Past the last byte.
+    pub end: OldAddr,
+    /// [`crate::Manifest::replaced`] by index.
+    pub function: u32,
+    /// The sites that it leads to, [`Plan::sites`] by index, ascending.
+    pub exits: Vec<u32>,
+    /// What its code names on the way there: functions that it calls, variables, tables; ascending. A
+    /// later update that changes one of them must not find a frame here.
+    pub names: Vec<OldAddr>,
 }
 
 impl RedirectForm {

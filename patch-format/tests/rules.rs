@@ -83,6 +83,24 @@ fn dead_returns() {
 }
 
 #[test]
+fn passages() {
+    breaks("passages ascend", |b| b.plan.passages[0].end = b.plan.passages[0].start);
+    breaks("passages ascend", |b| b.plan.passages.push(b.plan.passages[0].clone()));
+    breaks("a passage lies in a blind range", |b| b.plan.passages[0].end = OldAddr(0x1149));
+    breaks("a passage lies in a blind range", |b| b.plan.passages[0].function = 1);
+    breaks("a passage leads to sites", |b| b.plan.passages[0].exits = vec![2]);
+    breaks("what is left is in OLD", |b| b.plan.left[0].1 = u64::MAX);
+    breaks("unexpected return addresses ascend", |b| {
+        b.plan.unexpected_returns.push(OldAddr(0x1137));
+    });
+    breaks("what is left ascends", |b| b.plan.left.push((OldAddr(0x4020), 4)));
+    breaks("a passage's exits ascend", |b| b.plan.passages[0].exits = vec![1, 0]);
+    breaks("what a passage names ascends", |b| b.plan.passages[0].names.reverse());
+    breaks("nothing is written into a passage", |b| b.plan.passages[0].end = OldAddr(0x1147));
+    breaks("nothing is written into a passage", |b| b.plan.passages[0].start = OldAddr(0x1134));
+}
+
+#[test]
 fn what_is_written() {
     let rule = "no two writes touch one byte";
     breaks(rule, |b| b.plan.sites[0].at = OldAddr(0x112f));
@@ -100,6 +118,7 @@ fn what_is_written() {
     breaks(rule, |b| b.plan.writes.insert(0, write(0x1150, 1)));
     // Clear of everything.
     let mut bundle = example();
+    bundle.plan.passages.clear();
     bundle.plan.writes.insert(0, write(0x1138, 10));
     validate(&bundle).unwrap();
     breaks("no site covers the entry", |b| b.plan.blind[0].free.push(OldAddr(0x112b)));

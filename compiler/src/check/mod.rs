@@ -60,6 +60,10 @@
 //!
 //! Program points are instruction boundaries of the two bodies of one function, calls correspond,
 //! planted bytes cover nothing but dead code of their function, and the text is as expected.
+//!
+//! # Part 4: the passages
+//!
+//! OLD code that runs on for a moment ends soon, at sites or out of the function ([`passages`]).
 
 mod calls;
 mod code;
@@ -69,6 +73,7 @@ mod effects;
 mod function;
 mod jumps;
 pub mod mutate;
+mod passages;
 mod reach;
 mod rows;
 mod sites;
@@ -88,6 +93,7 @@ use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::{Plan, Site};
 use dsu_patch_format::{Bundle, OldAddr};
 use function::Analysis;
+pub use passages::Impassable;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -174,13 +180,7 @@ impl Finding {
 /// what cannot be proved is. Ordered by site.
 #[must_use]
 pub fn check(old: &Image, new: &Image, bundle: &Bundle) -> Vec<Objection> {
-    let checker = Checker::new(old, new, bundle);
-    let mut all: Vec<Objection> = (0..bundle.plan.sites.len())
-        .into_par_iter()
-        .flat_map_iter(|site| checker.site(bundle, site))
-        .collect();
-    all.sort_by_key(|o| o.site);
-    all
+    Checker::new(old, new, bundle).sites(bundle)
 }
 
 /// Both images as the checker sees them, with the functions that have sites analysed.
@@ -210,6 +210,23 @@ impl<'i> Checker<'i> {
             || analyse(&new, pairs.iter().map(|p| p.1).collect()),
         );
         Self { old, new, old_functions, new_functions }
+    }
+
+    /// What is wrong with the sites of a bundle whose sites are in functions analysed before, by site.
+    #[must_use]
+    pub fn sites(&self, bundle: &Bundle) -> Vec<Objection> {
+        let mut all: Vec<Objection> = (0..bundle.plan.sites.len())
+            .into_par_iter()
+            .flat_map_iter(|site| self.site(bundle, site))
+            .collect();
+        all.sort_by_key(|o| o.site);
+        all
+    }
+
+    /// Functions of which some passage is none.
+    #[must_use]
+    pub fn passages(&self, bundle: &Bundle) -> Vec<Impassable> {
+        passages::check(&self.old, bundle)
     }
 
     /// What is wrong with one site of a bundle whose sites are in functions analysed before.

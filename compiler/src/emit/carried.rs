@@ -1,5 +1,6 @@
 //! Sites, blind points and coverage of the bundle, from what is known of each function's frames.
 
+use super::passages::{self, Flows};
 use super::sites::{Dropped, Planned, plant};
 use super::{Emitted, Inputs};
 use crate::frames::{Blind, Carried};
@@ -39,7 +40,16 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
         }));
         dead.extend(&one.dead_returns);
     }
-    let dropped = plant(pair.old, NewAddr(pair.new.extent.end), planned, out);
+    let flows: Flows<'_> = carried
+        .iter()
+        .filter_map(|one| {
+            Some((index(pair.old.function(one.function).address)?, one.flow.as_ref()?))
+        })
+        .collect();
+    let reserved = passages::reserve(inputs, &flows, &planned);
+    let dropped = plant(pair.old, NewAddr(pair.new.extent.end), planned, &reserved, out);
+    let unexpected = carried.iter().flat_map(|one| one.unexpected.iter().copied());
+    passages::write(inputs, &flows, unexpected, out);
     points.extend(dropped.into_iter().map(|Dropped { at, kind, function, reason }| Point {
         at,
         function,
@@ -47,18 +57,35 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
         why: reason,
         new_local: false,
     }));
+    // Points in between are sites or nothing.
+    points.retain(|p| p.kind != SiteKind::Point);
     points.sort();
     dead.sort_unstable();
     dead.dedup();
     out.plan.dead_returns = dead;
-    coverage(&points, out);
-    out.blind_points = points
-        .into_iter()
-        .map(|Point { at, function, kind, why, new_local }| {
+    let (passing, blind): (Vec<Point>, Vec<Point>) =
+        points.into_iter().partition(|p| is_passed(out, p));
+    coverage(&passing, &blind, out);
+    let told = |points: Vec<Point>| {
+        let one = |Point { at, function, kind, why, new_local }| {
             let (file, line) = position(pair.old, at, kind);
             BlindPoint { function, at, kind, file, line, new_local, why }
-        })
-        .collect();
+        };
+        points.into_iter().map(one).collect()
+    };
+    (out.passing_points, out.blind_points) = (told(passing), told(blind));
+}
+
+/// Whether OLD's code runs on there.
+fn is_passed(out: &Emitted, point: &Point) -> bool {
+    let at = point.at;
+    let unexpected = out.plan.unexpected_returns.binary_search(&at).is_ok();
+    if point.kind == SiteKind::Return && unexpected {
+        return false;
+    }
+    let after = out.plan.passages.partition_point(|p| p.start <= at);
+    let before = after.checked_sub(1).and_then(|i| out.plan.passages.get(i));
+    before.is_some_and(|p| at < p.end)
 }
 
 /// A blind point; they ascend by address, wherever a function's cold part is.
@@ -92,17 +119,19 @@ fn words(blind: &Blind) -> String {
     if more > 0 { format!("{text}; and {more} more") } else { text }
 }
 
-fn coverage(points: &[Point], out: &mut Emitted) {
+fn coverage(passing: &[Point], blind: &[Point], out: &mut Emitted) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     for (index, replaced) in out.replaced.iter_mut().enumerate() {
         let is_call =
             |function: u32, kind: SiteKind| function == count(index) && kind == SiteKind::Return;
         let sites = out.plan.sites.iter().filter(|s| is_call(s.function, s.kind)).count();
-        let blind = || points.iter().filter(|p| is_call(p.function, p.kind));
+        let passing = passing.iter().filter(|p| is_call(p.function, p.kind)).count();
+        let blind = || blind.iter().filter(|p| is_call(p.function, p.kind));
         replaced.coverage = Coverage {
             sites: count(sites),
+            passing: count(passing),
             new_locals: count(blind().filter(|p| p.new_local).count()),
-            of: count(sites + blind().count()),
+            of: count(sites + passing + blind().count()),
         };
     }
 }

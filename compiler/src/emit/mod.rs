@@ -9,6 +9,7 @@ mod address_map;
 mod blind;
 pub mod carried;
 mod expected;
+mod passages;
 mod pieces;
 mod redirects;
 mod shadow;
@@ -38,6 +39,8 @@ pub struct Emitted {
     pub frames: Vec<Translation>,
     /// Points of replaced functions without a counterpart, ascending.
     pub blind_points: Vec<BlindPoint>,
+    /// Those of them from which OLD's code soon comes to a site by itself: no hindrance, ascending.
+    pub passing_points: Vec<BlindPoint>,
     /// Functions whose OLD code is dead after commit.
     pub replaced: Vec<ReplacedFunction>,
     /// Functions that only NEW has and that are carried.
@@ -65,6 +68,8 @@ pub struct Inputs<'a> {
     pub no_unwinding: bool,
     /// The user says that a local which only NEW has may begin anew in a frame that goes on.
     pub init_new_locals: bool,
+    /// The user says of some type whose layout changed that no object of it lives across the update.
+    pub layouts_accepted: bool,
 }
 
 impl Inputs<'_> {

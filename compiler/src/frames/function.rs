@@ -4,7 +4,7 @@ use super::barriers::Barriers;
 use super::beginning::Rounds;
 use super::entry::Entry;
 use super::fates::Fates;
-use super::relation::{Bodies, Relation};
+use super::relation::{Before, Bodies, Relation};
 use super::state::Doubt;
 use super::translate::{Obstacle, Pending, translate};
 use super::value::{Place, Side};
@@ -19,6 +19,7 @@ use crate::machine::live::StackObject;
 use crate::machine::{Analysis, Clobbers, Relied, Returning};
 use crate::sites::matching::evidence::Evidence;
 use crate::sites::matching::{BlockMatching, match_blocks};
+use crate::sites::passages;
 use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value};
 use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
@@ -39,8 +40,19 @@ pub(super) struct Shared<'a> {
     pub relied: Relied,
     /// Where OLD's objects are that the commit overwrites.
     pub overwritten: Vec<Range<u64>>,
+    /// Where those are that NEW has elsewhere.
+    pub left: Vec<Range<u64>>,
     /// OLD functions below which a replaced one may be running.
     pub through: BTreeSet<FunctionId>,
+}
+
+impl Shared<'_> {
+    /// Whether OLD's code cannot run on beside NEW's, were it for a moment: the commit changes what it
+    /// refers to, or the layout of what may come into its hands.
+    fn is_disturbed(&self, old: &Flow) -> bool {
+        let changed = |places| passages::refers_to(&old.body, places);
+        self.inputs.layouts_accepted || changed(&self.overwritten) || changed(&self.left)
+    }
 }
 
 /// A point of OLD that would be a site.
@@ -50,6 +62,16 @@ struct Wanted {
     block: BlockId,
     /// The block that ends with the call, for a return point.
     call: Option<BlockId>,
+    /// The point is the call that the block ends with, not the block's beginning.
+    last: bool,
+}
+
+impl Wanted {
+    /// The instruction in a graph at which the point is, if it is of this block.
+    fn step(&self, flow: &Flow, block: BlockId) -> usize {
+        let steps = &flow.blocks[block.0].steps;
+        if self.last { steps.end - 1 } else { steps.start }
+    }
 }
 
 /// What is known of a pair of functions beside the relation.
@@ -58,6 +80,8 @@ struct Known<'a> {
     variables: &'a Variables<'a>,
     named: &'a source::Named,
     rounds: &'a Rounds,
+    /// What holds just before calls, where that was asked for.
+    before: &'a BTreeMap<BlockId, Before>,
 }
 
 /// A pair of functions and the relation between its bodies.
@@ -68,6 +92,8 @@ struct View<'a> {
     variables: Variables<'a>,
     named: source::Named,
     rounds: Rounds,
+    /// What holds just before calls, where that was asked for.
+    before: BTreeMap<BlockId, Before>,
 }
 
 /// Translates what can be of one function's frames.
@@ -84,6 +110,8 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         proven: Vec::new(),
         blind: Vec::new(),
         dead_returns: dead_returns(&a.flow),
+        flow: None,
+        unexpected: BTreeSet::new(),
     };
     let wanted = wanted(&a.flow);
     let all_blind = |carried: &mut Carried, text: String| {
@@ -139,7 +167,57 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
             }
         }
     }
+    if shared.is_disturbed(&a.flow) {
+        return carried;
+    }
+    if !carried.blind.is_empty() {
+        views.iter_mut().for_each(View::look_before_calls);
+        let mut site = |point: &Wanted| views.iter_mut().find_map(|view| view.site(point).ok());
+        rescue(&a.flow, &mut carried, &mut site);
+    }
+    carried.unexpected = unexpected(&a.flow, dead);
+    drop(views);
+    carried.flow = Some(a.flow);
     carried
+}
+
+/// Return addresses behind the calls that `is_dead`.
+fn unexpected(flow: &Flow, is_dead: impl Fn(BlockId) -> bool) -> BTreeSet<u64> {
+    let calls = (0..flow.blocks.len()).map(BlockId).filter(|block| is_dead(*block));
+    calls.map(|block| flow.body.steps[flow.blocks[block.0].steps.end - 1].end()).collect()
+}
+
+/// Makes sites of the points in between to which blind ones lead, wherever that can be proven.
+fn rescue(flow: &Flow, carried: &mut Carried, site: &mut dyn FnMut(&Wanted) -> Option<Proven>) {
+    let steps = &flow.body.steps;
+    let mut proven: BTreeSet<u64> = carried.proven.iter().map(|p| p.at.0).collect();
+    let mut queue: Vec<usize> =
+        carried.blind.iter().filter_map(|b| flow.body.index_at(b.at.0)).collect();
+    let tried: BTreeSet<u64> = carried.blind.iter().map(|b| b.at.0).collect();
+    let mut seen: BTreeSet<usize> = queue.iter().copied().collect();
+    while let Some(index) = queue.pop() {
+        for next in flow.next(index) {
+            if proven.contains(&steps[next].address()) || !seen.insert(next) {
+                continue;
+            }
+            let block = flow.block_of[next];
+            let (first, last) = (flow.block(next).steps.start, flow.block(next).steps.end - 1);
+            let calls = next == last && flow.block(next).end == End::Call;
+            let at = steps[next].address();
+            let point = |last| Wanted { at, kind: SiteKind::Point, block, call: None, last };
+            // What is blind stays so: a callee that returns there keeps less than a jump does.
+            let begins = next == first && !tried.contains(&at) && !flow.block(next).landing_pad;
+            let found = begins.then(|| site(&point(false))).flatten();
+            match found.or_else(|| calls.then(|| site(&point(true))).flatten()) {
+                Some(found) => {
+                    proven.insert(at);
+                    carried.proven.push(found);
+                }
+                None if calls => {}
+                None => queue.push(next),
+            }
+        }
+    }
 }
 
 impl<'a> View<'a> {
@@ -157,11 +235,17 @@ impl<'a> View<'a> {
         let (f, g) = (pair.old.function(old), &whole.function);
         let (mut matching, evidence) =
             match_blocks(pair, (flows.0, locals.0), (flows.1, locals.1), whole.start(flows.1));
-        let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
-        repair::repair(flows.0, flows.1, &mut matching, &|block| points.contains(&block));
         let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
         let both = Both { shared, old, analyses: (a, b), flows, entry, evidence };
+        let callees = both.callees();
+        let same_call = |a: BlockId, b: BlockId| match (callees.0.get(&a), callees.1.get(&b)) {
+            (Some(a), Some(b)) => both.same_callee(a, b),
+            _ => false,
+        };
+        repair::realign(flows.0, flows.1, &mut matching, &same_call);
+        let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
+        repair::repair(flows.0, flows.1, &mut matching, &|block| points.contains(&block));
         let (relation, matching) = both.relate(matching, &points)?;
         let variables = Variables::new(
             variables::Side { image: pair.old, locals: locals.0, flow: flows.0 },
@@ -169,13 +253,19 @@ impl<'a> View<'a> {
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = Rounds::new(flows.1);
-        Some(Self { both, relation, matching, variables, named, rounds })
+        let before = BTreeMap::new();
+        Some(Self { both, relation, matching, variables, named, rounds, before })
+    }
+
+    /// Before points that are calls can be asked for.
+    fn look_before_calls(&mut self) {
+        self.before = self.both.before_calls(&self.matching, &mut self.relation);
     }
 
     /// The translation of one point.
     fn site(&mut self, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
-        let Self { both, relation, matching, variables, named, rounds } = self;
-        both.site(point, matching, relation, Known { variables, named, rounds })
+        let Self { both, relation, matching, variables, named, rounds, before } = self;
+        both.site(point, matching, relation, Known { variables, named, rounds, before })
     }
 }
 
@@ -215,6 +305,24 @@ impl Both<'_> {
     }
 
     fn relation(&self, matching: &BlockMatching) -> Result<Relation, super::relation::TooLarge> {
+        self.bodies(matching, |bodies| Relation::new(bodies))
+    }
+
+    /// What holds just before each call that both bodies make, by OLD's block.
+    fn before_calls(
+        &self,
+        matching: &BlockMatching,
+        relation: &mut Relation,
+    ) -> BTreeMap<BlockId, Before> {
+        self.bodies(matching, |bodies| {
+            let pairs = matching.pairs();
+            let before = |(old, new)| Some((old, relation.before_call(bodies, old, new)?));
+            pairs.filter_map(before).collect()
+        })
+    }
+
+    /// Gives both bodies, as the relation sees them, to `then`.
+    fn bodies<R>(&self, matching: &BlockMatching, then: impl FnOnce(&Bodies<'_>) -> R) -> R {
         let pair = self.shared.inputs.pair;
         let (old, new) = self.flows;
         let extents = |analysis: &Analysis| -> Vec<std::ops::Range<i64>> {
@@ -269,7 +377,7 @@ impl Both<'_> {
             };
             analysis.frame.depth(analysis.flow.blocks[block.0].steps.start)
         };
-        Relation::new(&Bodies {
+        then(&Bodies {
             old,
             new,
             matching,
@@ -430,19 +538,27 @@ impl Both<'_> {
                 );
             }
         }
-        let Some(state) = relation.at(point.block, partner) else {
-            return fail("no path leads here");
+        let before = if point.last { known.before.get(&point.block) } else { None };
+        let (state, arrivals, settled) = match before {
+            Some(before) => (before.state.clone(), before.arrivals.clone(), before.settled),
+            None if point.last => return fail("NEW does not make this call here"),
+            None => {
+                let Some(state) = relation.at(point.block, partner) else {
+                    return fail("no path leads here");
+                };
+                let settled = state.old.memory() == state.new.memory();
+                (state, relation.arrivals(point.block, partner), settled)
+            }
         };
         if state.doubt != Doubt::None {
             return fail("OLD comes here in a way that NEW cannot: it may be elsewhere");
         }
-        if state.old.memory() != state.new.memory() {
+        if !settled {
             return fail(
                 "one of both builds has stored something by then that the other stores only later",
             );
         }
-        let arrivals = relation.arrivals(point.block, partner);
-        let (i, j) = (old.blocks[point.block.0].steps.start, new.blocks[partner.0].steps.start);
+        let (i, j) = (point.step(old, point.block), point.step(new, partner));
         if is_interruptible(old, i) {
             return fail("the instruction here may be half done");
         }
@@ -514,7 +630,13 @@ fn wanted(flow: &Flow) -> Vec<Wanted> {
         let at = flow.body.steps[block.steps.end - 1].end();
         points.insert(
             at,
-            Wanted { at, kind: SiteKind::Return, block: behind, call: Some(BlockId(i)) },
+            Wanted {
+                at,
+                kind: SiteKind::Return,
+                block: behind,
+                call: Some(BlockId(i)),
+                last: false,
+            },
         );
     }
     for head in crate::machine::dominators::loop_heads(flow) {
@@ -526,6 +648,7 @@ fn wanted(flow: &Flow) -> Vec<Wanted> {
                 kind: SiteKind::Loop,
                 block: head,
                 call: None,
+                last: false,
             });
         }
     }

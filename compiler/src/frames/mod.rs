@@ -37,7 +37,8 @@ mod ways;
 pub use translate::Obstacle;
 
 use crate::emit::Inputs;
-use crate::image::FunctionId;
+use crate::image::{FunctionId, Image, ObjectId};
+use crate::machine::flow::Flow;
 use crate::machine::{Clobbers, Relied, Returning};
 use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::{Fixup, SiteKind};
@@ -81,6 +82,11 @@ pub struct Carried {
     pub blind: Vec<Blind>,
     /// Return addresses that no callee returns to.
     pub dead_returns: Vec<OldAddr>,
+    /// OLD's graph, where its code may run on for a moment beside NEW's: then a blind point from which
+    /// it soon comes to a proven one is none ([`crate::sites::passages`]).
+    pub flow: Option<Flow>,
+    /// Return addresses behind calls that never come back, for all that OLD's code shows.
+    pub unexpected: BTreeSet<u64>,
 }
 
 impl Carried {
@@ -110,9 +116,9 @@ fn through_replaced(inputs: Inputs<'_>) -> BTreeSet<FunctionId> {
     found
 }
 
-/// OLD's objects that get NEW's content at the commit.
-fn overwritten(inputs: Inputs<'_>) -> Vec<Range<u64>> {
-    let objects = inputs.data.updates.iter().map(|(old, _)| inputs.pair.old.object(*old));
+/// Where OLD's objects are.
+fn places(old: &Image, objects: impl Iterator<Item = ObjectId>) -> Vec<Range<u64>> {
+    let objects = objects.map(|id| old.object(id));
     objects.map(|o| o.address..o.address.saturating_add(o.size)).collect()
 }
 
@@ -142,7 +148,8 @@ pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
         clobbers: (&old, &new),
         barriers: (&a, &b),
         returning: (&Returning::new(pair.old), &Returning::new(pair.new)),
-        overwritten: overwritten(inputs),
+        overwritten: places(pair.old, inputs.data.updates.iter().map(|(old, _)| *old)),
+        left: places(pair.old, inputs.data.moved.keys().copied()),
         relied: Relied::new(pair.old, &inputs.closure.replaced.keys().copied().collect(), &old),
         through,
     };

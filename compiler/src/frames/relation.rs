@@ -86,6 +86,16 @@ pub struct Relation {
     pub failures: BTreeSet<(BlockId, BlockId)>,
 }
 
+/// What holds just before a call.
+pub struct Before {
+    /// Of both sides.
+    pub state: State,
+    /// By each way to the block that ends with the call.
+    pub arrivals: Vec<State>,
+    /// Both have the same memory, as far as anybody else can see it.
+    pub settled: bool,
+}
+
 /// What both sides held at the end of each edge.
 #[derive(Clone, Copy)]
 pub struct Arrivals<'a> {
@@ -183,6 +193,35 @@ impl Relation {
                 _ => {}
             }
         }
+    }
+
+    /// The states just before the calls that end two matched blocks, where they call the same.
+    pub fn before_call(
+        &mut self,
+        bodies: &Bodies<'_>,
+        old: BlockId,
+        new: BlockId,
+    ) -> Option<Before> {
+        let id = *self.index.get(&Point::Joint { old, new })?;
+        let call = |flow: &Flow, block: BlockId| flow.blocks[block.0].end == End::Call;
+        if !call(bodies.old, old) || !call(bodies.new, new) || !(bodies.same_callee)(old, new) {
+            return None;
+        }
+        let start = self.at(old, new)?;
+        let arrivals = self.arrivals(old, new);
+        let mut run = |state: State| State {
+            old: steps(bodies, &mut self.values, (id, Side::Old), old, state.old),
+            new: steps(bodies, &mut self.values, (id, Side::New), new, state.new),
+            doubt: state.doubt,
+        };
+        let arrivals = arrivals.into_iter().map(&mut run).collect();
+        let mut state = run(start);
+        if bodies.evidence.is_same_call(old, new) {
+            state.doubt = Doubt::None;
+        }
+        // What nothing can be kept back from finds the same memory as it leaves.
+        let settled = state.old.memory() == state.new.memory() || (bodies.barrier)(old);
+        Some(Before { state, arrivals, settled })
     }
 
     /// All values, and what both sides held at the end of each edge into any point.
@@ -567,12 +606,7 @@ impl Search<'_, '_> {
 
     /// One side executes a block, but for the call at its end.
     fn steps(&mut self, id: PointId, side: Side, block: BlockId, machine: Machine) -> Machine {
-        let (flow, context) = self.side(side);
-        let mut executor = Executor::new(context, &mut self.values, machine, id);
-        for index in flow.blocks[block.0].steps.clone() {
-            executor.step(index, &flow.body.steps[index]);
-        }
-        executor.finish()
+        steps(self.bodies, &mut self.values, (id, side), block, machine)
     }
 
     /// The call at the end of a block, if there is one.
@@ -584,7 +618,7 @@ impl Search<'_, '_> {
         machine: Machine,
         call: Call,
     ) -> Machine {
-        let (flow, context) = self.side(side);
+        let (flow, context) = self.bodies.side(side);
         let b = &flow.blocks[block.0];
         if b.end != End::Call {
             return machine;
@@ -596,14 +630,29 @@ impl Search<'_, '_> {
     }
 }
 
-impl<'a, 'b> Search<'a, 'b> {
-    fn side(&self, side: Side) -> (&'a Flow, &'b Context<'a>) {
-        let bodies = self.bodies;
+impl<'a> Bodies<'a> {
+    fn side(&self, side: Side) -> (&'a Flow, &Context<'a>) {
         match side {
-            Side::Old => (bodies.old, &bodies.old_context),
-            Side::New => (bodies.new, &bodies.new_context),
+            Side::Old => (self.old, &self.old_context),
+            Side::New => (self.new, &self.new_context),
         }
     }
+}
+
+/// One side executes a block, from a point on, but for the call at the block's end.
+fn steps(
+    bodies: &Bodies<'_>,
+    values: &mut Values,
+    (id, side): (PointId, Side),
+    block: BlockId,
+    machine: Machine,
+) -> Machine {
+    let (flow, context) = bodies.side(side);
+    let mut executor = Executor::new(context, values, machine, id);
+    for index in flow.blocks[block.0].steps.clone() {
+        executor.step(index, &flow.body.steps[index]);
+    }
+    executor.finish()
 }
 
 /// Whether NEW may be taken to go through a block while OLD does not.

@@ -148,6 +148,16 @@ fn one(out: &mut String, built: &Built, point: &Point<'_>) -> Result {
                 wrapped(out, "    ", 4, "only a variable that NEW adds stands against it");
             }
         }
+        Fate::Passes { why } => {
+            writeln!(out, "  passes {at}, {kind} at {place}")?;
+            wrapped(
+                out,
+                "    ",
+                4,
+                "OLD's code runs on with it to a site close behind, or returns",
+            );
+            wrapped(out, "    no site itself: ", 6, why);
+        }
         Fate::Site { to, place: there, table: translation } => {
             writeln!(out, "  site {at}, {kind} at {place}")?;
             writeln!(out, "    goes on in NEW at {to}, {there}")?;

@@ -85,7 +85,10 @@ pub fn json(built: &Built) -> Value {
             "layout_changed": layout,
         },
         "frames": built.emitted.replaced.iter().map(|f| json!({
-            "name": f.name, "sites": f.coverage.sites, "of": f.coverage.of,
+            "name": f.name,
+            "sites": f.coverage.sites,
+            "passing": f.coverage.passing,
+            "of": f.coverage.of,
         })).collect::<Vec<_>>(),
         "blind_points": blind_points(built),
         "warnings": built.warnings,

@@ -61,6 +61,11 @@ pub enum Fate<'a> {
         /// How.
         table: &'a Translation,
     },
+    /// OLD's code runs on with it for a moment, to one that goes on in NEW, or out of the function.
+    Passes {
+        /// Why it is none itself.
+        why: &'a str,
+    },
     /// The update waits for it.
     Blind {
         /// Why.
@@ -92,7 +97,13 @@ pub fn points(built: &Built, function: usize) -> Vec<Point<'_>> {
         place: Place { file: b.file.clone(), line: b.line },
         fate: Fate::Blind { why: &b.why, new_local: b.new_local },
     });
-    let mut all: Vec<Point<'_>> = sites.chain(blind).collect();
+    let passing = emitted.passing_points.iter().filter(|b| own(b.function)).map(|b| Point {
+        at: b.at,
+        kind: b.kind,
+        place: Place { file: b.file.clone(), line: b.line },
+        fate: Fate::Passes { why: &b.why },
+    });
+    let mut all: Vec<Point<'_>> = sites.chain(passing).chain(blind).collect();
     all.sort_by_key(|point| (point.at, point.kind));
     all
 }

@@ -130,19 +130,25 @@ fn blind(out: &mut String, built: &Built, index: Option<usize>, name: &str) {
 
 /// Call sites of which frames can be carried over, in words.
 pub(super) fn coverage(coverage: Coverage) -> String {
-    let Coverage { sites, new_locals, of } = coverage;
-    let share = (u64::from(sites) * 100).checked_div(u64::from(of)).unwrap_or(100);
+    let Coverage { sites, passing, new_locals, of } = coverage;
+    let carried = sites + passing;
+    let share = (u64::from(carried) * 100).checked_div(u64::from(of)).unwrap_or(100);
+    let later = match passing {
+        0 => String::new(),
+        n => format!("; {n} of them a little later, from the next point that OLD's code comes to"),
+    };
     let only = match new_locals {
         0 => String::new(),
         n => format!("; {n} more wait only for variables that NEW adds"),
     };
-    format!("{sites} of {of} call sites ({share} %{only})")
+    format!("{carried} of {of} call sites ({share} %{later}{only})")
 }
 
 /// All functions together.
 pub(super) fn all_coverage(built: &Built) -> Coverage {
     built.emitted.replaced.iter().fold(Coverage::default(), |sum, f| Coverage {
         sites: sum.sites + f.coverage.sites,
+        passing: sum.passing + f.coverage.passing,
         new_locals: sum.new_locals + f.coverage.new_locals,
         of: sum.of + f.coverage.of,
     })

@@ -7,7 +7,7 @@
 //! Something on a detour stands where the detour leads.
 
 use crate::address::ProcAddr;
-use crate::record::detours::{Detour, Detours};
+use crate::record::detours::{Detour, Detours, Passage};
 use crate::record::map::AddressMap;
 use dsu_patch_format::OldAddr;
 use dsu_patch_format::plan::Plan;
@@ -28,7 +28,7 @@ struct Piece {
 }
 
 /// A blind point that was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
     /// Index of the function in the manifest.
     pub function: u32,
@@ -40,12 +40,15 @@ pub struct Point {
     pub sited: bool,
 }
 
+/// The function of a point in an earlier version's code, which the bundle does not know.
+pub const NOBODY: u32 = u32::MAX;
+
 /// How a program counter or return address stands to the update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// Nothing to do with it, or where a redirect takes over.
     Clear,
-    /// At a site of this function: the frame is carried over.
+    /// At a site of this function, or where OLD's code soon comes to one: the frame is carried over.
     Site(u32),
     /// In the way.
     Blind(Point),
@@ -80,6 +83,10 @@ pub struct BlindRanges {
     pieces: Vec<Piece>,
     /// Ascending, with the function of each.
     sites: Vec<(u64, u32)>,
+    /// OLD code that runs on for a moment: start, end, function. Ascending, disjoint.
+    passages: Vec<(u64, u64, u32)>,
+    /// Of return addresses in them those that are blind all the same, ascending.
+    unexpected_returns: Vec<u64>,
     /// Ascending.
     dead_returns: Vec<u64>,
     /// Ascending by start, disjoint.
@@ -101,15 +108,47 @@ impl BlindRanges {
         let mut dead_returns: Vec<_> =
             plan.dead_returns.iter().filter_map(|a| behind(*a)).collect();
         dead_returns.sort_unstable();
-        let mut ranges = Self { sites, dead_returns, pieces: pieces(plan, map), ..Self::default() };
-        let onward = detours.0.iter().filter_map(|detour| {
-            let standing = ranges.counter(detour.to);
-            let Detour { start, end, .. } = *detour;
-            (standing != Standing::Clear).then_some(Onward { start, end, standing })
+        let passages = passages(plan, map);
+        let unexpected = plan.unexpected_returns.iter();
+        let mut unexpected_returns: Vec<_> = unexpected.filter_map(|a| place(*a)).collect();
+        unexpected_returns.sort_unstable();
+        let pieces = pieces(plan, map);
+        let mut ranges =
+            Self { sites, dead_returns, pieces, passages, unexpected_returns, ..Self::default() };
+        let ways = detours.ways.iter().map(|detour| {
+            let Detour { start, end, to } = *detour;
+            Onward { start, end, standing: ranges.counter(to) }
         });
-        ranges.onward = onward.collect();
+        let changed = Changed::by(plan, map);
+        let earlier = detours.passages.iter().map(|passage| {
+            let standing = ranges.earlier(passage, &changed);
+            Onward { start: passage.start, end: passage.end, standing }
+        });
+        let all = ways.chain(earlier).filter(|o| o.standing != Standing::Clear);
+        let mut onward: Vec<Onward> = all.collect();
+        onward.sort_by_key(|o| o.start);
+        ranges.onward = onward;
         ranges.bound();
         ranges
+    }
+
+    /// How a frame stands that runs on in code of an earlier version: as it will where it comes out,
+    /// unless the update changes something under it.
+    fn earlier(&self, passage: &Passage, changed: &Changed) -> Standing {
+        let whose = |at: &u64| self.piece(*at).map(|piece| piece.point(*at, *at));
+        if let Some(point) = passage.names.iter().find_map(whose) {
+            return Standing::Blind(point);
+        }
+        if passage.names.iter().any(|at| changed.has(*at)) {
+            let at = OldAddr(passage.start);
+            return Standing::Blind(Point { function: NOBODY, at, linked: at, sited: false });
+        }
+        let exits = passage.exits.iter().map(|at| self.counter(*at));
+        exits
+            .clone()
+            .find(|s| s.blind().is_some())
+            .or_else(|| exits.max())
+            .unwrap_or(Standing::Clear)
     }
 
     /// With these ranges of addresses, in which no function of OLD is.
@@ -130,8 +169,7 @@ impl BlindRanges {
             end,
             linked: start,
             free: Vec::new(),
-            // None of the bundle's.
-            function: u32::MAX,
+            function: 0,
             sited: false,
         };
         let mut pieces: Vec<_> = ranges.iter().copied().map(whole).collect();
@@ -170,7 +208,9 @@ impl BlindRanges {
             return Standing::Clear;
         }
         // The call is what the message is about; it is before its return address.
-        self.site(ra).unwrap_or_else(|| Standing::Blind(piece.point(ra, ra - 1)))
+        let expected = || ra < piece.end && self.unexpected_returns.binary_search(&ra).is_err();
+        let passes = || self.passage(ra).filter(|_| expected());
+        self.site(ra).or_else(passes).unwrap_or_else(|| Standing::Blind(piece.point(ra, ra - 1)))
     }
 
     /// How a program counter stands: blind when `start <= pc < end`, not free and no site.
@@ -182,7 +222,9 @@ impl BlindRanges {
         let Some(piece) = self.piece(pc).filter(|p| !p.free.contains(&pc)) else {
             return Standing::Clear;
         };
-        self.site(pc).unwrap_or_else(|| Standing::Blind(piece.point(pc, pc)))
+        self.site(pc)
+            .or_else(|| self.passage(pc))
+            .unwrap_or_else(|| Standing::Blind(piece.point(pc, pc)))
     }
 
     fn piece(&self, pc: u64) -> Option<&Piece> {
@@ -193,6 +235,12 @@ impl BlindRanges {
     fn site(&self, at: u64) -> Option<Standing> {
         let index = self.sites.binary_search_by_key(&at, |(site, _)| *site).ok()?;
         self.sites.get(index).map(|(_, function)| Standing::Site(*function))
+    }
+
+    fn passage(&self, at: u64) -> Option<Standing> {
+        let after = self.passages.partition_point(|(start, ..)| *start <= at);
+        let (_, end, function) = *self.passages.get(after.checked_sub(1)?)?;
+        (at < end).then_some(Standing::Site(function))
     }
 
     /// On the way out of a version long gone.
@@ -220,6 +268,38 @@ impl BlindRanges {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+}
+
+/// The passages in the process, ascending.
+fn passages(plan: &Plan, map: &AddressMap) -> Vec<(u64, u64, u32)> {
+    let placed = plan.passages.iter().flat_map(|p| {
+        let runs = map.pieces(p.start.0, p.end.0);
+        runs.map(|run| (run.to, run.to + run.len, p.function))
+    });
+    let mut passages: Vec<_> = placed.collect();
+    passages.sort_unstable();
+    passages
+}
+
+/// The data that an update overwrites or leaves behind, in the process: ascending, start and end.
+struct Changed(Vec<(u64, u64)>);
+
+impl Changed {
+    fn by(plan: &Plan, map: &AddressMap) -> Self {
+        let writes = plan.writes.iter().map(|w| (w.at.0, w.bytes.len() as u64));
+        let left = plan.left.iter().map(|(at, bytes)| (at.0, *bytes));
+        let placed = writes.chain(left).flat_map(|(at, bytes)| {
+            map.pieces(at, at.saturating_add(bytes)).map(|run| (run.to, run.to + run.len))
+        });
+        let mut all: Vec<_> = placed.collect();
+        all.sort_unstable();
+        Self(all)
+    }
+
+    fn has(&self, at: u64) -> bool {
+        let after = self.0.partition_point(|(start, _)| *start <= at);
+        self.0[..after].iter().any(|(_, end)| at < *end)
     }
 }
 
@@ -405,15 +485,100 @@ mod tests {
     }
 
     #[test]
+    fn code_that_runs_on_is_as_good_as_a_site() {
+        let mut plan = sited_plan();
+        let (start, end) = (OldAddr(0x114), OldAddr(0x120));
+        let names = Vec::new();
+        plan.passages.push(dsu_patch_format::plan::Passage {
+            start,
+            end,
+            function: 3,
+            exits: vec![1],
+            names,
+        });
+        let ranges = BlindRanges::new(&plan, &image(), &Detours::default());
+        for look in [BlindRanges::counter, BlindRanges::return_address] {
+            assert!(look(&ranges, 0x1_0113).blind().is_some());
+            assert_eq!(look(&ranges, 0x1_0114), Standing::Site(3));
+            assert_eq!(look(&ranges, 0x1_011f), Standing::Site(3));
+            assert!(look(&ranges, 0x1_0121).blind().is_some());
+        }
+        plan.unexpected_returns.push(OldAddr(0x118));
+        let ranges = BlindRanges::new(&plan, &image(), &Detours::default());
+        assert!(ranges.return_address(0x1_0118).blind().is_some());
+        assert_eq!(ranges.counter(0x1_0118), Standing::Site(3));
+    }
+
+    #[test]
+    fn a_return_to_the_end_of_a_function_is_not_to_the_next_one() {
+        let range = |start, end, function| BlindRange {
+            start: OldAddr(start),
+            end: OldAddr(end),
+            free: Vec::new(),
+            function,
+        };
+        let plan = Plan {
+            blind: vec![range(0x100, 0x140, 0), range(0x140, 0x180, 1)],
+            passages: vec![dsu_patch_format::plan::Passage {
+                start: OldAddr(0x140),
+                end: OldAddr(0x150),
+                function: 1,
+                exits: Vec::new(),
+                names: Vec::new(),
+            }],
+            ..Plan::default()
+        };
+        let ranges = BlindRanges::new(&plan, &image(), &Detours::default());
+        assert_eq!(ranges.counter(0x1_0140), Standing::Site(1));
+        assert_eq!(ranges.return_address(0x1_0140).blind().map(|p| p.function), Some(0));
+        assert_eq!(ranges.return_address(0x1_0141), Standing::Site(1));
+    }
+
+    #[test]
+    fn code_of_an_earlier_version_runs_on_unless_something_changes_under_it() {
+        let passage = |exits: &[u64], names: &[u64]| Passage {
+            start: 0x500,
+            end: 0x510,
+            exits: exits.to_vec(),
+            names: names.to_vec(),
+        };
+        let write = dsu_patch_format::plan::DataWrite {
+            at: OldAddr(0x800),
+            bytes: vec![0; 16],
+            pointers: Vec::new(),
+        };
+        let plan = Plan { writes: vec![write], left: vec![(OldAddr(0x900), 8)], ..sited_plan() };
+        let look = |passage| {
+            let detours = Detours { ways: Vec::new(), passages: vec![passage] };
+            let ranges = BlindRanges::new(&plan, &image(), &detours);
+            assert_eq!(ranges.counter(0x4ff), Standing::Clear);
+            assert_eq!(ranges.counter(0x510), Standing::Clear);
+            assert_eq!(ranges.counter(0x508), ranges.return_address(0x508));
+            ranges.counter(0x50f)
+        };
+        assert_eq!(look(passage(&[], &[])), Standing::Clear, "it only returns");
+        assert_eq!(look(passage(&[0x2_0000], &[0x1_0200])), Standing::Clear);
+        assert_eq!(look(passage(&[0x1_0110, 0x2_0000], &[])), Standing::Site(3));
+        let at = |standing: Standing| standing.blind().map(|p| p.at.0);
+        assert_eq!(at(look(passage(&[0x1_0110, 0x1_0118], &[]))), Some(0x118), "a blind exit");
+        assert_eq!(at(look(passage(&[], &[0x1_0100]))), Some(0x100), "calls what is replaced");
+        let nobody = |standing: Standing| standing.blind().map(|p| p.function) == Some(NOBODY);
+        assert!(nobody(look(passage(&[], &[0x1_080f]))), "overwritten");
+        assert!(nobody(look(passage(&[], &[0x1_0900]))), "left behind");
+        assert_eq!(look(passage(&[], &[0x1_0810])), Standing::Clear);
+    }
+
+    #[test]
     fn what_is_on_a_detour_stands_where_it_leads() {
         let detour = |start, len, to| Detour { start, end: start + len, to };
-        let detours = Detours(vec![
+        let ways = vec![
             detour(0x500, 1, 0x1_0110),
             detour(0x600, 1, 0x1_0118),
             detour(0x700, 8, 0x1_0118),
             detour(0x800, 1, 0x1_0100),
             detour(0x900, 1, 0x2_0000),
-        ]);
+        ];
+        let detours = Detours { ways, ..Detours::default() };
         let ranges = BlindRanges::new(&sited_plan(), &image(), &detours);
         for look in [BlindRanges::counter, BlindRanges::return_address] {
             assert_eq!(look(&ranges, 0x500), Standing::Site(3));

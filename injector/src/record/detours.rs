@@ -3,10 +3,11 @@
 //! Takes the records of one image's updates, oldest first; gives for each site that they planted, and
 //! for each stub and cave on the way from it, the place in the process where whatever goes on there
 //! arrives in the end. A site of version 1 leads to version 2; when that place is itself a site of
-//! the update to version 3, it leads on to version 3, and so forth. Pure.
+//! the update to version 3, it leads on to version 3, and so forth. Also the passages: code of such versions
+//! that frames may run on in for a moment. Pure.
 
 use super::standing::{self, Jump};
-use super::{Extent, Record};
+use super::{Extent, Passing, Record};
 use crate::address::Bias;
 use std::collections::BTreeMap;
 
@@ -21,9 +22,27 @@ pub struct Detour {
     pub to: u64,
 }
 
-/// All detours of an image, ascending and disjoint.
+/// Code of an earlier version that frames may still run on in, for a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// First address.
+    pub start: u64,
+    /// Past the last one.
+    pub end: u64,
+    /// Where its sites lead.
+    pub exits: Vec<u64>,
+    /// What its code names on the way.
+    pub names: Vec<u64>,
+}
+
+/// All detours of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Detours(pub Vec<Detour>);
+pub struct Detours {
+    /// Ascending and disjoint.
+    pub ways: Vec<Detour>,
+    /// Ascending and disjoint, from each other and from the ways.
+    pub passages: Vec<Passage>,
+}
 
 impl Detours {
     /// Those of all updates, oldest first. `again` is a shadow image that is about to be taken again: what
@@ -49,7 +68,15 @@ impl Detours {
                 all.insert(stub, (end, arrival(&sites, bias.apply(site.to).0)));
             }
         }
-        Self(all.into_iter().map(|(start, (end, to))| Detour { start, end, to }).collect())
+        let passage = |p: Passing| Passage {
+            start: p.extent.start,
+            end: p.extent.end(),
+            exits: p.exits.into_iter().map(|at| arrival(&sites, at)).collect(),
+            names: p.names,
+        };
+        let passages = standing::passages(updates, again).into_iter().map(passage).collect();
+        let ways = all.into_iter().map(|(start, (end, to))| Detour { start, end, to });
+        Self { ways: ways.collect(), passages }
     }
 }
 
@@ -76,7 +103,7 @@ mod tests {
     }
 
     fn find(detours: &Detours, at: u64) -> Option<u64> {
-        detours.0.iter().find(|d| (d.start..d.end).contains(&at)).map(|d| d.to)
+        detours.ways.iter().find(|d| (d.start..d.end).contains(&at)).map(|d| d.to)
     }
 
     #[test]
@@ -113,7 +140,7 @@ mod tests {
         let detours = Detours::of(&[&one, &two, &three], None);
         assert_eq!(find(&detours, 0x10_0120), Some(0x40_0160), "1 to 2 to 3 to 4");
         assert_eq!(find(&detours, 0x30_0150), Some(0x40_0160));
-        let starts: Vec<u64> = detours.0.iter().map(|d| d.start).collect();
+        let starts: Vec<u64> = detours.ways.iter().map(|d| d.start).collect();
         assert!(starts.is_sorted());
     }
 
@@ -141,6 +168,29 @@ mod tests {
     #[test]
     fn a_circle_ends_too() {
         let one = test_record(1, 0, vec![planted(5, 0x2000, 6), planted(6, 0x2100, 5)]);
-        assert_eq!(Detours::of(&[&one], None).0.len(), 4);
+        assert_eq!(Detours::of(&[&one], None).ways.len(), 4);
+    }
+
+    #[test]
+    fn passages_lead_where_their_sites_lead() {
+        let passing = |start, exits: &[u64], names: &[u64]| Passing {
+            extent: Extent { start, len: 0x10 },
+            exits: exits.to_vec(),
+            names: names.to_vec(),
+        };
+        let mut one = test_record(1, 0x20_0000, vec![planted(0x10_0120, 0x2000, 0x130)]);
+        one.passages = vec![passing(0x10_0110, &[0x10_0120], &[0x10_0800])];
+        let mut two = test_record(2, 0x30_0000, vec![planted(0x20_0130, 0x2000, 0x150)]);
+        two.passages = vec![passing(0x20_0120, &[0x20_0130], &[])];
+        let passage = |start, exits: &[u64], names: &[u64]| Passage {
+            start,
+            end: start + 0x10,
+            exits: exits.to_vec(),
+            names: names.to_vec(),
+        };
+        let first = |to| passage(0x10_0110, &[to], &[0x10_0800]);
+        assert_eq!(Detours::of(&[&one], None).passages, [first(0x20_0130)]);
+        let second = passage(0x20_0120, &[0x30_0150], &[]);
+        assert_eq!(Detours::of(&[&one, &two], None).passages, [first(0x30_0150), second]);
     }
 }

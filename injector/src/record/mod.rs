@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of a record.
 pub const MAGIC: &[u8; 8] = b"DSURECRD";
 /// The one version that this release reads and writes.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Where the state word is.
 pub const STATE_AT: u64 = 12;
 /// Where it is said that the process is held.
@@ -131,6 +131,17 @@ impl Planted {
     }
 }
 
+/// OLD code that frames may run on in ([`dsu_patch_format::plan::Passage`]), as addresses of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passing {
+    /// Where it is.
+    pub extent: Extent,
+    /// The sites that it leads to.
+    pub exits: Vec<u64>,
+    /// What its code names.
+    pub names: Vec<u64>,
+}
+
 /// Addresses of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Extent {
@@ -161,6 +172,8 @@ impl Extent {
 pub struct Earlier {
     /// Sites, by the bias of the shadow image that they lead to.
     pub sites: Vec<(Bias, Vec<Planted>)>,
+    /// Code that frames may still run on in, on the way to those.
+    pub passages: Vec<Passing>,
     /// All places that were written and not put back, sites included.
     pub written: Vec<Extent>,
 }
@@ -208,6 +221,8 @@ pub struct Record {
     pub identities: Vec<Identity>,
     /// Sites that it planted, ascending by place.
     pub sites: Vec<Planted>,
+    /// Code of the version before that frames may run on in, ascending.
+    pub passages: Vec<Passing>,
     /// Names of the functions that it replaced.
     pub functions: Vec<String>,
     /// How frames of its code are unwound, as linked, ascending.
@@ -374,6 +389,7 @@ pub(crate) fn test_record(sequence: u32, bias: u64, sites: Vec<Planted>) -> Reco
         map: AddressMap::default(),
         identities: Vec::new(),
         sites,
+        passages: Vec::new(),
         functions: Vec::new(),
         unwind: Vec::new(),
     }
@@ -404,11 +420,17 @@ mod tests {
                     Bias(0x8000),
                     vec![Planted { at: 5, cave: Some(-3), stub: 77, stub_len: 5, to: 777 }],
                 )],
+                passages: Vec::new(),
                 written: vec![Extent { start: 5, len: 5 }],
             },
             map: AddressMap::of_image(0, 0x1000, Bias(0x5000)),
             identities: vec![Identity { entry: 1, identity: 2, jump: 3 }],
             sites: vec![Planted { at: 9, cave: None, stub: 99, stub_len: 5, to: 999 }],
+            passages: vec![Passing {
+                extent: Extent { start: 3, len: 6 },
+                exits: vec![9],
+                names: vec![77],
+            }],
             functions: vec!["f".into()],
             unwind: Vec::new(),
         }

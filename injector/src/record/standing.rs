@@ -6,7 +6,7 @@
 //! there is gone. Gives the sites that stand and the places that are written; and what a new record has to
 //! hold of both on behalf of records that it makes needless. Pure.
 
-use super::{Earlier, Entry, Extent, Planted, Record};
+use super::{Earlier, Entry, Extent, Passing, Planted, Record};
 use crate::address::Bias;
 use std::collections::BTreeMap;
 
@@ -34,6 +34,12 @@ pub fn sites(updates: &[&Record], again: Option<Extent>) -> BTreeMap<u64, Jump> 
         }
     }
     all
+}
+
+/// Of the passages of all updates those that stand, by place.
+#[must_use]
+pub fn passages(updates: &[&Record], again: Option<Extent>) -> Vec<Passing> {
+    stand(updates, again, |_| true).passages
 }
 
 /// The places that all updates have written and that were not put back; `journals` has those of each.
@@ -69,6 +75,7 @@ fn is_put_back(updates: &[&Record], from: usize, again: Option<Extent>, at: u64)
 /// What the last record has inherited, and the sites of those records that are `wanted`.
 fn stand(updates: &[&Record], again: Option<Extent>, wanted: impl Fn(&Record) -> bool) -> Earlier {
     let mut all: BTreeMap<u64, (Bias, Planted)> = BTreeMap::new();
+    let mut passages: BTreeMap<u64, Passing> = BTreeMap::new();
     let mut written = Vec::new();
     if let Some((last, before)) = updates.split_last() {
         // What it has inherited stood before it was applied.
@@ -77,11 +84,15 @@ fn stand(updates: &[&Record], again: Option<Extent>, wanted: impl Fn(&Record) ->
             let standing = planted.iter().filter(|site| !gone(site.at));
             all.extend(standing.map(|site| (site.at, (*bias, *site))));
         }
+        let standing = last.earlier.passages.iter().filter(|p| !gone(p.extent.start));
+        passages.extend(standing.map(|p| (p.extent.start, p.clone())));
         written.extend(last.earlier.written.iter().filter(|place| !gone(place.start)));
     }
     for (index, update) in updates.iter().enumerate().filter(|(_, update)| wanted(update)) {
-        let standing =
-            update.sites.iter().filter(|site| !is_put_back(updates, index + 1, again, site.at));
+        let gone = |at| is_put_back(updates, index + 1, again, at);
+        let standing = update.passages.iter().filter(|p| !gone(p.extent.start));
+        passages.extend(standing.map(|p| (p.extent.start, p.clone())));
+        let standing = update.sites.iter().filter(|site| !gone(site.at));
         all.extend(standing.map(|site| (site.at, (Bias(update.bias), *site))));
     }
     let mut sites: Vec<(Bias, Vec<Planted>)> = Vec::new();
@@ -91,7 +102,7 @@ fn stand(updates: &[&Record], again: Option<Extent>, wanted: impl Fn(&Record) ->
             None => sites.push((bias, vec![site])),
         }
     }
-    Earlier { sites, written }
+    Earlier { sites, passages: passages.into_values().collect(), written }
 }
 
 fn of_journals(
@@ -128,6 +139,8 @@ mod tests {
         let site = Planted { at, cave: Some(0x20), stub: 0x800, stub_len: 8, to: 0x100 };
         let mut record = test_record(sequence, image.start, vec![site]);
         (record.span_start, record.span_len, record.image) = (span, 0x1000, image);
+        let extent = Extent { start: at - 8, len: 8 };
+        record.passages = vec![Passing { extent, exits: vec![at], names: Vec::new() }];
         record
     }
 
@@ -168,6 +181,7 @@ mod tests {
     #[test]
     fn a_record_holds_what_needless_ones_have_left() {
         let mut updates = vec![update(1, X, false, 0x10_0100), update(2, Y, false, 0x20_0100)];
+        let updates_first = updates[0].passages.clone();
         // There and back for ever: each record makes the one before of the same image needless.
         for sequence in 3..50u32 {
             let (image, at) = if sequence % 2 == 1 { (X, 0x30_0100) } else { (Y, 0x20_0100) };
@@ -178,11 +192,16 @@ mod tests {
             record.earlier = inherited(&records, &journals, Some(image), covered);
             assert_eq!(record.earlier.sites.len(), 1, "{sequence}: those of the first update");
             assert_eq!(record.earlier.sites[0].1[0].at, 0x10_0100);
+            assert_eq!(record.earlier.passages, updates_first);
             assert_eq!(record.earlier.written.len(), 2);
             updates.retain(|r| r.image != image);
             updates.push(record);
             let standing = if image == X { 0x30_0100 } else { 0x20_0100 };
             assert_eq!(all(&updates, None).0, [0x10_0100, standing], "{sequence}");
+            let records: Vec<_> = updates.iter().collect();
+            let passages = passages(&records, None);
+            let exits: Vec<u64> = passages.iter().flat_map(|p| p.exits.clone()).collect();
+            assert_eq!(exits, [0x10_0100, standing], "{sequence}");
         }
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn check(bundle: &Bundle) -> Check {
         end = site.at.offset(1);
     }
     stubs(plan)?;
-    dead_returns(plan)
+    dead_returns(plan)?;
+    passages(plan)
 }
 
 fn check_site(bundle: &Bundle, site: &Site, kept: &[(OldAddr, OldAddr)]) -> Check {
@@ -81,6 +82,32 @@ fn is_spare(plan: &Plan, cave: OldAddr) -> bool {
         let padded = range.end.checked_add(MOST_PADDING);
         cave.checked_add(NEAR_JUMP).is_some_and(|end| padded.is_some_and(|p| end <= p))
     })
+}
+
+fn passages(plan: &Plan) -> Check {
+    for (at, bytes) in &plan.left {
+        require(in_old(plan, *at, *bytes), "what is left is in OLD", at)?;
+    }
+    require(plan.left.is_sorted(), "what is left ascends", plan.old_start)?;
+    let unexpected = &plan.unexpected_returns;
+    require(unexpected.is_sorted(), "unexpected return addresses ascend", plan.old_start)?;
+    let mut end = OldAddr(0);
+    for passage in &plan.passages {
+        let at = passage.start;
+        require(at >= end && at < passage.end, "passages ascend, disjoint", at)?;
+        let range = range_before(plan, at).filter(|r| passage.end <= r.end);
+        let own = range.is_some_and(|r| r.function == passage.function);
+        require(own, "a passage lies in a blind range of its function", at)?;
+        let exit = |index: &u32| {
+            let site = plan.sites.get(*index as usize);
+            site.is_some_and(|s| s.function == passage.function)
+        };
+        require(passage.exits.iter().all(exit), "a passage leads to sites of its function", at)?;
+        require(passage.exits.is_sorted(), "a passage's exits ascend", at)?;
+        require(passage.names.is_sorted(), "what a passage names ascends", at)?;
+        end = passage.end;
+    }
+    Ok(())
 }
 
 /// A program counter in a stub must tell where it leads: stubs are the same, or have no byte in

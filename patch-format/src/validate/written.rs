@@ -1,4 +1,4 @@
-//! That no two writes of a commit touch one byte, and no jump covers a point that is still to be run.
+//! That no two writes of a commit touch one byte, and none covers what is still to be run.
 //!
 //! Takes the plan; gives the first two writes that meet. What a redirect needs is counted from its
 //! entry: a thread may still be about to run an `endbr64` before the jump.
@@ -22,6 +22,17 @@ pub(super) fn check(plan: &Plan) -> Check {
     for (before, next) in extents.iter().zip(extents.iter().skip(1)) {
         let place = format_args!("{} and {} at {}", before.2, next.2, next.0);
         require(before.1 <= next.0, "no two writes touch one byte", place)?;
+    }
+    passages(plan, &extents)
+}
+
+/// What is written is none of the code that threads still run through.
+fn passages(plan: &Plan, extents: &[Extent]) -> Check {
+    for passage in &plan.passages {
+        let after = extents.partition_point(|(start, ..)| *start < passage.end);
+        let before = after.checked_sub(1).and_then(|i| extents.get(i));
+        let covered = before.is_some_and(|(_, end, _)| passage.start < *end);
+        require(!covered, "nothing is written into a passage", passage.start)?;
     }
     Ok(())
 }

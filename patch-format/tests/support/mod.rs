@@ -12,7 +12,8 @@ use dsu_patch_format::manifest::{
 };
 use dsu_patch_format::plan::{
     BlindRange, DataPointer, DataWrite, Fixup, FixupKind, Identity, Import, LineRow, MapRun,
-    MapTarget, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, Target, UnwindRow,
+    MapTarget, Passage, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, Target,
+    UnwindRow,
 };
 use dsu_patch_format::{Bundle, Manifest, NewAddr, OldAddr, Plan, Translation};
 use proptest::prelude::*;
@@ -91,7 +92,12 @@ impl Choices {
             file: c.text(),
             line: u32::try_from(c.below(9999)).unwrap(),
             why: texts(c),
-            coverage: Coverage { sites: c.small(), new_locals: c.small(), of: c.small() },
+            coverage: Coverage {
+                sites: c.small(),
+                passing: c.small(),
+                new_locals: c.small(),
+                of: c.small(),
+            },
         };
         let actions = [
             DataAction::Added,
@@ -254,14 +260,28 @@ impl Choices {
             let function = u32::try_from(self.count(replaced)).unwrap();
             plan.blind.push(BlindRange { start, end, free: Vec::new(), function });
             let room = self.redirect(plan, start);
-            self.sites(plan, room);
+            let written = self.sites(plan, room);
             if self.yes() {
                 let site = plan.sites.last().filter(|s| s.at > start).map(|s| s.at);
                 plan.dead_returns.push(site.unwrap_or(start).offset(1));
             }
+            self.passage(plan, written);
             next = end.offset(4);
         }
         next
+    }
+
+    /// Perhaps a passage behind everything that is written into the last blind range.
+    fn passage(&mut self, plan: &mut Plan, written: OldAddr) {
+        let BlindRange { end, function, .. } = *plan.blind.last().unwrap();
+        if written >= end || self.yes() {
+            return;
+        }
+        let own = (0..).zip(&plan.sites).filter(|(_, s)| s.function == function);
+        let exits: Vec<u32> = own.map(|(index, _)| index).collect();
+        let mut names: Vec<OldAddr> = (0..self.count(3)).map(|_| self.old(plan, 0)).collect();
+        names.sort_unstable();
+        plan.passages.push(Passage { start: written, end, function, exits, names });
     }
 
     /// Perhaps a redirect at the entry of the last blind range; gives where it ends.
@@ -289,20 +309,20 @@ impl Choices {
         (RedirectForm::Short { cave }, cave.offset(5))
     }
 
-    /// Sites in the last blind range, from `next` on.
-    fn sites(&mut self, plan: &mut Plan, mut next: OldAddr) {
+    /// Sites in the last blind range, from `next` on; gives where the last one ends.
+    fn sites(&mut self, plan: &mut Plan, mut next: OldAddr) -> OldAddr {
         let BlindRange { end, function, .. } = *plan.blind.last().unwrap();
         let text = |s: &Segment| s.protection == Protection::Text && s.bytes.len() > 10;
-        let Some(index) = plan.segments.iter().position(text) else { return };
+        let Some(index) = plan.segments.iter().position(text) else { return next };
         for _ in 0..self.count(5) {
             let at = next.offset(self.below(30));
             if at >= end {
-                return;
+                return next;
             }
             let (form, behind) = self.jump(at, 60);
             // The next function may begin there.
             if behind > end.offset(4) {
-                return;
+                return next;
             }
             let segment = &plan.segments[index];
             let segment_end = segment.start.offset(segment.bytes.len() as u64);
@@ -319,6 +339,7 @@ impl Choices {
             plan.sites.push(Site { at, kind, form, stub, stub_len, to, function, expect, mask });
             next = behind;
         }
+        next
     }
 
     fn writes(&mut self, plan: &mut Plan, mut next: OldAddr) {
@@ -399,7 +420,7 @@ pub fn example() -> Bundle {
                 file: "price.c".to_owned(),
                 line: 12,
                 why: vec!["price.c:14: `add eax,1` -> `add eax,2`".to_owned()],
-                coverage: Coverage { sites: 2, new_locals: 1, of: 3 },
+                coverage: Coverage { sites: 2, passing: 1, new_locals: 1, of: 4 },
             },
             ReplacedFunction {
                 name: "discount".to_owned(),
@@ -533,6 +554,15 @@ fn example_plan() -> Plan {
             },
         ],
         dead_returns: vec![OldAddr(0x1148)],
+        passages: vec![Passage {
+            start: OldAddr(0x1136),
+            end: OldAddr(0x1146),
+            function: 0,
+            exits: vec![0, 1],
+            names: vec![OldAddr(0x1010), OldAddr(0x4010)],
+        }],
+        unexpected_returns: vec![OldAddr(0x1138)],
+        left: vec![(OldAddr(0x4030), 8)],
         lines: vec![LineRow { start: OldAddr(0x1120), file: 0, line: 12 }],
         files: vec!["price.c".to_owned()],
         map: vec![

@@ -32,8 +32,10 @@ const ANSWERS: [i32; 3] = [0, 4, 5];
 pub struct Count {
     /// Replaced functions.
     pub functions: u64,
-    /// Carried over.
+    /// Carried over where they are.
     pub proven: u64,
+    /// Carried over a little later, from the next point that OLD's code comes to.
+    pub passing: u64,
     /// Blind for a local that only NEW has, and nothing else.
     pub new_local: u64,
     /// All.
@@ -45,6 +47,7 @@ impl Count {
     pub fn add(&mut self, other: Self) {
         self.functions += other.functions;
         self.proven += other.proven;
+        self.passing += other.passing;
         self.new_local += other.new_local;
         self.all += other.all;
     }
@@ -53,17 +56,19 @@ impl Count {
     pub fn percent(&self) -> f64 {
         let of = self.all - self.new_local;
         // Call sites of one program: far below 2^52.
-        if of == 0 { 100.0 } else { 100.0 * self.proven as f64 / of as f64 }
+        let carried = self.proven + self.passing;
+        if of == 0 { 100.0 } else { 100.0 * carried as f64 / of as f64 }
     }
 
     /// A line of the table.
     pub fn line(&self) -> String {
-        let blind = self.all - self.proven - self.new_local;
+        let blind = self.all - self.proven - self.passing - self.new_local;
         format!(
-            "{:>6} {:>7} {:>7} {:>9} {:>7} {:>7.1} %",
+            "{:>6} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7.1} %",
             self.functions,
             self.all,
             self.proven,
+            self.passing,
             self.new_local,
             blind,
             self.percent()
@@ -72,7 +77,7 @@ impl Count {
 }
 
 /// The heading over lines of [`Count::line`].
-pub const HEADING: &str = "  func   sites  proven new local   blind  proven";
+pub const HEADING: &str = "  func   sites  proven passing new local   blind carried";
 
 /// What dsu-build said of a pair.
 #[derive(Debug, Default)]
@@ -102,6 +107,7 @@ pub fn measure(
     for function in &frames {
         count.functions += 1;
         count.proven += function["sites"].as_u64().unwrap_or(0);
+        count.passing += function["passing"].as_u64().unwrap_or(0);
         count.all += function["of"].as_u64().unwrap_or(0);
     }
     for point in said.json["blind_points"].as_array().into_iter().flatten() {

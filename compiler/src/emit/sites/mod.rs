@@ -66,11 +66,13 @@ impl Dropped {
 }
 
 /// Plants sites. The redirects and blind ranges must be in `out.plan` already; `new_end` is the end of
-/// NEW's extent. A redirect may become a short one to make room for a site behind it.
+/// NEW's extent; `reserved` is code that is better left alone, ascending and disjoint. A redirect may
+/// become a short one to make room for a site behind it.
 pub fn plant(
     old: &Image,
     new_end: NewAddr,
     mut planned: Vec<Planned>,
+    reserved: &[Range<u64>],
     out: &mut Emitted,
 ) -> Vec<Dropped> {
     let mut dropped = Vec::new();
@@ -82,7 +84,7 @@ pub fn plant(
         }
         twice
     });
-    let formed = place(old, planned, out, &mut dropped);
+    let formed = place(old, planned, reserved, out, &mut dropped);
     let mut section = Section::new(out, new_end);
     for Formed { site, form, expect, mask } in formed {
         match section.add(&site.translation, site.to) {
@@ -129,6 +131,7 @@ struct Formed {
 fn place(
     old: &Image,
     planned: Vec<Planned>,
+    reserved: &[Range<u64>],
     out: &mut Emitted,
     dropped: &mut Vec<Dropped>,
 ) -> Vec<Formed> {
@@ -152,7 +155,7 @@ fn place(
         let owner = owners.get(blind.function as usize).copied().flatten();
         let Some(owner) = owner.filter(|_| !inside.is_empty()) else { continue };
         let body = bodies.entry(owner).or_insert_with(|| decode(old, old.function(owner)));
-        formed.extend(text.place(body, blind, inside, dropped));
+        formed.extend(text.place((body, blind), inside, reserved, dropped));
     }
     for site in rest {
         dropped.push(Dropped::new(&site, "it is not in the code of a replaced function"));
@@ -165,9 +168,9 @@ impl Text<'_> {
     /// The sites of one blind range.
     fn place(
         &mut self,
-        body: &Body,
-        blind: &BlindRange,
+        (body, blind): (&Body, &BlindRange),
         mut sites: Vec<Planned>,
+        reserved: &[Range<u64>],
         dropped: &mut Vec<Dropped>,
     ) -> Vec<Formed> {
         sites.retain(|site| {
@@ -191,7 +194,12 @@ impl Text<'_> {
             let index = wanted.partition_point(|w| w.at < at);
             wanted.insert(index, Wanted { at, rank: Rank::Entry });
         }
-        let forms = layout::lay_out(&usable, &wanted);
+        // A site is worth more than what is reserved.
+        let careful = layout::lay_out(&layout::without(&usable, reserved), &wanted);
+        let forms = match careful.iter().any(Option::is_none) {
+            true => layout::lay_out(&usable, &wanted),
+            false => careful,
+        };
         let mut by_place: BTreeMap<u64, RedirectForm> = wanted
             .iter()
             .zip(forms)

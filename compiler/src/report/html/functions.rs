@@ -191,6 +191,15 @@ fn frames(out: &mut String, built: &Built, subject: &Subject, points: &[Point<'_
             Fate::Blind { why, .. } => {
                 writeln!(out, "{}<p>{}</p>", heading("blind", "▲ blind point"), Text(why))?;
             }
+            Fate::Passes { why } => {
+                writeln!(
+                    out,
+                    "{}<p>OLD's code runs on with it to a site close behind, or returns. No site \
+                     itself: {}</p>",
+                    heading("site", "○ passes"),
+                    Text(why)
+                )?;
+            }
             Fate::Site { to, place: there, table } => {
                 let there = there.to_string();
                 writeln!(out, "{}", heading("site", "● site"))?;

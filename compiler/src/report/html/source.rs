@@ -74,7 +74,7 @@ pub fn write(
     for point in points {
         let marks = marks.entry(&point.place).or_default();
         match point.fate {
-            Fate::Site { .. } => marks.sites += 1,
+            Fate::Site { .. } | Fate::Passes { .. } => marks.sites += 1,
             Fate::Blind { why, .. } => marks.blind.push((words::kind(point.kind), why)),
         }
     }

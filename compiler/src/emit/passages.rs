@@ -1,0 +1,136 @@
+//! OLD code that frames may run on in for a moment after the commit.
+//!
+//! Takes the graphs of the functions whose OLD code may do that, and the sites; gives the bytes to leave
+//! alone when jumps are planted ([`reserve`]), and, once they are, [`Plan::passages`] ([`write`]).
+//!
+//! [`Plan::passages`]: dsu_patch_format::plan::Plan::passages
+
+use super::sites::Planned;
+use super::{Emitted, Inputs};
+use crate::machine::calls::{Callee, callee};
+use crate::machine::flow::{BlockId, Flow};
+use crate::sites::passages::{self, Bounds};
+use dsu_patch_format::OldAddr;
+use dsu_patch_format::plan::{Passage, Plan, RedirectForm};
+use dsu_patch_format::validate::NEAR_JUMP;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Functions with passages: [`Emitted::replaced`] by index, and OLD's graph.
+pub(super) type Flows<'a> = Vec<(u32, &'a Flow)>;
+
+/// What would be passages if each site had its jump where it is: best left alone.
+pub(super) fn reserve(
+    inputs: Inputs<'_>,
+    flows: &Flows<'_>,
+    planned: &[Planned],
+) -> Vec<Range<u64>> {
+    let sites: BTreeSet<u64> = planned.iter().map(|p| p.at.0).collect();
+    let jumps = sites.iter().map(|at| *at..*at + NEAR_JUMP).collect();
+    let covered = Covered::new(jumps);
+    let ranges = flows.iter().flat_map(|(_, flow)| {
+        let passing = find(inputs, flow, &|at| sites.contains(&at), &covered);
+        passages::ranges(flow, &passing)
+    });
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_by_key(|r| r.start);
+    ranges
+}
+
+/// Writes the passages that there are. `unexpected` are return addresses behind calls that never come back as
+/// far as OLD's code shows.
+pub(super) fn write(
+    inputs: Inputs<'_>,
+    flows: &Flows<'_>,
+    unexpected: impl Iterator<Item = u64>,
+    out: &mut Emitted,
+) {
+    let sites: BTreeMap<u64, u32> = out.plan.sites.iter().map(|s| s.at.0).zip(0..).collect();
+    let covered = Covered::new(planted(&out.plan));
+    let mut all = Vec::new();
+    for (function, flow) in flows {
+        let passing = find(inputs, flow, &|at| sites.contains_key(&at), &covered);
+        for range in passages::ranges(flow, &passing) {
+            let onward = passages::onward(flow, &passing, &range);
+            all.push(Passage {
+                start: OldAddr(range.start),
+                end: OldAddr(range.end),
+                function: *function,
+                exits: onward.exits.iter().filter_map(|at| sites.get(at).copied()).collect(),
+                names: onward.names.into_iter().map(OldAddr).collect(),
+            });
+        }
+    }
+    all.sort_by_key(|p| p.start);
+    // Nested assembler symbols: what is another function's is not this one's.
+    let range = |p: &Passage| out.plan.blind.iter().find(|b| b.start <= p.start && p.end <= b.end);
+    all.retain(|p| range(p).is_some_and(|b| b.function == p.function));
+    let is_passed = |at: &u64| all.iter().any(|p| p.start.0 <= *at && *at < p.end.0);
+    let unexpected = unexpected.filter(is_passed).map(OldAddr);
+    out.plan.unexpected_returns = unexpected.collect();
+    out.plan.unexpected_returns.sort_unstable();
+    out.plan.passages = all;
+    let left = inputs.data.moved.keys().map(|id| inputs.pair.old.object(*id));
+    out.plan.left = left.map(|o| (OldAddr(o.address), o.size)).collect();
+    out.plan.left.sort_unstable();
+}
+
+fn find(
+    inputs: Inputs<'_>,
+    flow: &Flow,
+    is_site: &dyn Fn(u64) -> bool,
+    covered: &Covered,
+) -> Vec<bool> {
+    let bounds = Bounds {
+        is_site,
+        is_covered: &|range| covered.meets(range),
+        may_call: &|block| may_call(inputs, flow, block),
+    };
+    passages::passing(flow, &bounds)
+}
+
+/// Whom OLD's code may call beside NEW's: whoever is the same in both.
+fn may_call(inputs: Inputs<'_>, flow: &Flow, block: BlockId) -> bool {
+    let last = &flow.body.steps[flow.blocks[block.0].steps.end - 1];
+    match callee(inputs.pair.old, last) {
+        Callee::Function(id) => {
+            inputs.pair.matching.new_of(id).is_some() && !inputs.closure.replaced.contains_key(&id)
+        }
+        Callee::Import(_) | Callee::Unknown => true,
+        Callee::Inside(_) => false,
+    }
+}
+
+/// Bytes of OLD's text that the commit writes.
+fn planted(plan: &Plan) -> Vec<Range<u64>> {
+    let jump = |at: OldAddr, form: RedirectForm| at.0..at.0 + form.jump_len();
+    let cave = |form: RedirectForm| form.cave().map(|cave| cave.0..cave.0 + NEAR_JUMP);
+    let sites = plan.sites.iter().map(|s| (jump(s.at, s.form), cave(s.form)));
+    // A thread may still be about to run an `endbr64` before the jump.
+    let redirects =
+        plan.redirects.iter().map(|r| (r.entry.0..jump(r.at, r.form).end, cave(r.form)));
+    sites.chain(redirects).flat_map(|(jump, cave)| [Some(jump), cave]).flatten().collect()
+}
+
+/// Ranges, for lookups.
+struct Covered(Vec<Range<u64>>);
+
+impl Covered {
+    /// Jumps that may overlap.
+    fn new(mut ranges: Vec<Range<u64>>) -> Self {
+        ranges.sort_by_key(|r| r.start);
+        let mut disjoint: Vec<Range<u64>> = Vec::new();
+        for range in ranges {
+            match disjoint.last_mut() {
+                Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+                _ => disjoint.push(range),
+            }
+        }
+        Self(disjoint)
+    }
+
+    fn meets(&self, range: &Range<u64>) -> bool {
+        let first = self.0.partition_point(|r| r.end <= range.start);
+        self.0.get(first).is_some_and(|r| r.start < range.end)
+    }
+}
