@@ -7,12 +7,12 @@
 //! complete. Nothing that the function refers to is overwritten or left behind by the update.
 
 use super::calls::{Callee, Calls};
-use super::code::{Code, Step, branch_target};
+use super::code::{Code, Step};
 use super::values::{Values, is_call};
 use crate::image::{FunctionId, Image};
 use dsu_patch_format::Bundle;
 use dsu_patch_format::plan::Passage;
-use iced_x86::FlowControl;
+use iced_x86::{FlowControl, OpKind};
 use object::elf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -133,7 +133,8 @@ impl Passages<'_> {
         let relative = i.is_ip_rel_memory_operand().then(|| i.ip_rel_memory_address());
         let absolute = self.absolute.range(i.ip()..i.next_ip()).map(|(_, target)| *target);
         let own = |at: &u64| self.code.parts.iter().any(|(part, _)| part.contains(at));
-        let all = relative.into_iter().chain(branch_target(i)).chain(absolute);
+        let direct = (i.op0_kind() == OpKind::NearBranch64).then(|| i.near_branch_target());
+        let all = relative.into_iter().chain(direct).chain(absolute);
         all.filter(|at| !own(at)).collect()
     }
 

@@ -305,7 +305,7 @@ impl Both<'_> {
     }
 
     fn relation(&self, matching: &BlockMatching) -> Result<Relation, super::relation::TooLarge> {
-        self.bodies(matching, |bodies| Relation::new(bodies))
+        self.bodies(matching, Relation::new)
     }
 
     /// What holds just before each call that both bodies make, by OLD's block.

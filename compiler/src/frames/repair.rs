@@ -7,12 +7,59 @@
 //! program itself changed an edge remains; giving up what leads there would only move it.
 
 use super::ways::region;
-use crate::machine::flow::{BlockId, Flow};
+use crate::machine::flow::{BlockId, End, Flow};
 use crate::sites::matching::BlockMatching;
 use std::collections::BTreeSet;
 
 /// Pairs that may be given up before the rest is taken as it is.
 const ROUNDS: usize = 400;
+/// Calls in a row that only one build makes.
+const MOST_CALLS: usize = 8;
+
+/// Pairs a block that ends with another call than its partner, or with a call where its partner has none,
+/// anew: a statement that only one build has may end the block early, and the partner is then the rest of it.
+/// `same_call` says whether an OLD block and a NEW one end with the same call.
+pub fn realign(
+    old: &Flow,
+    new: &Flow,
+    matching: &mut BlockMatching,
+    same_call: &dyn Fn(BlockId, BlockId) -> bool,
+) {
+    let alike = |a: BlockId, b: BlockId| {
+        let (end, other) = (old.blocks[a.0].end, new.blocks[b.0].end);
+        if end == End::Call { same_call(a, b) } else { end == other }
+    };
+    let pairs: Vec<(BlockId, BlockId)> = matching.pairs().collect();
+    for (a, b) in pairs {
+        // The entries belong together.
+        if a.0 == 0 || alike(a, b) {
+            continue;
+        }
+        let a_rest = rest(old, a, &|block| matching.new_of[block.0].is_none());
+        let b_rest = rest(new, b, &|block| matching.old_of[block.0].is_none());
+        let later = a_rest.into_iter().find(|block| alike(*block, b)).map(|block| (block, b));
+        let found = later
+            .or_else(|| b_rest.into_iter().find(|block| alike(a, *block)).map(|block| (a, block)));
+        if let Some((a_part, b_part)) = found {
+            matching.unmatch(a);
+            matching.add(a_part, b_part);
+        }
+    }
+}
+
+/// The blocks behind the call that a block ends with, and behind further calls, while they are free.
+fn rest(flow: &Flow, block: BlockId, is_free: &dyn Fn(BlockId) -> bool) -> Vec<BlockId> {
+    let mut rest = Vec::new();
+    let mut last = block;
+    while rest.len() < MOST_CALLS {
+        match flow.return_point(last) {
+            Some(next) if is_free(next) && !rest.contains(&next) => rest.push(next),
+            _ => break,
+        }
+        last = rest[rest.len() - 1];
+    }
+    rest
+}
 
 /// Gives up pairs while that mends anything. `precious` says which OLD blocks are worth keeping when it
 /// is all the same.

@@ -62,7 +62,7 @@ impl BlockMatching {
     }
 
     /// Adds a pair, unless one of both has a counterpart.
-    fn add(&mut self, old: BlockId, new: BlockId) -> bool {
+    pub fn add(&mut self, old: BlockId, new: BlockId) -> bool {
         let free = self.new_of[old.0].is_none() && self.old_of[new.0].is_none();
         if free {
             self.new_of[old.0] = Some(new);
