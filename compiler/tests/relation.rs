@@ -211,6 +211,22 @@ fn a_variadic_callee_has_no_static_chain() {
     assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
 }
 
+/// OLD has a copy of the loop's head at the loop's end, where NEW goes through the only one.
+#[test]
+fn a_head_that_old_has_twice_is_gone_through() {
+    let body = |again: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\nxor %r12d, %r12d\n1:\n.loc 1 610 1\ncmp limit(%rip), \
+             %r12\njae 3f\n2:\n.loc 1 620 1\nmov %r12, %rdi\ncall quiet\ntest %rax, %rax\njne 1b\n.loc 1 630 \
+             1\nadd $1, %r12\n{again}\n3:\n.loc 1 640 1\ncall other\nadd %r12, %rbx"
+        )
+    };
+    let built = framed_pair(&body(".loc 1 610 1\ncmp limit(%rip), %r12\njb 2b"), &body("jmp 1b"));
+    for nth in [1, 2] {
+        assert!(behind(&built, nth).is_some(), "{}", reasons(&built));
+    }
+}
+
 /// Fills memory between two calls, of which the second sees none of it.
 fn filled(how: &str) -> String {
     format!(

@@ -73,7 +73,7 @@ pub fn repair(
         let all = failures(old, new, matching, (0..old.blocks.len()).map(BlockId));
         let suspects: BTreeSet<BlockId> = all
             .iter()
-            .flat_map(|(from, to)| [*from, *to])
+            .flat_map(|(from, to)| [*from, *to].into_iter().chain(between(new, matching, *from)))
             // The entries belong together whatever the edges say.
             .filter(|block| block.0 != 0)
             .collect();
@@ -89,7 +89,9 @@ pub fn repair(
 /// How many failing edges fewer there are without a pair.
 fn gain(old: &Flow, new: &Flow, matching: &mut BlockMatching, block: BlockId) -> isize {
     let Some(partner) = matching.new_of[block.0] else { return 0 };
-    let around = sources(old, block, &|b| matching.new_of[b.0].is_some());
+    let mut around = sources(old, block, &|b| matching.new_of[b.0].is_some());
+    let others = sources(new, partner, &|b| matching.old_of[b.0].is_some());
+    around.extend(others.into_iter().filter_map(|b| matching.old_of[b.0]));
     let count = |matching: &BlockMatching, from: &BTreeSet<BlockId>| {
         failures(old, new, matching, from.iter().copied()).len().cast_signed()
     };
@@ -126,6 +128,14 @@ fn failures(
         }
     }
     failing
+}
+
+/// The pairs, by OLD's block, to which NEW comes first behind the partner of a block: where OLD has a copy
+/// of such a block (the head of a loop at the loop's end, too), NEW goes through the only one that it has.
+fn between(new: &Flow, matching: &BlockMatching, from: BlockId) -> Vec<BlockId> {
+    let Some(partner) = matching.new_of[from.0] else { return Vec::new() };
+    let first = frontier(new, partner, &|b| matching.old_of[b.0].is_some());
+    first.into_iter().filter_map(|block| matching.old_of[block.0]).collect()
 }
 
 /// The matched blocks from which a block is reached first.
