@@ -14,8 +14,9 @@ use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Passes over the thread list before a process that keeps making threads is left alone.
-const MAX_PASSES: usize = 64;
+/// Passes over the thread list before a process that keeps making threads is left alone. Where one thread makes
+/// the next and ends, each pass catches it with a chance of one in ten or so, in some fifty microseconds.
+const MAX_PASSES: usize = 256;
 /// Of how many threads it is noted what they wait in: of each that takes some microseconds.
 const MOST_NOTED: usize = 256;
 /// How long threads are waited for that were made while the others stood still.
