@@ -9,6 +9,7 @@ use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::recover::recover;
 use dsu_injector::{ExitCode, revert};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ fn holders() -> [Holder; 2] {
 
 impl Holder {
     fn end(mut self) -> String {
-        std::fs::write(self.go_on.path(), [1; 4]).unwrap();
+        // In place: the program reads the page all the time, and a file that is cut has none for a moment.
+        self.go_on.as_file().write_all_at(&[1; 4], 0).unwrap();
         self.program.feed(b"x");
         self.program.line()
     }
