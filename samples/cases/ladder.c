@@ -1,5 +1,6 @@
 // Three versions one after the other in one process, and back to the first, each bundle made from two
-// neighbouring builds alone. Version 2 adds a function and a variable that 3 changes and 1 never had.
+// neighbouring builds alone. Version 2 adds a function and a variable that 3 changes and 1 never had: when the
+// bundle from 1 to 2 is applied again, it takes the memory of then, and the variable has its last value.
 //# build: gcc -O2
 //# build: gcc -O0
 //# build: gcc -O2 -no-pie -fno-pie -Wl,--emit-relocs
@@ -25,7 +26,7 @@
 //# after 2: 100 => now at 83 yes
 //# after 3: 100 => price 94 yes
 //# after 4: 100 => price 100 yes
-//# after 5: 100 => price 91 yes
+//# after 5: 100 => price 95 yes
 #include "sample.h"
 
 #if VERSION >= 2

@@ -90,7 +90,9 @@ fn a_frame_that_waits_over_several_updates_wakes_in_the_last_version() {
         for step in climb.windows(2) {
             let outcome = apply(&ApplyOptions::new(way(step[0], step[1]), program.pid()));
             updated(&outcome);
-            assert!(outcome.frames() >= 1, "its frame is pending: {}", outcome.text(true));
+            // Where a shadow image is taken again, the frame comes out in it by itself.
+            let is_known = outcome.frames() >= 1 || outcome.again.is_some();
+            assert!(is_known, "its frame is pending: {}", outcome.text(true));
         }
         wakes_in(&mut program, climb[climb.len() - 1]);
         wakes_in(&mut program, climb[climb.len() - 1]);
