@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::deaths::Noise;
 use common::sites::{add, returns};
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::status::status;
@@ -139,18 +140,6 @@ fn serve(old: &Build, new: &Build) -> BundleFile {
     let mut bundle = bundle(old, new, &["serve"], &[]);
     add(&mut bundle, old, new, &returns(old, "serve"));
     BundleFile::new(&bundle)
-}
-
-/// Any unevenness will do, but the same in each run.
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
 }
 
 /// A frame that never ends waits through some updates, wakes, waits again: in whatever version it went to

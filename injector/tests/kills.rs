@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::deaths::{Noise, guardian_of, kill};
 use common::sites::{add, point, returns};
 use common::{Build, BundleFile, Program, build, bundle, expect, write_data};
 use dsu_injector::recover::recover;
@@ -27,18 +28,6 @@ fn rounds() -> usize {
     std::env::var("DSU_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
 }
 
-/// Any unevenness will do, but the same in each run.
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
-}
-
 fn start(file: &BundleFile, pid: i32) -> Child {
     Command::new(env!("CARGO_BIN_EXE_dsu-apply"))
         .arg(file.0.path())
@@ -47,17 +36,6 @@ fn start(file: &BundleFile, pid: i32) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
-}
-
-fn guardian_of(front: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{front}/task/{front}/children"));
-    children.ok()?.split_whitespace().next()?.parse().ok()
-}
-
-fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    // It may have ended by itself.
-    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
 }
 
 /// Runs the tool, kills it after a while, and waits until nothing of it is left.

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::deaths::{guardian, kill};
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::ptrace::gate::{Suspend, may_look};
 use dsu_injector::recover::recover;
@@ -147,24 +148,10 @@ fn the_tool_is_killed_while_a_filter_is_left_out() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let front = tool.id();
-        let children = format!("/proc/{front}/task/{front}/children");
-        // Between two looks all of it may have happened.
-        let guardian = loop {
-            let text = std::fs::read_to_string(&children).unwrap_or_default();
-            if let Some(Ok(guardian)) = text.split_whitespace().next().map(str::parse::<i32>) {
-                break Some(guardian);
-            }
-            if tool.try_wait().unwrap().is_some() {
-                break None;
-            }
-        };
-        if let Some(guardian) = guardian {
+        if let Some(guardian) = guardian(&mut tool) {
             seen += 1;
             std::thread::sleep(Duration::from_micros(250 * round));
-            // It may have ended by itself.
-            let guardian = nix::unistd::Pid::from_raw(guardian);
-            let _ = nix::sys::signal::kill(guardian, nix::sys::signal::Signal::SIGKILL);
+            kill(guardian);
         }
         tool.wait().unwrap();
         recover(program.pid).unwrap();

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::deaths::{guardian, kill};
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::recover::recover;
 use dsu_injector::{ExitCode, revert};
@@ -92,17 +93,9 @@ fn die(file: &BundleFile, pid: i32, after: Duration) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let front = tool.id();
-    let children = format!("/proc/{front}/task/{front}/children");
-    while tool.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&children).unwrap_or_default();
-        if let Some(Ok(guardian)) = text.split_whitespace().next().map(str::parse) {
-            std::thread::sleep(after);
-            let guardian = nix::unistd::Pid::from_raw(guardian);
-            // It may have ended by itself.
-            let _ = nix::sys::signal::kill(guardian, nix::sys::signal::Signal::SIGKILL);
-            break;
-        }
+    if let Some(guardian) = guardian(&mut tool) {
+        std::thread::sleep(after);
+        kill(guardian);
     }
     tool.wait().unwrap();
 }

@@ -5,7 +5,7 @@
 //!
 //! [`Plan::passages`]: dsu_patch_format::plan::Plan::passages
 
-use super::sites::Planned;
+use super::sites::{Planned, union};
 use super::{Emitted, Inputs};
 use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, Flow};
@@ -117,16 +117,8 @@ struct Covered(Vec<Range<u64>>);
 
 impl Covered {
     /// Jumps that may overlap.
-    fn new(mut ranges: Vec<Range<u64>>) -> Self {
-        ranges.sort_by_key(|r| r.start);
-        let mut disjoint: Vec<Range<u64>> = Vec::new();
-        for range in ranges {
-            match disjoint.last_mut() {
-                Some(last) if range.start < last.end => last.end = last.end.max(range.end),
-                _ => disjoint.push(range),
-            }
-        }
-        Self(disjoint)
+    fn new(ranges: Vec<Range<u64>>) -> Self {
+        Self(union(ranges))
     }
 
     fn meets(&self, range: &Range<u64>) -> bool {

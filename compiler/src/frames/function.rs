@@ -239,10 +239,7 @@ impl<'a> View<'a> {
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
         let both = Both { shared, old, analyses: (a, b), flows, entry, evidence };
         let callees = both.callees();
-        let same_call = |a: BlockId, b: BlockId| match (callees.0.get(&a), callees.1.get(&b)) {
-            (Some(a), Some(b)) => both.same_callee(a, b),
-            _ => false,
-        };
+        let same_call = |a, b| both.same_call(&callees, a, b);
         repair::realign(flows.0, flows.1, &mut matching, &same_call);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
         repair::repair(flows.0, flows.1, &mut matching, &|block| points.contains(&block));
@@ -268,6 +265,9 @@ impl<'a> View<'a> {
         both.site(point, matching, relation, Known { variables, named, rounds, before })
     }
 }
+
+/// Whom each block of OLD, and of NEW, that ends with a call calls.
+type Callees = (BTreeMap<BlockId, Callee>, BTreeMap<BlockId, Callee>);
 
 /// Both bodies of one function.
 pub(super) struct Both<'a> {
@@ -339,10 +339,7 @@ impl Both<'_> {
                 addresses::new(self.shared.fixups, values, step, immediate)
             };
         let callees = self.callees();
-        let same_callee = |a: BlockId, b: BlockId| match (callees.0.get(&a), callees.1.get(&b)) {
-            (Some(a), Some(b)) => self.same_callee(a, b),
-            _ => false,
-        };
+        let same_callee = |a, b| self.same_call(&callees, a, b);
         let fates = Fates { both: self, matching, callees: &callees };
         let all = |flow: &Flow| (0..flow.blocks.len()).map(BlockId);
         let is_inserted: Vec<bool> = all(new).map(|b| fates.is_inserted(b)).collect();
@@ -439,7 +436,7 @@ impl Both<'_> {
     }
 
     /// Whom each block that ends with a call calls.
-    fn callees(&self) -> (BTreeMap<BlockId, Callee>, BTreeMap<BlockId, Callee>) {
+    fn callees(&self) -> Callees {
         let of = |image: &crate::image::Image, flow: &Flow| {
             let calls = flow.blocks.iter().enumerate().filter(|(_, b)| b.end == End::Call);
             calls
@@ -449,6 +446,12 @@ impl Both<'_> {
         let pair = self.shared.inputs.pair;
         let (old, new) = self.flows;
         (of(pair.old, old), of(pair.new, new))
+    }
+
+    /// Whether an OLD block and a NEW one end with calls that lead to one function.
+    fn same_call(&self, callees: &Callees, old: BlockId, new: BlockId) -> bool {
+        let both = callees.0.get(&old).zip(callees.1.get(&new));
+        both.is_some_and(|(a, b)| self.same_callee(a, b))
     }
 
     /// Whether two calls lead to one function.

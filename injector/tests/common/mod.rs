@@ -6,6 +6,7 @@
 //! that were written for it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod deaths;
 pub mod sites;
 
 use dsu_injector::{ApplyOptions, Outcome, apply};

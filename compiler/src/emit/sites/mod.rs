@@ -24,6 +24,7 @@ use dsu_patch_format::validate::{MAX_SPAN, NEAR_JUMP, PAGE, SHORT_JUMP};
 use dsu_patch_format::{NewAddr, OldAddr, Translation};
 use layout::{Rank, Wanted};
 use room::Text;
+pub(super) use room::union;
 use std::collections::BTreeMap;
 use std::ops::Range;
 

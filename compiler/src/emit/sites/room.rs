@@ -117,7 +117,7 @@ fn straight(body: &Body, part: &Range<u64>, sites: &[u64]) -> Vec<Range<u64>> {
 }
 
 /// Ranges that touch or overlap as one.
-fn union(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+pub(in crate::emit) fn union(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_by_key(|r| r.start);
     let mut out: Vec<Range<u64>> = Vec::new();
     for range in ranges {
