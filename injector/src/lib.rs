@@ -49,6 +49,7 @@ pub use options::{ApplyOptions, FailPoint};
 pub use outcome::{Outcome, Phase};
 use prepare::Shadow;
 use prepared::Prepared;
+use ptrace::keeper;
 use ptrace::process::StoppedProcess;
 use ptrace::sched::{Pace, Undisturbed, Urgent};
 use record::detours::Detours;
@@ -70,18 +71,24 @@ pub fn apply(options: &ApplyOptions) -> Outcome {
     let _undisturbed = Undisturbed::begin();
     // On a crowded machine every step would wait for its turn behind the target's own threads.
     let _urgent = Pace::now().priority();
-    outcome.result = transaction(options, &mut outcome)
+    // Nobody else begins before all threads are let go of.
+    let mut lock = None;
+    outcome.result = transaction(options, &mut outcome, &mut lock)
         .map_err(|cause| target::process::told_by_its_end(options.pid, cause));
-    ptrace::thread::let_go_of_the_rest();
+    outcome.keeping = keeper::let_go(options.pid);
     outcome.write_log();
     outcome
 }
 
-fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), ApplyError> {
+fn transaction(
+    options: &ApplyOptions,
+    outcome: &mut Outcome,
+    lock: &mut Option<Lock>,
+) -> Result<(), ApplyError> {
     let start = Instant::now();
     // One that does not exist has its own message.
     target::process::check(options.pid)?;
-    let _lock = Lock::of(options.pid)?;
+    *lock = Some(Lock::of(options.pid)?);
     let (bundle, digest, target) = outcome.timed(Phase::Look, |outcome| {
         let (bundle, digest) = read_bundle(options)?;
         outcome.describe(&bundle);

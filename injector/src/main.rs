@@ -4,6 +4,7 @@ use clap::{ArgGroup, Parser};
 use dsu_injector::log::Log;
 use dsu_injector::ptrace::gate::Suspend;
 use dsu_injector::ptrace::guardian::guarded;
+use dsu_injector::ptrace::keep::{self, Reach};
 use dsu_injector::recover::recover;
 use dsu_injector::status::status;
 use dsu_injector::{
@@ -60,6 +61,10 @@ struct Arguments {
     /// is killed by SIGKILL within one of them, the process is killed, too
     #[arg(long)]
     suspend_seccomp: bool,
+    /// Leave no dsu-keeper behind, which keeps the time-outs of system calls under way: those that end within two
+    /// seconds are waited for, the others begin anew, and come late
+    #[arg(long)]
+    no_keeper: bool,
     /// Only say whether it would work now, and what is in the way; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -137,6 +142,9 @@ fn main() -> std::process::ExitCode {
             report(&arguments, &outcomes)
         }
     };
+    if !arguments.no_keeper {
+        keep::set_reach(Reach::All);
+    }
     guarded(work, || after_death(&pids)).into()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{ApplyError, Blocker, ExitCode};
 use crate::log::Log;
+use crate::ptrace::keeper::Keeping;
 use dsu_patch_format::dump::printable;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -78,6 +79,8 @@ pub struct Outcome {
     pub file: String,
     /// What an earlier tool had left behind and was put right first.
     pub recovered: Vec<String>,
+    /// Who keeps the time-outs of calls that were under way.
+    pub keeping: Keeping,
     /// Where each phase is written to when it has ended and nothing stands still.
     pub log: Log,
     /// How many of the phases are in it.
@@ -107,6 +110,7 @@ impl Outcome {
             builds: Default::default(),
             file: String::new(),
             recovered: Vec::new(),
+            keeping: Keeping::default(),
             log: Log::default(),
             logged: 0,
         }
@@ -182,6 +186,7 @@ impl Outcome {
             "kept_variable_bytes": self.again.unwrap_or(0),
             "why_new_memory": self.why_anew,
             "recovered": self.recovered,
+            "timeouts": self.keeping.json(),
             "blockers": self.blockers(),
             "error": error,
         })
@@ -231,6 +236,7 @@ impl Outcome {
                 }
             }
         }
+        out.push_str(&self.keeping.text());
         if verbose {
             writeln!(out, "build {} -> {}", self.builds.0, self.builds.1)?;
             for name in &self.functions {

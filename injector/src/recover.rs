@@ -16,13 +16,14 @@ use crate::error::{ApplyError, SysError};
 use crate::ptrace::borrow::{Borrowed, Ground};
 use crate::ptrace::footholds::Footholds;
 use crate::ptrace::gate::Suspend;
+use crate::ptrace::keeper::{self, Keeping};
 use crate::ptrace::lifeline;
 use crate::ptrace::onward::{Cause, MAX_GOALS, without_pending_trap};
 use crate::ptrace::process::{StopError, StoppedProcess};
 use crate::ptrace::sched::{Pace, Undisturbed};
 use crate::ptrace::stop::Event;
 use crate::ptrace::sys::{self, Resume};
-use crate::ptrace::thread::{Stopped, WaitError, let_go_of_the_rest};
+use crate::ptrace::thread::{Stopped, WaitError};
 use crate::ptrace::trapnet::TrapNet;
 use crate::record::{self, Found, HELD_AT, NOTE_AT, STATE_AT, State};
 use crate::target::lock::Lock;
@@ -53,16 +54,20 @@ const HEAL_TRIES: usize = 200;
 pub struct Recovered {
     /// In words, in the order in which it was done.
     pub done: Vec<String>,
+    /// Who keeps the time-outs of calls that were under way.
+    pub keeping: Keeping,
 }
 
 impl Recovered {
     /// For people.
     #[must_use]
     pub fn text(&self, pid: i32) -> String {
+        let keeping = self.keeping.text();
         if self.done.is_empty() {
-            return format!("process {pid}: nothing was left behind in it\n");
+            return format!("process {pid}: nothing was left behind in it\n{keeping}");
         }
-        format!("process {pid} put right after a tool was killed: {}\n", self.done.join("; "))
+        let done = self.done.join("; ");
+        format!("process {pid} put right after a tool was killed: {done}\n{keeping}")
     }
 }
 
@@ -89,7 +94,7 @@ pub(crate) fn recover_locked(pid: i32) -> Result<Recovered, ApplyError> {
     process::check(pid)?;
     let memory = ProcessMemory::open(pid)?;
     let _undisturbed = Undisturbed::begin();
-    let process = stop(pid).inspect_err(|_| let_go_of_the_rest())?;
+    let process = stop(pid).inspect_err(|_| _ = keeper::let_go(pid))?;
     let maps = Rc::new(Maps::of(pid)?);
     let footholds = Footholds::find(&memory, &maps).ok_or_else(|| {
         ApplyError::Unsuitable(format!("process {pid} has no syscall instruction in its code"))
@@ -104,8 +109,8 @@ pub(crate) fn recover_locked(pid: i32) -> Result<Recovered, ApplyError> {
     let Work { process, done, .. } = work;
     // Whatever happened, it does not stay stopped by this tool.
     let _ = process.release();
-    let_go_of_the_rest();
-    result.map(|()| Recovered { done })
+    let keeping = keeper::let_go(pid);
+    result.map(|()| Recovered { done, keeping })
 }
 
 /// Whether the process is stopped by a signal, or is about to be: no thread has run since.

@@ -24,9 +24,9 @@ use crate::outcome::{Outcome, Phase};
 use crate::ptrace::footholds::Footholds;
 use crate::ptrace::guardian::is_asked_to_end;
 use crate::ptrace::hold::Hold;
+use crate::ptrace::keeper;
 use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::{Pace, Undisturbed, Urgent};
-use crate::ptrace::thread::let_go_of_the_rest;
 use crate::record::{self, Entry, Found, HELD_AT, Record, STATE_AT, State};
 use crate::recover;
 use crate::target::lock::Lock;
@@ -44,9 +44,11 @@ pub fn revert(options: &ApplyOptions) -> Outcome {
     outcome.log = options.log.clone();
     let _undisturbed = Undisturbed::begin();
     let _urgent = Pace::now().priority();
-    outcome.result = transaction(options, &mut outcome)
+    // Nobody else begins before all threads are let go of.
+    let mut lock = None;
+    outcome.result = transaction(options, &mut outcome, &mut lock)
         .map_err(|cause| process::told_by_its_end(options.pid, cause));
-    let_go_of_the_rest();
+    outcome.keeping = keeper::let_go(options.pid);
     outcome.write_log();
     outcome
 }
@@ -65,11 +67,15 @@ struct Work {
     code: Vec<(u64, u64)>,
 }
 
-fn transaction(options: &ApplyOptions, outcome: &mut Outcome) -> Result<(), ApplyError> {
+fn transaction(
+    options: &ApplyOptions,
+    outcome: &mut Outcome,
+    lock: &mut Option<Lock>,
+) -> Result<(), ApplyError> {
     let start = Instant::now();
     let pid = options.pid;
     process::refuse_shadow_stack(pid, &process::check(pid)?)?;
-    let _lock = Lock::of(pid)?;
+    *lock = Some(Lock::of(pid)?);
     let work = outcome.timed(Phase::Look, |outcome| {
         let mut work = Work::look(pid);
         if let Err(ApplyError::LeftBehind(_)) = work {

@@ -8,9 +8,10 @@
 use crate::address::ProcAddr;
 use crate::error::ApplyError;
 use crate::outcome::count;
+use crate::ptrace::keeper::{self, Keeping};
 use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::Undisturbed;
-use crate::ptrace::thread::{Stopped, let_go_of_the_rest};
+use crate::ptrace::thread::Stopped;
 use crate::record::{self, Found, State, standing};
 use crate::recover;
 use crate::target::lock::Lock;
@@ -61,6 +62,8 @@ pub struct Status {
     pub images: Vec<Image>,
     /// A tool was killed and has left something behind.
     pub left_behind: bool,
+    /// Who keeps the time-outs of calls that were under way.
+    pub keeping: Keeping,
 }
 
 impl Image {
@@ -83,11 +86,13 @@ pub fn status(pid: i32) -> Result<Status, ApplyError> {
     let records = record::find_all(&memory, &maps);
     let left_behind = recover::is_needed(&records);
     let waits = |f: &Found| !f.record.sites.is_empty() || !f.record.passages.is_empty();
-    let pending =
-        if !records.iter().any(waits) { BTreeMap::new() } else { pending(pid, &memory, &records)? };
+    let (pending, keeping) = match records.iter().any(waits) {
+        true => pending(pid, &memory, &records)?,
+        false => (BTreeMap::new(), keeper::tell(pid)),
+    };
     let modules = Module::all(&memory, &maps);
     let images = modules.iter().filter_map(|m| image(m, &memory, &records, &pending)).collect();
-    Ok(Status { pid, name, images, left_behind })
+    Ok(Status { pid, name, images, left_behind, keeping })
 }
 
 fn image(
@@ -120,7 +125,7 @@ fn pending(
     pid: i32,
     memory: &ProcessMemory,
     records: &[Found],
-) -> Result<BTreeMap<ProcAddr, usize>, ApplyError> {
+) -> Result<(BTreeMap<ProcAddr, usize>, Keeping), ApplyError> {
     let mut sites = Waiting::new();
     for images in records.chunk_by(|a, b| a.record.image_bias == b.record.image_bias) {
         let applied = || images.iter().filter(|f| f.state == State::Applied);
@@ -143,7 +148,8 @@ fn pending(
         }
     }
     let _undisturbed = Undisturbed::begin();
-    let process = StoppedProcess::stop(pid, STOP_WITHIN).inspect_err(|_| let_go_of_the_rest())?;
+    let process =
+        StoppedProcess::stop(pid, STOP_WITHIN).inspect_err(|_| _ = keeper::let_go(pid))?;
     let maps = Maps::of(pid);
     let mut sum = BTreeMap::new();
     if let Ok(maps) = &maps {
@@ -152,9 +158,9 @@ fn pending(
         }
     }
     let _ = process.release();
-    let_go_of_the_rest();
+    let keeping = keeper::let_go(pid);
     maps?;
-    Ok(sum)
+    Ok((sum, keeping))
 }
 
 fn count_words(
@@ -202,6 +208,7 @@ impl Status {
             "name": self.name,
             "images": images.collect::<Vec<_>>(),
             "left_behind": self.left_behind,
+            "timeouts": self.keeping.json(),
         })
     }
 
@@ -256,6 +263,7 @@ impl Status {
                  --recover --pid {pid}"
             )?;
         }
+        out.push_str(&self.keeping.text());
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::calls::Ended;
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::ExitCode;
 use std::time::Duration;
@@ -16,44 +17,6 @@ const WAITED: Duration = Duration::from_millis(400);
 
 fn versions() -> [Build; 3] {
     [1, 2, 3].map(|version| build("calls", version, &[]))
-}
-
-/// One call: its name, whether it succeeded, its error, and what it was late by.
-struct Ended {
-    name: String,
-    ok: bool,
-    error: i32,
-    late: i64,
-}
-
-impl Ended {
-    fn parse(line: &str) -> Option<Self> {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [name, how, error, late] = fields[..] else { return None };
-        assert_ne!(how, "none", "{name} could not be called");
-        let (error, late) = (error.parse().unwrap(), late.parse().unwrap());
-        Some(Self { name: name.into(), ok: how == "ok", error, late })
-    }
-
-    /// What is wrong with it, when the process stood still for so long.
-    fn wrong(&self, stood: Duration) -> Option<String> {
-        let Self { name, ok, error, late } = self;
-        let right = match &**name {
-            "futex" | "futex-until" | "condition" => !ok && *error == libc::ETIMEDOUT,
-            "recv" | "semtimedop" | "sigtimedwait" => !ok && *error == libc::EAGAIN,
-            _ => *ok,
-        };
-        // For these the kernel counts what is left of their time from when they go on.
-        let counts = matches!(&**name, "ppoll" | "select");
-        let most = LATE + if counts { i64::try_from(stood.as_micros()).unwrap() } else { 0 };
-        let right = right && (0..most).contains(late);
-        (!right).then(|| format!("{name}: ok {ok}, error {error}, late by {late} us"))
-    }
-}
-
-fn ended(program: &mut Program) -> Vec<Ended> {
-    program.tell("e");
-    std::iter::from_fn(|| Ended::parse(&program.line())).collect()
 }
 
 /// A program with one thread, which makes all calls of the update in the middle of its own.
@@ -69,7 +32,7 @@ fn a_call_of_the_only_thread_goes_on() {
         expect(&outcome, ExitCode::Updated);
         let ended = Ended::parse(&program.line()).unwrap();
         println!("{name}: late by {} us", ended.late);
-        assert_eq!(ended.wrong(Duration::ZERO), None);
+        assert_eq!(ended.wrong(LATE, Duration::ZERO), None);
         assert_eq!(program.number("v"), 2);
     }
 }
@@ -88,9 +51,9 @@ fn calls_under_way_go_on() {
         stood += outcome.pause + outcome.longest_other_pause;
         assert_eq!(program.number("v"), version);
     }
-    let all = ended(&mut program);
-    assert_eq!(all.len(), 23);
-    let wrong: Vec<_> = all.iter().filter_map(|one| one.wrong(stood)).collect();
+    let all = program.ended_calls();
+    assert_eq!(all.len(), 29);
+    let wrong: Vec<_> = all.iter().filter_map(|one| one.wrong(LATE, stood)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     program.close();
     assert_eq!(program.line(), "told 0");

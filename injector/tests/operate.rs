@@ -5,12 +5,12 @@
 mod common;
 
 use common::sites::{add, returns};
-use common::{Build, BundleFile, Program, build, bundle, expect, write_data};
+use common::{Build, BundleFile, Program, build, bundle, expect, tool, write_data};
 use dsu_injector::status::status;
 use dsu_injector::{ApplyOptions, ExitCode, Outcome, revert};
 use dsu_patch_format::plan::{DataPointer, Target};
 use dsu_patch_format::{Bundle, NewAddr};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 fn versions() -> [Build; 3] {
@@ -31,14 +31,6 @@ fn back(pid: i32, ms: u64) -> Outcome {
     let mut options = ApplyOptions::new("", pid);
     options.timeout = Duration::from_millis(ms);
     revert(&options)
-}
-
-fn tool(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dsu-apply")).args(arguments).output().unwrap()
-}
-
-fn path(file: &BundleFile) -> &str {
-    file.0.path().to_str().unwrap()
 }
 
 #[test]
@@ -156,13 +148,13 @@ fn frames_that_wait_go_on_in_old_and_frames_of_new_need_a_bundle() {
     before.assert_same(&program.picture(), "after a blocked revert");
     let home = BundleFile::new(&serve(&second, &first));
     let pid = program.pid.to_string();
-    let done = tool(&[path(&home), "--revert", "--pid", &pid]);
+    let done = tool(&[home.path(), "--revert", "--pid", &pid]);
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert!(String::from_utf8_lossy(&done.stdout).contains("reverted"), "{done:?}");
     assert_eq!(program.number("8"), 4_001_008);
     // What does not lead back is refused.
     let elsewhere = BundleFile::new(&serve(&first, &third));
-    let done = tool(&[path(&elsewhere), "--revert", "--pid", &pid]);
+    let done = tool(&[elsewhere.path(), "--revert", "--pid", &pid]);
     assert_eq!(done.status.code(), Some(14), "{done:?}");
 }
 
@@ -174,19 +166,19 @@ fn several_processes_with_one_command() {
     let mut programs = [(); 3].map(|()| Program::start(&old.path, &[]));
     let file = BundleFile::new(&answer(&old, &new));
     let pids = [0, 1].map(|i: usize| programs[i].pid.to_string());
-    let done = tool(&[path(&file), "--pid", &pids[0], "--pid", &pids[1]]);
+    let done = tool(&[file.path(), "--pid", &pids[0], "--pid", &pids[1]]);
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert!(text.contains("2 of 2 processes"), "{text}");
     // Those that are left; then one that is there with one that is not.
-    let done = tool(&[path(&file), "--all", "--json"]);
+    let done = tool(&[file.path(), "--all", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!((done.status.code(), &report["pid"]), (Some(0), &programs[2].pid.into()));
     assert_eq!(programs.each_mut().map(|p| p.number("a5")), [120; 3]);
-    let done = tool(&[path(&file), "--all"]);
+    let done = tool(&[file.path(), "--all"]);
     assert_eq!(done.status.code(), Some(11), "nobody left: {done:?}");
     let fourth = Program::start(&old.path, &[]);
-    let done = tool(&[path(&file), "--json", "--pid", &pids[0], "--pid", &fourth.pid.to_string()]);
+    let done = tool(&[file.path(), "--json", "--pid", &pids[0], "--pid", &fourth.pid.to_string()]);
     let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!((done.status.code(), &report["exit"]), (Some(23), &23.into()));
     assert_eq!(report["processes"][0]["outcome"], "already-applied");
@@ -199,7 +191,7 @@ fn a_tree_of_processes() {
     let shell = std::path::Path::new("/bin/sh");
     let mut program = Program::start(shell, &["-c", "\"$0\"; true", old.path.to_str().unwrap()]);
     let file = BundleFile::new(&answer(&old, &new));
-    let done = tool(&[path(&file), "--tree", "--json", "--pid", &program.pid.to_string()]);
+    let done = tool(&[file.path(), "--tree", "--json", "--pid", &program.pid.to_string()]);
     let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(done.status.code(), Some(0), "{report}");
     assert_ne!(report["pid"], program.pid, "the child of the shell");
@@ -217,7 +209,7 @@ fn a_probe_decides() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let pid = program.pid.to_string();
     let run = |command: &str, more: &[&str]| {
-        let mut arguments = vec![path(&file), "--pid", &pid, "--wait-healthy", command];
+        let mut arguments = vec![file.path(), "--pid", &pid, "--wait-healthy", command];
         arguments.extend(["--healthy-within", "300", "--log", log.path().to_str().unwrap()]);
         arguments.extend(more);
         tool(&arguments)
@@ -228,7 +220,7 @@ fn a_probe_decides() {
     assert!(text.contains("exit status: 7") && text.contains("was taken back"), "{text}");
     assert_eq!(program.number("a5"), 6);
     // A log on a full disk is no reason to fail.
-    let done = tool(&[path(&file), "--pid", &pid, "--log", "/dev/full"]);
+    let done = tool(&[file.path(), "--pid", &pid, "--log", "/dev/full"]);
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     expect(&back(program.pid, 2000), ExitCode::Updated);
     let done = run("test -d /proc/$DSU_PID", &["--revert-on-failure"]);

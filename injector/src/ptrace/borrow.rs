@@ -59,6 +59,19 @@ pub struct Ground<'a> {
     pub suspend: Suspend,
 }
 
+/// What a thread needs back that was let go in a call of this tool's.
+#[derive(Debug)]
+pub struct Deposit {
+    /// Its registers.
+    pub registers: Registers,
+    /// The signals that it blocks by itself.
+    pub mask: u64,
+    /// Where its lifeline is.
+    pub line: ProcAddr,
+    /// And what was there.
+    pub before: Vec<u8>,
+}
+
 /// A thread that could not be borrowed. It stands as it stood, unless it has ended.
 #[derive(Debug)]
 pub struct NotBorrowed {
@@ -324,6 +337,39 @@ impl<'a> Borrowed<'a> {
             thread.suspend_seccomp(false)?;
         }
         Ok(())
+    }
+
+    /// Lets the thread go, untraced, in a call that does nothing for that long: for another process to find it
+    /// there ([`super::park`]). Until it gets its registers back it runs no instruction of its own; if nobody
+    /// comes, it saves itself. The inner error: it cannot be done, and the thread is stopped as it was before.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub fn park(mut self, most: Duration) -> Result<Result<Deposit, Stopped>, WaitError> {
+        let most = u64::try_from(most.as_millis()).unwrap_or(0);
+        let (number, arguments) = (libc::SYS_poll, [0, 0, most, 0, 0, 0]);
+        let at = self.ground.footholds.syscall.0 + SYSCALL;
+        let verdict = self.gate.verdict(&SystemCall { number, arguments, at });
+        // Without its tracer, no filter is suspended.
+        let may = self.is_safe() && verdict.is_some_and(Action::allows);
+        // Signals that come first are taken first.
+        let mut tries = 0..PATIENT_TRIES;
+        while may && !self.at_entry && tries.next().is_some() {
+            self.enter(number, arguments)?;
+        }
+        if !self.at_entry || !self.is_safe() {
+            return Ok(Err(self.give_back()?));
+        }
+        let mask = self.thread()?.signal_mask()?;
+        // From here on it saves itself with its own mask: not before.
+        self.thread()?.set_signal_mask(u64::MAX)?;
+        let (Some(line), Some(thread)) = (self.lifeline.take(), self.thread.take()) else {
+            return Err(WaitError::Ended(0));
+        };
+        self.away = false;
+        thread.detach();
+        let (line, before) = line.into_parts();
+        Ok(Ok(Deposit { registers: self.saved, mask, line, before }))
     }
 
     /// Ends the loan; the thread is stopped as it was before.

@@ -20,7 +20,8 @@ use std::time::Duration;
 /// Its name in lists of processes.
 const NAME: &str = "dsu-guardian";
 /// Signals that ask a program to end.
-const ENDING: u64 = bit(libc::SIGHUP) | bit(libc::SIGINT) | bit(libc::SIGQUIT) | bit(libc::SIGTERM);
+pub(super) const ENDING: u64 =
+    bit(libc::SIGHUP) | bit(libc::SIGINT) | bit(libc::SIGQUIT) | bit(libc::SIGTERM);
 /// The guardian is looked at this often, should the signal of its end get lost.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -74,18 +75,24 @@ fn become_guardian(front: Pid) {
         let _ = kill(getpid(), Signal::SIGTERM);
     }
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let _ = std::fs::write("/proc/self/comm", NAME);
-    let _ = rename();
+    rename(NAME);
+}
+
+/// Gives this process another name in lists of processes.
+pub(super) fn rename(name: &str) {
+    // Nothing depends on it.
+    let _ = std::fs::write("/proc/self/comm", name);
+    let _ = overwrite_command_line(name);
 }
 
 /// Overwrites the command line, which `/proc/self/stat` says the place of (proc(5), fields 48 and 49).
-fn rename() -> std::io::Result<()> {
+fn overwrite_command_line(name: &str) -> std::io::Result<()> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let behind = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut fields = behind.split_whitespace().skip(45).map_while(|f| f.parse::<u64>().ok());
     let (Some(start), Some(end)) = (fields.next(), fields.next()) else { return Ok(()) };
     let mut line = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
-    for (place, byte) in line.iter_mut().zip(NAME.bytes()) {
+    for (place, byte) in line.iter_mut().zip(name.bytes()) {
         *place = byte;
     }
     std::fs::OpenOptions::new().write(true).open("/proc/self/mem")?.write_all_at(&line, start)

@@ -110,6 +110,19 @@ impl Lifeline {
         self.end.back(SCRATCH as u64)
     }
 
+    /// To be handed on: where it is, and what was there.
+    #[must_use]
+    pub fn into_parts(self) -> (ProcAddr, Vec<u8>) {
+        (self.at, self.before)
+    }
+
+    /// One that another process has laid.
+    #[must_use]
+    pub fn from_parts(at: ProcAddr, before: Vec<u8>) -> Self {
+        let end = at.offset(before.len() as u64);
+        Self { at, end, before }
+    }
+
     /// Puts back what was there. The thread has its own registers again.
     ///
     /// # Errors

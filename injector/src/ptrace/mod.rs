@@ -13,6 +13,8 @@
 //! | [`lifeline`] | what saves a borrowed thread if the tool dies |
 //! | [`restart`] | system calls that a stop would end, and that begin anew |
 //! | [`keep`] | time-outs of such calls |
+//! | [`keeper`] | the process that keeps them when the tool has ended |
+//! | [`park`] | how threads come to it and from it |
 //! | [`onward`] | some threads run on to an address while the others stand still |
 //! | [`trapnet`] | a process that survives traps that nobody takes |
 //! | [`hold`] | a process that would stay stopped if the tool died |
@@ -26,8 +28,10 @@ pub mod gate;
 pub mod guardian;
 pub mod hold;
 pub mod keep;
+pub mod keeper;
 pub mod lifeline;
 pub mod onward;
+pub mod park;
 pub mod process;
 pub mod restart;
 pub mod sched;

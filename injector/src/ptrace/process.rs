@@ -6,6 +6,7 @@
 //! processes stay stopped, and signals that were about to be taken are taken.
 
 use super::keep;
+use super::keeper;
 use super::sched::{Pace, Patience, Relaxed, Urgent};
 use super::thread::{Running, Stopped, WaitError, let_go_within};
 use crate::error::SysError;
@@ -73,11 +74,24 @@ pub fn thread_ids(pid: i32) -> Result<Vec<i32>, SysError> {
     Ok(list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Seizes one thread. `None` when it is ending, which it may do at any time.
+/// Seizes one thread. `None` when it is ending, which it may do at any time. One that a keeper traces is taken over
+/// from it, with all others that it keeps of the process.
 ///
 /// # Errors
 /// It lives and may not be traced.
 pub fn seize(tid: i32) -> Result<Option<Running>, StopError> {
+    match seize_free(tid) {
+        Err(StopError::Refused(_, Errno::EPERM)) => {}
+        seized => return seized,
+    }
+    if let Some(Status { tgid, tracer, .. }) = Status::of(tid).filter(|s| s.tracer != 0) {
+        keeper::claim(tgid, tracer);
+    }
+    seize_free(tid)
+}
+
+/// Seizes one that nobody else traces.
+fn seize_free(tid: i32) -> Result<Option<Running>, StopError> {
     match Running::seize(tid) {
         Ok(running) => Ok(Some(running)),
         Err(Errno::ESRCH) => Ok(None),

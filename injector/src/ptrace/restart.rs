@@ -16,7 +16,7 @@ const SYS_IO_PGETEVENTS: i64 = 333;
 
 /// Calls that give `EINTR` where they have not done anything yet, for whatever wakes them: doing them again is
 /// the same as having gone on with them.
-const CALLS: [i64; 20] = [
+const CALLS: [i64; 22] = [
     // `ep_poll` (fs/eventpoll.c).
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
@@ -37,8 +37,10 @@ const CALLS: [i64; 20] = [
     libc::SYS_writev,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
     libc::SYS_sendto,
     libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_connect,

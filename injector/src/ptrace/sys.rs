@@ -11,7 +11,7 @@ use libc::{c_int, c_long, c_uint, c_void};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Registers of a stopped thread, as `struct user_regs_struct` of sys/user.h.
@@ -380,18 +380,8 @@ pub fn waiting_signals() -> u64 {
 /// Sleeps until something has happened to a traced thread (SIGCHLD, which must be blocked), or for this
 /// long.
 pub fn sleep_until_child(most: Duration) {
-    let nanos = c_long::from(most.subsec_nanos().cast_signed());
-    let seconds = libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX);
-    let most = libc::timespec { tv_sec: seconds, tv_nsec: nanos };
-    let mut child = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the set is initialized by sigemptyset before anything reads it; the information about
-    // the signal is not asked for; set and time are whole and live over the call.
-    unsafe {
-        libc::sigemptyset(child.as_mut_ptr());
-        libc::sigaddset(child.as_mut_ptr(), libc::SIGCHLD);
-        // Whether it was the signal or the time does not matter: the caller looks.
-        libc::sigtimedwait(child.as_ptr(), std::ptr::null_mut(), &raw const most);
-    }
+    // Whether it was the signal or the time does not matter: the caller looks.
+    take_signal(1 << (libc::SIGCHLD - 1), most);
 }
 
 /// A new process, a copy of this one (fork(2)): `None` in it, its id here.
@@ -412,20 +402,104 @@ pub fn fork() -> Result<Option<i32>, Errno> {
 /// Waits for one of these signals, which must be blocked (bit `n - 1` for signal `n`), and takes it; `None`
 /// after `most`.
 pub fn take_signal(signals: u64, most: Duration) -> Option<c_int> {
-    let nanos = c_long::from(most.subsec_nanos().cast_signed());
-    let seconds = libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX);
-    let most = libc::timespec { tv_sec: seconds, tv_nsec: nanos };
+    let (set, most) = (signal_set(signals), timespec(most));
+    // SAFETY: set and time are whole and alive over the call; the information about the signal is not asked for.
+    let taken =
+        unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const most) };
+    (taken > 0).then_some(taken)
+}
+
+/// Closes all files but this one; standard input, output and error are nowhere from now on.
+pub fn close_all_but(kept: BorrowedFd<'_>) -> Result<(), Errno> {
+    let kept = kept.as_raw_fd();
+    let nowhere = std::fs::File::options().read(true).write(true).open("/dev/null");
+    let nowhere = nowhere.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    for standard in 0..3 {
+        // SAFETY: no pointers are passed; the standard ones are owned by nobody.
+        Errno::result(unsafe { libc::dup2(nowhere.as_raw_fd(), standard) })?;
+    }
+    drop(nowhere);
+    let close = |first: c_int, last: c_int| -> Result<(), Errno> {
+        let [first, last] = [first, last].map(c_int::cast_unsigned);
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: no pointers are passed. Whoever owned these files is a copy that does not run any more: this
+        // process is a fork that never returns.
+        Errno::result(unsafe { libc::close_range(first, last, 0) }).map(drop)
+    };
+    close(3, kept - 1)?;
+    close(kept + 1, c_int::MAX)
+}
+
+/// A file that can be read when one of these signals, which must be blocked, waits (bit `n - 1` for signal `n`).
+pub fn signal_input(signals: u64) -> Result<OwnedFd, Errno> {
+    let set = signal_set(signals);
+    // SAFETY: the set is whole and alive over the call.
+    let input = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
+    owned(c_long::from(Errno::result(input)?))
+}
+
+/// Waits until one of these files can be read, or for this long; says of which ones that is so.
+pub fn wait_for_input(files: &[BorrowedFd<'_>], most: Duration) -> Vec<bool> {
+    let poll = |file: &BorrowedFd<'_>| libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut polled: Vec<_> = files.iter().map(poll).collect();
+    let most = timespec(most);
+    let len = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
+    // SAFETY: there are so many entries; they and the time are whole and alive over the call. The mask of signals
+    // stays.
+    unsafe { libc::ppoll(polled.as_mut_ptr(), len, &raw const most, std::ptr::null()) };
+    polled.iter().map(|one| one.revents != 0).collect()
+}
+
+/// Process and user at the other end of a connection (`SO_PEERCRED`): who has made it, or has listened for it.
+pub fn peer(stream: BorrowedFd<'_>) -> Result<(i32, u32), Errno> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    let data: *mut libc::ucred = &raw mut peer;
+    // SAFETY: data points to a whole `ucred` whose size is given; both are alive over the call.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            data.cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok((peer.pid, peer.uid))
+}
+
+/// `CLOCK_MONOTONIC`, as a number that another process understands.
+pub fn monotonic_clock() -> Duration {
+    let mut now = timespec(Duration::ZERO);
+    // SAFETY: the time is whole and alive over the call, which fills it.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    let nanos = c_long::from(time.subsec_nanos().cast_signed());
+    let seconds = libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX);
+    libc::timespec { tv_sec: seconds, tv_nsec: nanos }
+}
+
+/// The signals of such a mask.
+fn signal_set(signals: u64) -> libc::sigset_t {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the set is initialized by sigemptyset before anything reads it; the information about
-    // the signal is not asked for; set and time are whole and live over the calls.
-    let taken = unsafe {
+    // SAFETY: the set is initialized by sigemptyset before anything else looks at it.
+    unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in (1..32).filter(|signal| signals >> (signal - 1) & 1 == 1) {
             libc::sigaddset(set.as_mut_ptr(), signal);
         }
-        libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &raw const most)
-    };
-    (taken > 0).then_some(taken)
+        set.assume_init()
+    }
 }
 
 /// Sets this thread's scheduling policy and real-time priority.

@@ -56,7 +56,7 @@ fn look(tid: i32) -> Result<Option<Event>, Errno> {
         return insist(|| sys::resume(tid, Resume::Freely, 0)).map(|()| None);
     }
     let kept = event.and_then(|_| keep::stopped(tid));
-    if event == Some(Event::Interrupted) {
+    if event.is_some_and(|e| e == Event::Interrupted || keep::is_nothing(tid, e)) {
         // An error says that it was killed.
         let _ = go_on_waiting(tid, kept);
     }
@@ -283,7 +283,6 @@ impl Drop for Running {
 /// when nothing stands still any more. What does not stop in time goes free when this process ends.
 pub fn let_go_of_the_rest() {
     let_go_within(LAST_WAIT);
-    keep::attend_to_all();
 }
 
 /// As [`let_go_of_the_rest`], in a time of the caller's. What does not stop in it can be let go of later.

@@ -4,6 +4,7 @@
 //! name of a socket, of which the kernel has one only.
 
 use crate::error::ApplyError;
+use crate::target::process;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::{Duration, Instant};
@@ -25,9 +26,7 @@ impl Lock {
     /// Another tool has it.
     pub fn of(pid: i32) -> Result<Self, ApplyError> {
         // A pid is used again: with the time when it began it is this process's alone.
-        let began = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let began = began.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
-        let name = format!("dsu-apply/{pid}/{}", began.unwrap_or_default());
+        let name = format!("dsu-apply/{pid}/{}", process::began(pid));
         let failed = |e| ApplyError::Internal(format!("lock process {pid}: {e}"));
         let address = SocketAddr::from_abstract_name(name).map_err(failed)?;
         let taken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::AddrInUse;

@@ -4,6 +4,7 @@
 //! thread's id, a zombie, a kernel thread, another machine's code, another tracer.
 
 use crate::error::ApplyError;
+use crate::ptrace::keeper;
 use object::elf;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -133,10 +134,20 @@ pub fn check(pid: i32) -> Result<Status, ApplyError> {
     if u32::try_from(pid).is_ok_and(|p| p == std::process::id()) {
         return Err(ApplyError::Unsuitable("a process cannot update itself".into()));
     }
-    if status.tracer != 0 {
+    // One of ours hands it over when it is to be traced.
+    if status.tracer != 0 && !keeper::is_keeper(status.tracer) {
         return Err(ApplyError::NotPermitted(traced_by(pid, status.tracer)));
     }
     Ok(status)
+}
+
+/// When a process began, in the kernel's clock ticks (`/proc/PID/stat`, field 22, counted behind the name): with it, a
+/// pid is that process's alone.
+#[must_use]
+pub fn began(pid: i32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let began = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+    began.unwrap_or_default().to_owned()
 }
 
 /// What failed, or was not found, because the process has ended meanwhile is told by that: its memory and its

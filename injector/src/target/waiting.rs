@@ -78,10 +78,21 @@ fn parse(text: &str) -> Option<(Frame, [u64; 6])> {
     Some((Frame { call, stack: words.next()?, at: words.next()? }, arguments))
 }
 
+/// Not in libc (arch/x86/entry/syscalls/syscall_64.tbl).
+const SYS_IO_PGETEVENTS: i64 = 333;
+/// Flags of `io_uring_enter` (uapi/linux/io_uring.h): its argument is a `struct io_uring_getevents_arg`; its time
+/// is a moment, which the kernel does not forget.
+const EXT_ARG: u64 = 1 << 3;
+const ABS_TIMER: u64 = 1 << 5;
+/// Offset of the time in that structure.
+const RING_TIME: u64 = 16;
+
 /// How long it waits, and what error it gives then (none: 0). `None` where it waits for ever.
 fn timeout(tid: i32, call: i64, arguments: &[u64; 6]) -> Option<(Duration, Option<Errno>)> {
     let [first, _, third, fourth, fifth, _] = *arguments;
     let at = |place: u64| timespec(tid, place);
+    let receives = || Some((of_socket(tid, first, true)?, Some(Errno::EAGAIN)));
+    let sends = || Some((of_socket(tid, first, false)?, Some(Errno::EAGAIN)));
     match call {
         // Milliseconds; negative ones are for ever.
         libc::SYS_epoll_wait | libc::SYS_epoll_pwait => {
@@ -89,27 +100,58 @@ fn timeout(tid: i32, call: i64, arguments: &[u64; 6]) -> Option<(Duration, Optio
             Some((Duration::from_millis(u64::try_from(ms).ok()?), None))
         }
         libc::SYS_epoll_pwait2 => Some((at(fourth)?, None)),
-        libc::SYS_io_getevents => Some((at(fifth)?, None)),
+        libc::SYS_io_getevents | SYS_IO_PGETEVENTS => Some((at(fifth)?, None)),
+        libc::SYS_io_uring_enter if fourth & (EXT_ARG | ABS_TIMER) == EXT_ARG => {
+            let time = word(tid, fifth.checked_add(RING_TIME)?)?;
+            Some((at(time)?, Some(Errno::ETIME)))
+        }
         libc::SYS_semtimedop => Some((at(fourth)?, Some(Errno::EAGAIN))),
         libc::SYS_rt_sigtimedwait => Some((at(third)?, Some(Errno::EAGAIN))),
         libc::SYS_read
         | libc::SYS_readv
         | libc::SYS_recvfrom
         | libc::SYS_recvmsg
+        | libc::SYS_recvmmsg
         | libc::SYS_accept
-        | libc::SYS_accept4 => Some((of_socket(tid, first, true)?, Some(Errno::EAGAIN))),
-        libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg => {
-            Some((of_socket(tid, first, false)?, Some(Errno::EAGAIN)))
+        | libc::SYS_accept4 => receives(),
+        libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_sendto
+        | libc::SYS_sendmsg
+        | libc::SYS_sendmmsg => sends(),
+        libc::SYS_connect => {
+            let (time, _) = sends()?;
+            // `unix_stream_connect` (net/unix/af_unix.c); `__inet_stream_connect` (net/ipv4/af_inet.c).
+            let errno = match family(tid, arguments[1])? {
+                libc::AF_UNIX => Errno::EAGAIN,
+                _ => Errno::EINPROGRESS,
+            };
+            Some((time, Some(errno)))
         }
         _ => None,
     }
 }
 
-/// A `struct timespec` of the thread's.
-fn timespec(tid: i32, at: u64) -> Option<Duration> {
-    let mut bytes = [0; 16];
+/// Bytes of the thread's memory.
+fn bytes<const N: usize>(tid: i32, at: u64) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
     let memory = File::open(format!("/proc/{tid}/mem")).ok().filter(|_| at != 0)?;
     memory.read_exact_at(&mut bytes, at).ok()?;
+    Some(bytes)
+}
+
+fn word(tid: i32, at: u64) -> Option<u64> {
+    bytes(tid, at).map(u64::from_le_bytes)
+}
+
+/// Of a socket's address.
+fn family(tid: i32, at: u64) -> Option<i32> {
+    bytes(tid, at).map(|family| i32::from(u16::from_le_bytes(family)))
+}
+
+/// A `struct timespec` of the thread's.
+fn timespec(tid: i32, at: u64) -> Option<Duration> {
+    let bytes: [u8; 16] = bytes(tid, at)?;
     let words = bytes.as_chunks::<8>().0;
     let [seconds, nanos] = [words.first()?, words.get(1)?].map(|word| u64::from_le_bytes(*word));
     (seconds < 1 << 31).then_some(Duration::new(seconds, u32::try_from(nanos).ok()?))
@@ -156,8 +198,9 @@ impl Clock {
         let _there = Some(Beside::thread(tid, tid)).filter(Beside::is_there)?;
         // Off it and on it again: so the scheduler notes the time.
         std::thread::sleep(Duration::from_micros(1));
-        let now = Instant::now();
-        let clock = Self { now, shows: last_turn("/proc/thread-self/sched")? };
+        let shows = last_turn("/proc/thread-self/sched")?;
+        // Behind it: what takes a while in between makes a time-out late, not early.
+        let clock = Self { now: Instant::now(), shows };
         CLOCKS.with_borrow_mut(|clocks| clocks.insert(processor, clock));
         Some(clock)
     }

@@ -6,6 +6,7 @@
 //! that were written for it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod calls;
 pub mod deaths;
 pub mod sites;
 
@@ -359,6 +360,10 @@ impl BundleFile {
         Self(file)
     }
 
+    pub fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+
     pub fn options(&self, pid: i32) -> ApplyOptions {
         let mut options = ApplyOptions::new(self.0.path(), pid);
         options.timeout = Duration::from_secs(2);
@@ -368,6 +373,11 @@ impl BundleFile {
     pub fn apply(&self, pid: i32) -> Outcome {
         apply(&self.options(pid))
     }
+}
+
+/// Runs `dsu-apply` to its end.
+pub fn tool(arguments: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_dsu-apply")).args(arguments).output().unwrap()
 }
 
 /// A pair of the keys that tests sign with.

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <poll.h>
@@ -33,13 +34,18 @@
 // Replaced.
 KEEP long version(void) { return VERSION; }
 
+#ifndef TIMEOUT_MS
 #define TIMEOUT_MS 700
+#endif
 #define TIMEOUT_NS (TIMEOUT_MS * 1000000L)
 
 static const struct timespec TIMEOUT = {TIMEOUT_NS / 1000000000, TIMEOUT_NS % 1000000000};
+static const struct timeval TIMEOUT_TV = {TIMEOUT_MS / 1000, TIMEOUT_MS % 1000 * 1000};
 // Open for as long as nothing is written to it.
 static int quiet[2], gate[2], sockets[2], listener, queue, semaphores, epoll, ring;
-static struct sockaddr_un name;
+static int timed_listener, full, empty_ring;
+static aio_context_t aio;
+static struct sockaddr_un name, other_name, busy;
 static unsigned word;
 static pid_t child;
 
@@ -111,6 +117,37 @@ static long call_sigtimedwait(void) {
   return sigtimedwait(&s, 0, &TIMEOUT);
 }
 
+static long call_recvmmsg(void) {
+  char c;
+  struct iovec v = {&c, 1};
+  struct mmsghdr m = {.msg_hdr = {.msg_iov = &v, .msg_iovlen = 1}};
+  return recvmmsg(sockets[0], &m, 1, 0, 0);
+}
+static long call_accept_timed(void) { return accept(timed_listener, 0, 0); }
+static long call_send(void) {
+  char c = 'x';
+  return send(full, &c, 1, 0);
+}
+// Nobody accepts there, and nobody more can wait for it.
+static long call_connect(void) {
+  int s = socket(AF_UNIX, SOCK_STREAM, 0);
+  setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &TIMEOUT_TV, sizeof TIMEOUT_TV);
+  long result = connect(s, (void *)&busy, sizeof busy), error = errno;
+  close(s);
+  errno = error;
+  return result;
+}
+static long call_getevents(void) {
+  struct io_event done;
+  return syscall(SYS_io_getevents, aio, 1, 1, &done, &TIMEOUT);
+}
+static long call_ring_timed(void) {
+  struct __kernel_timespec time = {TIMEOUT.tv_sec, TIMEOUT.tv_nsec};
+  struct io_uring_getevents_arg a = {.ts = (unsigned long)&time};
+  int flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+  return syscall(SYS_io_uring_enter, empty_ring, 0, 1, flags, &a, sizeof a);
+}
+
 // Without a deadline: each ends when the main thread says so.
 static long call_read(void) {
   char c;
@@ -177,6 +214,12 @@ static struct call {
     {"recv", call_recv, 1},
     {"semtimedop", call_semtimedop, 1},
     {"sigtimedwait", call_sigtimedwait, 1},
+    {"recvmmsg", call_recvmmsg, 1},
+    {"accept-timed", call_accept_timed, 1},
+    {"send", call_send, 1},
+    {"connect", call_connect, 1},
+    {"io-getevents", call_getevents, 1},
+    {"io-uring-timed", call_ring_timed, 1},
     {"read", call_read, 0},
     {"accept", call_accept, 0},
     {"epoll-for-ever", call_epoll_for_ever, 0},
@@ -259,20 +302,42 @@ static int set_up_ring(void) {
   return fd;
 }
 
+static int listen_at(struct sockaddr_un *at, const char *which) {
+  at->sun_family = AF_UNIX;
+  snprintf(at->sun_path + 1, sizeof at->sun_path - 1, "dsu-calls-%d%s", getpid(), which);
+  int s = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (bind(s, (void *)at, sizeof *at) || listen(s, 1)) abort();
+  return s;
+}
+
+// A socket that takes nothing more.
+static void set_up_full(void) {
+  static char much[1 << 16];
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) abort();
+  full = pair[0];
+  while (send(full, much, sizeof much, MSG_DONTWAIT) > 0) {}
+  while (send(full, much, 1, MSG_DONTWAIT) > 0) {}
+  setsockopt(full, SOL_SOCKET, SO_SNDTIMEO, &TIMEOUT_TV, sizeof TIMEOUT_TV);
+}
+
 static void set_up(void) {
-  struct timeval t = {TIMEOUT_MS / 1000, TIMEOUT_MS % 1000 * 1000};
   if (pipe(quiet) || pipe(gate) || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets)) abort();
-  setsockopt(sockets[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-  name.sun_family = AF_UNIX;
-  snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "dsu-calls-%d", getpid());
-  listener = socket(AF_UNIX, SOCK_STREAM, 0);
-  if (bind(listener, (void *)&name, sizeof name) || listen(listener, 1)) abort();
+  setsockopt(sockets[0], SOL_SOCKET, SO_RCVTIMEO, &TIMEOUT_TV, sizeof TIMEOUT_TV);
+  listener = listen_at(&name, "");
+  timed_listener = listen_at(&other_name, "-timed");
+  listen_at(&busy, "-busy");
+  while (connect(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0), (void *)&busy, sizeof busy) == 0) {}
+  setsockopt(timed_listener, SOL_SOCKET, SO_RCVTIMEO, &TIMEOUT_TV, sizeof TIMEOUT_TV);
+  set_up_full();
+  if (syscall(SYS_io_setup, 1, &aio)) abort();
   queue = msgget(IPC_PRIVATE, 0600);
   semaphores = semget(IPC_PRIVATE, 2, 0600);
   epoll = epoll_create1(0);
   struct epoll_event in = {.events = EPOLLIN};
   epoll_ctl(epoll, EPOLL_CTL_ADD, quiet[0], &in);
   ring = set_up_ring();
+  empty_ring = set_up_ring();
   child = fork();
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
