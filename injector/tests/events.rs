@@ -11,8 +11,10 @@ use dsu_injector::ptrace::borrow::Ground;
 use dsu_injector::ptrace::footholds::Footholds;
 use dsu_injector::ptrace::gate::Suspend;
 use dsu_injector::ptrace::process::{StopError, StoppedProcess, seize, thread_ids};
-use dsu_injector::ptrace::sched::Undisturbed;
-use dsu_injector::ptrace::thread::let_go_of_the_rest;
+use dsu_injector::ptrace::sched::{Pace, Undisturbed};
+use dsu_injector::ptrace::stop::Event;
+use dsu_injector::ptrace::sys::Resume;
+use dsu_injector::ptrace::thread::{Stopped, let_go_of_the_rest};
 use dsu_injector::ptrace::trapnet::TrapNet;
 use dsu_injector::target::maps::Maps;
 use dsu_injector::target::memory::ProcessMemory;
@@ -186,6 +188,48 @@ fn a_handler_under_traps_was_inherited() {
     expect(&target.update(), ExitCode::Updated);
     assert!(!catches_traps(pid), "it was taken for the program's own");
     target.assert_alive("updated");
+}
+
+/// Children that are forked by a thread that runs on while there is a handler under its traps do not keep it.
+#[test]
+fn a_handler_under_traps_is_not_inherited() {
+    let build = build("threads", 1, &[]);
+    let mut program = Program::start(&build.path, &["1", "0", "idle"]);
+    assert_eq!(program.ask("F"), "begun");
+    let memory = ProcessMemory::open(program.pid).unwrap();
+    let ground = ground(program.pid, &memory);
+    let start = Instant::now();
+    let mut forked = 0;
+    while forked < 10 {
+        assert!(start.elapsed() < common::PATIENCE, "{forked} forks");
+        let _undisturbed = Undisturbed::begin();
+        let mut stopped = StoppedProcess::stop(program.pid, Duration::from_secs(5)).unwrap();
+        let parent = stopped.threads.iter().map(Stopped::tid).find(|tid| *tid != program.pid);
+        let net = TrapNet::put_up(&mut stopped, &ground).unwrap().unwrap();
+        let mut thread = stopped.take(parent.unwrap()).unwrap();
+        for _ in 0..10 {
+            // Until something happens to it, a millisecond at most.
+            let running = thread.resume(Resume::Freely).unwrap();
+            let until = Instant::now() + Duration::from_millis(1);
+            thread = match running.wait_asleep(until).unwrap() {
+                Ok(stopped) => stopped,
+                Err(running) => {
+                    running.interrupt().unwrap();
+                    running.wait(Instant::now() + common::PATIENCE, Pace::Crowded).unwrap()
+                }
+            };
+            forked += usize::from(thread.event() == Event::Other(libc::PTRACE_EVENT_FORK));
+        }
+        stopped.put(thread);
+        net.take_down(&mut stopped, &ground).unwrap().unwrap();
+        let _ = stopped.release();
+        let_go_of_the_rest();
+        let (before, start) = (program.number("c"), Instant::now());
+        while program.number("c") < before + 3 {
+            assert!(start.elapsed() < common::PATIENCE, "no more children");
+        }
+    }
+    assert_eq!(program.number("w"), 0, "children that ended in another way");
 }
 
 /// It waits for the end of a thread that is traced, and whoever traces the next one waits for it.

@@ -20,7 +20,7 @@ use crate::ptrace::process::StoppedProcess;
 use crate::ptrace::sched::{Beside, Pace, Undisturbed};
 use crate::ptrace::stepping::{self, End, LONGEST_INSTRUCTION, Note};
 use crate::ptrace::thread::{Stopped, WaitError};
-use crate::ptrace::trapnet::TrapNet;
+use crate::ptrace::trapnet::{self, TrapNet};
 use crate::record::NOTE_AT;
 use crate::target::maps::Maps;
 use crate::target::memory::{ProcessMemory, ReadMemory};
@@ -110,8 +110,13 @@ impl Clearing<'_> {
             let net = self.net(process, &blind)?;
             self.moved.extend(net.as_ref().map(|net| net.thread));
             let moved = self.move_all(process, blind);
-            if let (Some(net), false) = (net, matches!(moved, Err(ApplyError::Died(_)))) {
-                self.moved.extend(net.take_down(process, &self.ground)?);
+            match net {
+                // A child that was forked before that lives.
+                Some(_) if matches!(moved, Err(ApplyError::Died(_))) => {
+                    trapnet::clear_children(process.pid, &self.ground);
+                }
+                Some(net) => self.moved.extend(net.take_down(process, &self.ground)?),
+                None => {}
             }
             blind = moved?;
         }

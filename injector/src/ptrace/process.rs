@@ -136,6 +136,13 @@ impl StoppedProcess {
         Ok(process)
     }
 
+    /// A process that has just been forked: it has one thread.
+    #[must_use]
+    pub fn newborn(thread: Stopped, pace: Pace) -> Self {
+        let pid = thread.tid();
+        Self { pid, threads: vec![thread], since: Instant::now(), pace, _urgent: None }
+    }
+
     /// Threads that appeared since the process was stopped: made by one that ran on.
     ///
     /// # Errors

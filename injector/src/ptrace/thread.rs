@@ -2,7 +2,7 @@
 //!
 //! Transitions consume; dropping a stopped thread lets it go, untraced, with the signal it was about
 //! to take. Only a stopped thread can be detached: one that is dropped while it runs is asked to stop and
-//! detached later, by [`let_go_of_the_rest`]. So are threads that were made by a traced one, which are
+//! detached later, by [`let_go_of_the_rest`]. So are threads and processes that were made by a traced one, which are
 //! traced and stand still from their birth, unless somebody has found and held them before.
 
 use super::keep;
@@ -11,14 +11,18 @@ use super::sched::{Pace, Patience};
 use super::stop::Event;
 use super::sys::{self, Registers, Resume};
 use crate::error::SysError;
+use crate::target::process::Status;
 use crate::target::waiting::Wait;
 use nix::errno::Errno;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// New threads are traced from their first instruction; system call stops can be told from traps.
-const OPTIONS: i32 =
-    libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;
+/// New threads and forked children are traced from their first instruction; system call stops can be told from
+/// traps. Not children of vfork(2): their parent stands still until they execute another program, which keeps nothing.
+const OPTIONS: i32 = libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACESYSGOOD;
 /// `PTRACE_O_SUSPEND_SECCOMP` (uapi/linux/ptrace.h).
 const SUSPEND_SECCOMP: i32 = 1 << 21;
 /// One that is waited for asleep is looked at this often.
@@ -60,7 +64,7 @@ fn look(tid: i32) -> Result<Option<Event>, Errno> {
         // An error says that it was killed.
         let _ = go_on_waiting(tid, kept);
     }
-    if event == Some(Event::Other(libc::PTRACE_EVENT_CLONE)) {
+    if let Some(Event::Other(libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK)) = event {
         // An error says that it was killed, and the newborn one with it.
         let child = sys::event_message(tid).ok().and_then(|child| i32::try_from(child).ok());
         child.into_iter().for_each(leave);
@@ -298,6 +302,13 @@ pub fn let_go_within(most: Duration) {
         }
         patience.pause();
     }
+}
+
+/// Processes that threads of this one have made since somebody holds it, and that nobody holds.
+pub(super) fn newborn_processes(pid: i32) -> Vec<i32> {
+    let left = LEFT.with_borrow(Vec::clone);
+    let is_one = |tid: &i32| *tid != pid && Status::of(*tid).is_some_and(|s| s.tgid == *tid);
+    left.into_iter().filter(is_one).collect()
 }
 
 /// Detaches a thread if it has stopped; says whether it is free or has ended.

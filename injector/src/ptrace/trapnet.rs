@@ -6,17 +6,25 @@
 //! leads on to `rt_sigreturn`. A trap that nobody takes is then a signal handler that does nothing; the
 //! kernel keeps the trap flag out of what it restores, and passes a breakpoint by (the resume flag).
 //!
+//! A child that is forked meanwhile, by a thread that is moved, is a copy with that handler: it stands still from its birth,
+//! and loses it before its first instruction. (One of vfork(2) loses it by executing another program.) If the
+//! tool is killed before that, the child loses it with its next update.
+//!
 //! Takes a stopped process in which SIGTRAP has its default; sets the handler, and takes it away again. Where
 //! no thread is to be had for it, there is no net: the tool's guardian is then what remains.
 
 use super::borrow::{Borrowed, Ground, NotBorrowed};
 use super::process::StoppedProcess;
+use super::sched::Pace;
 use super::stop::Event;
-use super::thread::{Stopped, WaitError};
+use super::thread::{Running, Stopped, WaitError, newborn_processes};
 use crate::address::ProcAddr;
 use crate::error::SysError;
-use crate::target::memory::ReadMemory;
+use crate::target::maps::Maps;
+use crate::target::memory::{ProcessMemory, ReadMemory};
 use nix::errno::Errno;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// `struct sigaction` of the kernel: handler, flags, restorer, mask.
 const ACTION: usize = 32;
@@ -64,6 +72,7 @@ impl TrapNet {
         process: &mut StoppedProcess,
         ground: &Ground<'_>,
     ) -> Result<Option<i32>, WaitError> {
+        clear_children(process.pid, ground);
         let Some((thread, found)) = exchange_surely(process, ground, Some(&self.before))? else {
             return Ok(None);
         };
@@ -95,6 +104,27 @@ impl TrapNet {
         Ok(cleared.map(|(thread, _)| thread))
     }
 }
+
+/// Takes the net away from children that were forked under it, and lets them go.
+pub fn clear_children(pid: i32, ground: &Ground<'_>) {
+    for child in newborn_processes(pid) {
+        // One that has ended needs nothing.
+        let _ = clear_child(child, ground);
+    }
+}
+
+fn clear_child(child: i32, ground: &Ground<'_>) -> Result<(), WaitError> {
+    let thread = Running::traced(child).wait(Instant::now() + BIRTH, Pace::Crowded)?;
+    let memory = ProcessMemory::open(child)?;
+    let ground = Ground { memory: &memory, maps: Rc::new(Maps::of(child)?), ..ground.clone() };
+    let mut process = StoppedProcess::newborn(thread, Pace::Crowded);
+    let cleared = TrapNet::clear(&mut process, &ground);
+    let _ = process.release();
+    cleared.map(drop)
+}
+
+/// How long a child is waited for that has just been made.
+const BIRTH: Duration = Duration::from_millis(50);
 
 /// `ret`.
 const RET: u8 = 0xc3;
