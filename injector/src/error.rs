@@ -245,6 +245,16 @@ pub enum ApplyError {
     /// A signal asked the tool to end.
     #[error("interrupted by a signal")]
     Interrupted,
+    /// It was not updated, and not everything is tidied up: a matter of its memory, which the next tool settles.
+    #[error(
+        "{cause}; and {left}: nothing uses that, and --recover or the next dsu-apply takes it away"
+    )]
+    Untidy {
+        /// Why it was not updated.
+        cause: Box<Self>,
+        /// What is left.
+        left: String,
+    },
     /// A failure that no other class describes.
     #[error("{0}")]
     Internal(String),
@@ -285,8 +295,15 @@ impl ApplyError {
             Self::Died(_) => ExitCode::Died,
             Self::Interrupted => ExitCode::Interrupted,
             Self::Unhealthy(_) => ExitCode::Unhealthy,
+            Self::Untidy { cause, .. } => cause.exit(),
             Self::Internal(_) => ExitCode::Internal,
         }
+    }
+
+    /// Why the process was not updated, whatever is left in it.
+    #[must_use]
+    pub fn cause(&self) -> &Self {
+        if let Self::Untidy { cause, .. } = self { cause } else { self }
     }
 }
 

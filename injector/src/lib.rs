@@ -276,7 +276,9 @@ impl Update<'_> {
     /// here, the next one does it.
     fn retire(&self, outcome: &mut Outcome) {
         if let Err(e) = prepare::retire(self.target) {
-            outcome.log.line(self.target.pid, &format!("old records stay mapped: {e}"));
+            outcome.warnings.push(format!(
+                "the records of earlier updates stay mapped ({e}): the next one unmaps them"
+            ));
         }
     }
 

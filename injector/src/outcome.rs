@@ -79,6 +79,8 @@ pub struct Outcome {
     pub file: String,
     /// What an earlier tool had left behind and was put right first.
     pub recovered: Vec<String>,
+    /// What is not tidied up, although all is well.
+    pub warnings: Vec<String>,
     /// Who keeps the time-outs of calls that were under way.
     pub keeping: Keeping,
     /// Where each phase is written to when it has ended and nothing stands still.
@@ -110,6 +112,7 @@ impl Outcome {
             builds: Default::default(),
             file: String::new(),
             recovered: Vec::new(),
+            warnings: Vec::new(),
             keeping: Keeping::default(),
             log: Log::default(),
             logged: 0,
@@ -125,7 +128,7 @@ impl Outcome {
     /// The frames that were in the way.
     #[must_use]
     pub fn blockers(&self) -> &[Blocker] {
-        match &self.result {
+        match self.result.as_ref().map_err(ApplyError::cause) {
             Err(ApplyError::Blocked { blockers, .. }) => blockers,
             _ => &[],
         }
@@ -186,6 +189,7 @@ impl Outcome {
             "kept_variable_bytes": self.again.unwrap_or(0),
             "why_new_memory": self.why_anew,
             "recovered": self.recovered,
+            "warnings": self.warnings,
             "timeouts": self.keeping.json(),
             "blockers": self.blockers(),
             "error": error,
@@ -235,6 +239,9 @@ impl Outcome {
                     writeln!(out, "  {blocker}")?;
                 }
             }
+        }
+        for warning in &self.warnings {
+            writeln!(out, "  warning: {warning}")?;
         }
         out.push_str(&self.keeping.text());
         if verbose {

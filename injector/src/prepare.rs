@@ -30,6 +30,9 @@ const STOP_WITHIN: Duration = Duration::from_millis(50);
 const STOP_ALL_WITHIN: Duration = Duration::from_millis(200);
 /// How often.
 const STOP_TRIES: usize = 5;
+/// How often it is tried to unmap what is not needed, and how long it is waited in between.
+const TIDY_TRIES: usize = 5;
+const TIDY_PAUSE: Duration = Duration::from_millis(20);
 /// Threads tried.
 const MAX_CANDIDATES: usize = 8;
 /// Places tried when the process maps something there first.
@@ -104,24 +107,45 @@ impl Shadow {
         options.pass(FailPoint::Prepared)
     }
 
-    /// Unmaps the span and gives back the error for which it was given up, with what else failed.
+    /// Unmaps the span and gives back the error for which it was given up. Where that cannot be done, for now, the error
+    /// says so.
     #[must_use]
     pub fn unmap_after(self, target: &Target, cause: ApplyError) -> ApplyError {
-        // Whoever says so may have seen no more than a read that failed.
-        let gone = || still_there(target.pid, &target.memory, target.image.base).is_err();
-        if matches!(cause, ApplyError::Died(_)) && gone() {
-            return cause;
-        }
-        let (start, len) = (self.prepared.span, self.prepared.layout.len);
+        unmapped_after(target, self.prepared.span, self.prepared.layout.len, cause)
+    }
+}
+
+/// See [`Shadow::unmap_after`].
+fn unmapped_after(target: &Target, start: ProcAddr, len: u64, cause: ApplyError) -> ApplyError {
+    // Whoever says so may have seen no more than a read that failed.
+    let gone = || still_there(target.pid, &target.memory, target.image.base).is_err();
+    if matches!(cause, ApplyError::Died(_)) && gone() {
+        return cause;
+    }
+    match unmap_surely(target, start, len) {
+        None => cause,
+        Some(left) => ApplyError::Untidy { cause: Box::new(cause), left },
+    }
+}
+
+/// Unmaps memory that nothing uses, tried again where no thread can be stopped; says what is left.
+fn unmap_surely(target: &Target, start: ProcAddr, len: u64) -> Option<String> {
+    let mut tries = 1..=TIDY_TRIES;
+    loop {
         let unmapped = borrow(target).and_then(|mut loan| {
             loan.call(libc::SYS_munmap, [start.0, len, 0, 0, 0, 0])?;
             loan.end()
         });
         match unmapped {
-            Ok(_) | Err(ApplyError::Died(_)) => cause,
-            Err(e) => ApplyError::Internal(format!(
-                "{cause}; and {len} unused bytes at {start} stay mapped ({e})"
-            )),
+            Ok(_) | Err(ApplyError::Died(_)) => return None,
+            // It may have failed behind the call.
+            Err(_) if Maps::of(target.pid).is_ok_and(|maps| maps.find(start).is_none()) => {
+                return None;
+            }
+            Err(e) if tries.next().is_none() => {
+                return Some(format!("{len} unused bytes at {start} stay mapped ({e})"));
+            }
+            Err(_) => std::thread::sleep(TIDY_PAUSE),
         }
     }
 }
@@ -179,13 +203,15 @@ fn map_span(
         Err(e) => return Err(refused("mmap", prepared.layout.len, target.pid, e).into()),
     }
     let pieces = map_pieces(&mut loan.thread, target, prepared, options);
-    if pieces.is_err() {
-        let arguments = [span.0, prepared.layout.len, 0, 0, 0, 0];
-        loan.call(libc::SYS_munmap, arguments)?;
-    }
-    let pause = loan.end()?;
-    pieces?;
-    Ok(pause)
+    let len = prepared.layout.len;
+    let unmapped =
+        pieces.is_err() && loan.call(libc::SYS_munmap, [span.0, len, 0, 0, 0, 0]).is_ok();
+    let ended = loan.end();
+    let cause = match (pieces, ended) {
+        (Ok(()), Ok(pause)) => return Ok(pause),
+        (Err(cause), _) | (Ok(()), Err(cause)) => cause,
+    };
+    Err(if unmapped { cause } else { unmapped_after(target, span, len, cause) }.into())
 }
 
 /// Maps the pieces, the one of the record first: with its record a span can be found by whoever comes next,

@@ -7,12 +7,15 @@ mod common;
 
 use common::sites::{add, point};
 use common::{Build, BundleFile, PATIENCE, Picture, Program, build, bundle, expect, write_data};
-use dsu_injector::faults::{self, Call};
+use dsu_injector::faults::{self, Call, Kind};
 use dsu_injector::ptrace::process::{StoppedProcess, thread_ids};
+use dsu_injector::ptrace::stop::Event;
 use dsu_injector::recover::{Recovered, recover};
+use dsu_injector::status::status;
 use dsu_injector::target::process::Status;
-use dsu_injector::{ApplyOptions, ExitCode, FailPoint, Outcome, apply, revert};
+use dsu_injector::{ApplyError, ApplyOptions, ExitCode, FailPoint, Outcome, apply, revert};
 use dsu_patch_format::Bundle;
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -24,18 +27,9 @@ const MOST: u64 = 5000;
 /// What a failed call may take longer: a wait for what does not come then.
 const LONGER: Duration = Duration::from_secs(10);
 
-/// Lets each call of `act` but reads fail once; `check` is told what has come of it.
-fn each<S, T: Told>(
-    state: &mut S,
-    act: impl FnMut(&mut S) -> T,
-    check: impl FnMut(&mut S, &str, T),
-) {
-    each_of(faults::fail, state, act, check);
-}
-
-/// The same with what `fail` says.
+/// Lets each call of `act` that `fail` says fail, one after the other; `check` is told what has come of it.
 fn each_of<S, T: Told>(
-    fail: fn(u64),
+    fail: impl Fn(u64),
     state: &mut S,
     mut act: impl FnMut(&mut S) -> T,
     mut check: impl FnMut(&mut S, &str, T),
@@ -45,7 +39,7 @@ fn each_of<S, T: Told>(
         let begun = Instant::now();
         fail(number);
         let result = act(state);
-        let Some(call) = faults::end() else {
+        let Some(call) = faults::end().into_iter().next() else {
             println!("{} calls failed in their turn, {:?}", number - 1, start.elapsed());
             assert!(number > 10, "it makes more calls than that: {}", result.told());
             return;
@@ -77,6 +71,9 @@ impl Told for Result<Recovered, String> {
 }
 
 fn name(call: Call) -> String {
+    if let Call::Wait(status) = call {
+        return format!("wait, {:?}", Event::of(status));
+    }
     let Call::Ptrace(request) = call else { return format!("{call:?}") };
     let known = [
         (libc::PTRACE_SEIZE, "SEIZE"),
@@ -171,6 +168,14 @@ impl Quiet {
         quiet
     }
 
+    /// As before: at once, or when what the outcome says to be left was taken away.
+    fn assert_as_before_or_told(&self, what: &str, outcome: &Outcome) {
+        if let Err(ApplyError::Untidy { .. }) = outcome.result {
+            assert!(!recover(self.program.pid).unwrap().done.is_empty(), "{what}: nothing is left");
+        }
+        self.assert_as_before(what);
+    }
+
     fn assert_as_before(&self, what: &str) {
         self.before.assert_same(&self.program.picture().in_use(), what);
         assert_untouched(self.program.pid, what);
@@ -196,13 +201,119 @@ fn reads_of_an_update() {
     update(|number| faults::fail_read(number * 4), Quiet::start);
 }
 
+/// Each wait that tells something fails once, and tells it when it is asked again.
+#[test]
+fn waits_of_an_update() {
+    update(|number| faults::fail_these(Kind::Waits, &[number]), Quiet::start);
+}
+
+/// The second one is the one in which it is asked again.
+#[test]
+fn two_waits_of_an_update() {
+    update(|number| faults::fail_these(Kind::Waits, &[number, number + 1]), Quiet::start);
+}
+
+/// Each stop is followed by one that nobody expects.
+#[test]
+fn signals_at_each_wait_of_an_update() {
+    for signal in [Signal::SIGURG, Signal::SIGCONT] {
+        update(|number| faults::signal_at_wait(number, signal), Quiet::start);
+    }
+}
+
+#[test]
+fn signals_at_each_wait_while_threads_are_stepped() {
+    Busy::sweep(|number| faults::signal_at_wait(number, Signal::SIGURG), Busy::stepped);
+}
+
+/// Two fail: these numbers and the ones that follow them after so many. What fails next is in the clean-up, mostly.
+const APART: [u64; 2] = [1, 4];
+
+fn two(apart: u64) -> impl Fn(u64) {
+    move |number| faults::fail_these(Kind::Calls, &[number, number + apart])
+}
+
+#[test]
+fn two_of_an_update() {
+    APART.into_iter().for_each(|apart| update(two(apart), Quiet::start));
+}
+
+#[test]
+fn two_of_an_update_that_is_made_again() {
+    update(two(3), Quiet::back);
+}
+
+#[test]
+fn two_of_a_revert() {
+    APART.into_iter().for_each(|apart| reverted(two(apart)));
+}
+
+#[test]
+fn two_of_a_recovery() {
+    recovery(two(1));
+}
+
+#[test]
+fn two_of_an_update_whose_threads_run_to_breakpoints() {
+    Busy::sweep(two(2), Busy::hot);
+}
+
+/// Only the tidying fails, for good: the outcome is what it is, and what is left is told and taken away later.
+#[test]
+fn memory_that_cannot_be_unmapped() {
+    let [old, new] = [1, 2].map(|version| build("answer", version, &[]));
+    let mut program = Program::start(&old.path, &[]);
+    assert_eq!(program.ask("i"), "inside");
+    let file = BundleFile::new(&bundle(&old, &new, &["inside"], &[]));
+    let mut options = file.options(program.pid);
+    options.timeout = Duration::from_millis(50);
+    let before = program.picture().in_use();
+    faults::fail_always(Call::Remote(libc::SYS_munmap));
+    let outcome = apply(&options);
+    assert!(!faults::end().is_empty());
+    expect(&outcome, ExitCode::Blocked);
+    assert_eq!(outcome.blockers().len(), 1, "what was in the way is told all the same");
+    assert!(outcome.text(false).contains("unused bytes"), "{}", outcome.text(false));
+    assert!(status(program.pid).unwrap().left_behind);
+    let outcome = apply(&options);
+    expect(&outcome, ExitCode::Blocked);
+    assert!(outcome.text(false).contains("unmapped"), "{}", outcome.text(false));
+    assert!(matches!(outcome.result, Err(ApplyError::Blocked { .. })));
+    before.assert_same(&program.picture().in_use(), "tidied up");
+    assert_eq!(program.number("x"), 2);
+}
+
+/// The same behind updates that are done, there and back.
+#[test]
+fn records_that_cannot_be_unmapped() {
+    let [old, new] = [1, 2].map(|version| build("again", version, &[]));
+    let replaced = ["answer", "hold"];
+    let there = bundle(&old, &new, &replaced, &["calls", "held", "room"]);
+    let files = [there, bundle(&new, &old, &replaced, &[])].map(|bundle| BundleFile::new(&bundle));
+    let mut program = Program::start(&old.path, &[]);
+    let mut told = 0;
+    for round in 0..8 {
+        faults::fail_always(Call::Remote(libc::SYS_munmap));
+        let outcome = files[round % 2].apply(program.pid);
+        let failed = faults::end();
+        expect(&outcome, ExitCode::Updated);
+        assert_eq!(outcome.warnings.len(), failed.len().min(1), "{}", outcome.text(false));
+        told += usize::from(outcome.text(false).contains("warning: the records"));
+        assert_eq!(program.number("a5") == 6, round % 2 == 1);
+    }
+    assert!(told > 0, "no record was needless");
+    let outcome = files[0].apply(program.pid);
+    expect(&outcome, ExitCode::Updated);
+    assert!(outcome.warnings.is_empty(), "{}", outcome.text(false));
+}
+
 /// It takes the memory that the bundle had before, and puts its code back.
 #[test]
 fn of_an_update_that_is_made_again() {
     update(faults::fail, Quiet::back);
 }
 
-fn update(fail: fn(u64), start: fn() -> Quiet) {
+fn update(fail: impl Fn(u64), start: fn() -> Quiet) {
     let mut quiet = start();
     each_of(
         fail,
@@ -215,7 +326,7 @@ fn update(fail: fn(u64), start: fn() -> Quiet) {
                 assert_eq!(quiet.answers(), NEW, "{what}");
                 *quiet = start();
             }
-            _ => quiet.assert_as_before(what),
+            _ => quiet.assert_as_before_or_told(what, &outcome),
         },
     );
     assert_eq!(quiet.answers(), NEW);
@@ -223,8 +334,13 @@ fn update(fail: fn(u64), start: fn() -> Quiet) {
 
 #[test]
 fn of_a_revert() {
+    reverted(faults::fail);
+}
+
+fn reverted(fail: impl Fn(u64)) {
     let mut quiet = Quiet::updated();
-    each(
+    each_of(
+        fail,
         &mut quiet,
         |quiet| revert(&quiet.file.options(quiet.program.pid)),
         |quiet, what, outcome| match outcome.exit() {
@@ -264,9 +380,14 @@ fn die(quiet: &Quiet) {
 /// One that fails leaves it to the next one.
 #[test]
 fn of_a_recovery() {
+    recovery(faults::fail);
+}
+
+fn recovery(fail: impl Fn(u64)) {
     let mut quiet = Quiet::start();
     die(&quiet);
-    each(
+    each_of(
+        fail,
         &mut quiet,
         |quiet| recover(quiet.program.pid).map_err(|e| e.to_string()),
         |quiet, what, recovered| {
@@ -328,9 +449,10 @@ impl Busy {
         }
     }
 
-    fn sweep(start: fn() -> Self) {
+    fn sweep(fail: impl Fn(u64), start: fn() -> Self) {
         let mut busy = start();
-        each(
+        each_of(
+            fail,
             &mut busy,
             |busy| {
                 let mut options = busy.file.options(busy.program.pid);
@@ -360,10 +482,10 @@ impl Busy {
 
 #[test]
 fn of_an_update_whose_threads_run_to_breakpoints() {
-    Busy::sweep(Busy::hot);
+    Busy::sweep(faults::fail, Busy::hot);
 }
 
 #[test]
 fn of_an_update_whose_threads_are_stepped() {
-    Busy::sweep(Busy::stepped);
+    Busy::sweep(faults::fail, Busy::stepped);
 }

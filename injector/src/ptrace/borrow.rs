@@ -310,7 +310,7 @@ impl<'a> Borrowed<'a> {
         }
         if self.at_entry {
             // The call has not begun: -1 is none (ptrace(2), on system call stops).
-            let mut none = self.thread()?.registers()?;
+            let mut none = self.thread()?.registers_surely()?;
             none.orig_rax = u64::MAX;
             self.thread()?.give_back_registers(&none)?;
             self.at_entry = false;

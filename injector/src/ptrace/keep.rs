@@ -279,7 +279,7 @@ fn look_at_all() {
 impl Kept {
     /// What has become of it; `None` when it is let go, or has ended.
     fn look(mut self, tid: i32) -> Option<Self> {
-        let event = match sys::poll(tid) {
+        let event = match super::thread::insist(|| sys::poll(tid)) {
             Ok(Some(status)) => Event::of(status),
             Ok(None) => {
                 if !self.asked && Instant::now() >= self.wait.until {

@@ -358,9 +358,16 @@ pub fn send(pid: i32, signal: Signal) -> Result<(), Errno> {
 /// `waitpid` for one thread without blocking; `None` when nothing has happened to it.
 pub fn poll(tid: i32) -> Result<Option<c_int>, Errno> {
     let mut status = 0;
-    // SAFETY: status is an int that the kernel may write.
-    let result = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
-    Ok((Errno::result(result)? != 0).then_some(status))
+    if let Some(untold) = faults::untold(tid) {
+        status = untold;
+    } else {
+        // SAFETY: status is an int that the kernel may write.
+        let result = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+        if Errno::result(result)? == 0 {
+            return Ok(None);
+        }
+    }
+    faults::pass_wait(tid, status).map(Some)
 }
 
 /// The signals that are blocked here and wait (sigpending(2)): bit `n - 1` for signal `n`.

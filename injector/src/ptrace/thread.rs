@@ -52,7 +52,7 @@ fn unleave(tid: i32) {
 /// What has happened to a traced thread, if anything; whom it has made is remembered, and what it waited for
 /// goes on behind the stop.
 fn look(tid: i32) -> Result<Option<Event>, Errno> {
-    let event = sys::poll(tid)?.map(Event::of);
+    let event = insist(|| sys::poll(tid))?.map(Event::of);
     if event == Some(Event::SystemCall) && keep::is_kept(tid) {
         // On its way into its call or out of it. It was asked to stop, which this has made undone
         // (`ptrace_stop` in kernel/signal.c).
@@ -132,11 +132,11 @@ impl From<NotResumed> for WaitError {
 /// Tries of a call on which it depends that a thread goes on as it was.
 const TRIES: usize = 3;
 
-/// Does what must be done, more than once if need be. `ESRCH` says that the thread was killed.
+/// Does what must be done, more than once if need be. `ESRCH` and `ECHILD` say that the thread is gone.
 pub(super) fn insist<T>(mut act: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut result = act();
     for _ in 1..TRIES {
-        if matches!(result, Ok(_) | Err(Errno::ESRCH)) {
+        if matches!(result, Ok(_) | Err(Errno::ESRCH | Errno::ECHILD)) {
             break;
         }
         result = act();
@@ -349,6 +349,15 @@ impl Stopped {
     /// The thread was killed.
     pub fn registers(&self) -> Result<Registers, SysError> {
         sys::registers(self.tid).map_err(|e| failed("read the registers of", self.tid, e))
+    }
+
+    /// Its registers, on which it depends that it gets its own back.
+    ///
+    /// # Errors
+    /// The thread was killed.
+    pub fn registers_surely(&self) -> Result<Registers, SysError> {
+        insist(|| sys::registers(self.tid))
+            .map_err(|e| failed("read the registers of", self.tid, e))
     }
 
     /// What the system call gave that it has just left.

@@ -27,7 +27,7 @@ pub fn apply(bundle: &Path, pid: i32, run_on: bool) -> Update {
 }
 
 fn update(outcome: &Outcome) -> Update {
-    match &outcome.result {
+    match outcome.result.as_ref().map_err(|error| error.cause()) {
         Ok(()) => Update::Done,
         Err(ApplyError::Blocked { blockers, .. }) => {
             let at: BTreeSet<String> = blockers.iter().map(place).collect();
