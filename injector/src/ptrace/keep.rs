@@ -153,11 +153,12 @@ fn is_on_the_way(wait: &Wait, registers: &sys::Registers) -> bool {
     registers.rax == restart::AGAIN && is_in(wait, registers) || is_before(wait, registers)
 }
 
-/// Whether it is about to execute that call.
+/// Whether it is about to execute that call. The number of the one that was ended may still be there.
 fn is_before(wait: &Wait, registers: &sys::Registers) -> bool {
     let frame = wait.frame;
     let at = (registers.rax.cast_signed(), registers.rsp, registers.rip.wrapping_add(SYSCALL));
-    registers.orig_rax.cast_signed() < 0 && at == (frame.call, frame.stack, frame.at)
+    let none_else = [-1, frame.call].contains(&registers.orig_rax.cast_signed());
+    none_else && at == (frame.call, frame.stack, frame.at)
 }
 
 /// To be asked when a stopped thread would be let go: whether it is kept instead, and runs already.
