@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::{Pair, Talker, compile, make_bundle};
-use dsu_injector::{ApplyOptions, ExitCode, Outcome, apply};
+use dsu_injector::status::status;
+use dsu_injector::{ApplyOptions, ExitCode, Outcome, apply, revert};
 use dsu_tests::corpus::needs;
 
 fn updated(outcome: &Outcome) {
@@ -54,13 +55,13 @@ fn a_coroutine_suspended_at_a_blind_point_is_seen() {
     program.finish();
 }
 
-/// The three versions of `stacked.c`.
-fn stacked() -> (tempfile::TempDir, Vec<PathBuf>) {
+/// The three versions of a program.
+fn three(source: &str) -> (tempfile::TempDir, Vec<PathBuf>) {
     let dir = tempfile::TempDir::new().unwrap();
     let programs = (1..=3).map(|version| {
         let program = dir.path().join(format!("v{version}"));
         let flags = ["-O2", "-pthread", &format!("-DVERSION={version}")];
-        compile("small/stacked.c", "gcc", &flags, &program);
+        compile(source, "gcc", &flags, &program);
         program
     });
     let programs = programs.collect();
@@ -69,7 +70,7 @@ fn stacked() -> (tempfile::TempDir, Vec<PathBuf>) {
 
 #[test]
 fn a_frame_that_waits_over_several_updates_wakes_in_the_last_version() {
-    let (dir, programs) = stacked();
+    let (dir, programs) = three("small/stacked.c");
     let bundle = |from: usize, to: usize| {
         let path = dir.path().join(format!("{from}{to}.dsu"));
         make_bundle(&programs[from - 1], &programs[to - 1], &path, &[]);
@@ -98,6 +99,103 @@ fn a_frame_that_waits_over_several_updates_wakes_in_the_last_version() {
         wakes_in(&mut program, climb[climb.len() - 1]);
     }
     program.finish();
+}
+
+/// A program whose frame waits in a passage, and what was done to it.
+struct Passing {
+    program: Talker,
+    bundles: [PathBuf; 2],
+    _dir: tempfile::TempDir,
+}
+
+impl Passing {
+    fn start() -> Passing {
+        let (dir, programs) = three("small/passages.c");
+        let bundles = [(0, 1), (1, 2)].map(|(from, to)| {
+            let path = dir.path().join(format!("{from}{to}.dsu"));
+            let said = make_bundle(&programs[from], &programs[to], &path, &[]);
+            // All calls of `f` but the last one are where OLD's code runs on.
+            let f = &said.json["frames"][0];
+            let passing = [&f["name"], &f["sites"], &f["passing"]].map(ToString::to_string);
+            assert_eq!(passing[..2], ["\"f\"", "1"], "{}", said.json);
+            assert_eq!(passing[2], if from == 0 { "2" } else { "1" }, "{}", said.json);
+            path
+        });
+        let mut program = Talker::start(&programs[0], &[]);
+        assert_eq!(program.ask("s"), "waits");
+        Passing { program, bundles, _dir: dir }
+    }
+
+    /// Up by so many updates, and back by so many reverts; the frame waits over each.
+    fn climbed(up: usize, down: usize) -> Passing {
+        let passing = Self::start();
+        for bundle in passing.bundles.iter().take(up) {
+            let outcome = apply(&ApplyOptions::new(bundle, passing.program.pid()));
+            updated(&outcome);
+            assert_eq!(outcome.frames(), 1, "{}", outcome.text(true));
+        }
+        for _ in 0..down {
+            updated(&revert(&ApplyOptions::new("", passing.program.pid())));
+        }
+        passing
+    }
+
+    /// Frames of earlier versions that wait, by what the process holds.
+    fn pending(&self) -> usize {
+        let found = status(self.program.pid()).unwrap();
+        found.images.iter().flat_map(|image| &image.updates).map(|update| update.pending).sum()
+    }
+}
+
+/// What OLD's statement gives counts once, and each round behind it is the version's that runs.
+#[test]
+fn a_frame_in_a_passage_goes_on_in_the_version_that_runs() {
+    for (up, down, comes_to) in [
+        (1, 0, "200 undone 0"),
+        (2, 0, "206 undone 0"),
+        (2, 1, "200 undone 0"),
+        // In version 1 it waits once more.
+        (0, 0, "waits"),
+        (1, 1, "waits"),
+        (2, 2, "waits"),
+    ] {
+        let mut passing = Passing::climbed(up, down);
+        let program = &mut passing.program;
+        assert_eq!(program.ask("g"), comes_to, "{up} up, {down} down");
+        if comes_to == "waits" {
+            assert_eq!(program.ask("g"), "202 undone 0", "{up} up, {down} down");
+        }
+        // The next one begins in the version that runs.
+        let fresh = ["waits", "209 undone 0", "210 undone 0"][up - down];
+        assert_eq!(program.ask("s"), fresh, "{up} up, {down} down");
+        if up == down {
+            assert_eq!(program.ask("g"), "waits");
+            assert_eq!(program.ask("g"), "202 undone 0");
+        }
+        passing.program.finish();
+    }
+}
+
+/// By longjmp, by the end of its thread, by its being cancelled: the frame is gone, and nothing waits for it.
+#[test]
+fn a_frame_in_a_passage_is_left_in_other_ways() {
+    for (up, down) in [(1, 0), (2, 0), (2, 1), (2, 2)] {
+        let fresh = ["waits", "209", "210"][up - down];
+        for (how, comes_to, undone) in [("j", "-1", 0), ("x", "7", 1), ("c", "-1", 1)] {
+            let mut passing = Passing::climbed(up, down);
+            let program = &mut passing.program;
+            let what = format!("{how}, {up} up, {down} down");
+            assert_eq!(program.ask(how), format!("{comes_to} undone {undone}"), "{what}");
+            let answer = program.ask("s");
+            assert!(answer.starts_with(fresh), "{what}: {answer}");
+            if up == down {
+                assert_eq!(program.ask("g"), "waits", "{what}");
+                assert!(program.ask("g").starts_with("202 "), "{what}");
+            }
+            assert_eq!(passing.pending(), 0, "{what}");
+            passing.program.finish();
+        }
+    }
 }
 
 #[test]
