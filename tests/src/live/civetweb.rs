@@ -11,7 +11,7 @@ use super::{Looping, Loops, Variant, variants};
 use crate::clients::http::Http;
 use crate::corpus::tail;
 use crate::load;
-use crate::scenario::civetweb::Running;
+use crate::scenario::civetweb::{NO_LOOPS, Running};
 
 /// The program.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Looping for Running {
         let response = self.connection.ask("GET", "/live", &[], b"")?;
         let text = String::from_utf8_lossy(&response.body).into_owned();
         match (response.status, text.strip_prefix("LIVE ")) {
-            (404, _) => Ok(None),
+            (200, None) if text == NO_LOOPS => Ok(None),
             (200, Some(numbers)) => {
                 let numbers: Result<Vec<u64>, _> = numbers.split(' ').map(str::parse).collect();
                 let numbers = numbers.with_context(|| format!("/live: {text:?}"))?;

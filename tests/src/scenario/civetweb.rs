@@ -61,6 +61,9 @@ pub struct Running {
     _dir: TempDir,
 }
 
+/// What /live is where no loop answers for it: an error would close the connection.
+pub const NO_LOOPS: &str = "none";
+
 impl Running {
     /// Starts a build.
     pub fn start(program: &std::path::Path) -> Result<Running> {
@@ -71,6 +74,7 @@ impl Running {
         for number in 0..FILES {
             std::fs::write(root.join(name(number)), content(number))?;
         }
+        std::fs::write(root.join("live"), NO_LOOPS)?;
         let mut command = Command::new(program);
         command.current_dir(dir.path()).arg("-document_root").arg(&root);
         command.args(["-listening_ports", &format!("127.0.0.1:{port}")]);
