@@ -579,6 +579,114 @@ int main(int argc, char **argv) { return f(argc) + table[argc] + quiet(1) + othe
     assert!(carried(&built).proven.iter().all(|p| p.kind != SiteKind::Return));
 }
 
+/// Two cases that are in another place of the code each, and call the same.
+fn chosen(first: [&str; 2], index: &str) -> String {
+    framed(&format!(
+        ".loc 1 600 1\nmov %rdi, %rbx\ncall hook\n.loc 1 610 1\nmov {index}, %ecx\ncmp $1, %ecx\nja 9f\n\
+         lea 8f(%rip), %rdx\nmovslq (%rdx,%rcx,4), %rax\nadd %rdx, %rax\njmp *%rax\n.pushsection \
+         .rodata\n.balign 4\n8:\n.long 2f-8b\n.long 3f-8b\n.popsection\n{}\n{}\n9:\n.loc 1 810 1\ncall \
+         other\nadd %r12, %rbx",
+        first[0], first[1]
+    ))
+}
+
+/// A case: what it keeps, and by which register it gets at it.
+fn case(number: usize, value: usize) -> String {
+    let line = 700 + number;
+    format!(
+        "{number}:\n.loc 1 {line} 1\nmov ${value}, %r12d\nmov ${value}, %edi\ncall quiet\njmp 9f"
+    )
+}
+
+#[test]
+fn tables_are_jumped_through_by_the_same_index() {
+    let (a, b) = (case(2, 20), case(3, 30));
+    // A call that only NEW makes leaves one of both without a partner.
+    let c = b.replace("mov $30, %edi", "mov $1, %edi\n.loc 1 950 1\ncall hook\nmov $30, %edi");
+    let old = chosen([&a, &b], "limit(%rip)");
+    let there = assembled(("long n", &old), ("long n", &chosen([&a, &c], "limit(%rip)")));
+    let moves = behind(&there, 1).unwrap_or_else(|| panic!("{}", reasons(&there)));
+    assert!(into(&moves, R12).is_some(), "{moves:?}");
+    // NEW goes by something else: it may be in the other case.
+    let other = chosen([&a, &c], "shared(%rip)");
+    let built = assembled(("long n", &old), ("long n", &other));
+    let moves = behind(&built, 3);
+    let kept = moves.as_deref().and_then(|moves| into(moves, R12));
+    assert!(
+        matches!(kept, None | Some(Value::At(Location::General { number: R12, .. }))),
+        "{kept:?}"
+    );
+}
+
+/// Where OLD tests the condition of a loop at its end alone, NEW may test it before the first round, too.
+#[test]
+fn a_condition_that_new_tests_once_more_is_followed() {
+    let test = ".loc 1 610 1\nmov limit(%rip), %rax\ntest %rax, %rax\n";
+    let round = ".loc 1 620 1\nmov $1, %edi\ncall quiet\ntest %rax, %rax\njne 4f\n";
+    let end = ".loc 1 640 1\ncall other";
+    let old = format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 605 1\njmp 3f\n2:\n{round}3:\n{test}je 2b\n4:\n{end}"
+    );
+    let new = format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{test}je 2f\njmp 4f\n3:\n{test}jne 4f\n2:\n{round}jmp \
+         3b\n4:\n{end}"
+    );
+    let built = framed_pair(&old, &new);
+    let moves = behind(&built, 1).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    assert_eq!(into(&moves, RBX), Some(&same));
+}
+
+/// Two ways that end alike: with one end, or with one each.
+fn ended(joined: bool, more: &str) -> String {
+    let end = ".loc 1 700 1\nmov $9, %edi\ncall quiet\njmp 9f\n";
+    let first = if joined { "jmp 5f\n" } else { end };
+    format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 4f\n.loc 1 610 1\nmov $1, \
+         %edi\ncall other\n{first}4:\n.loc 1 620 1\nmov $2, %edi\ncall other\n5:\n{end}9:\n{more}\n.loc 1 800 \
+         1\ncall hook"
+    )
+}
+
+#[test]
+fn ends_of_ways_that_one_build_has_twice_are_followed() {
+    let (one, two) = (ended(true, ""), ended(false, "xor %edx, %edx"));
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    for (old, new, last) in [(&one, &two, 4), (&two, &one, 5)] {
+        let built = framed_pair(old, new);
+        let moves = behind(&built, last).unwrap_or_else(|| panic!("{}", reasons(&built)));
+        assert_eq!(into(&moves, RBX), Some(&same));
+    }
+    // Of the two ends of NEW one keeps another number: behind OLD's only one it is not known which.
+    let unlike =
+        two.replacen("mov $9, %edi\ncall quiet", "mov $9, %edi\ncall quiet\nmov $5, %ebx", 1);
+    let built = framed_pair(&one, &unlike);
+    assert_eq!(behind(&built, 4), None, "rbx may be 5 in NEW");
+}
+
+/// What OLD counts in a variable that NEW does not have NEW cannot read.
+#[test]
+fn a_counter_that_new_no_longer_has_is_no_memory_of_new() {
+    let count = ".loc 1 605 1\nlock addq $1, gone(%rip)\n";
+    let body = |count: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{count}.loc 1 610 1\nmov limit(%rip), %rax\nmov \
+             shared(%rip), %r12\ntest %rax, %rax\njs 1f\nadd %r12, %rbx\n1:\n.loc 1 620 1\ncall quiet"
+        )
+    };
+    let program = |declared: &str, count: &str| {
+        let source = program("long n", &framed(&body(count)));
+        source.replace("long shared;", &format!("long shared;\n{declared}"))
+    };
+    let new = program("", "");
+    let built = pair(&program("long gone;", count), &new, (&[], &[]));
+    assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
+    // Somebody may have its address.
+    let taken = program("long gone; long *volatile who = &gone;", count);
+    let built = pair(&taken, &new, (&[], &[]));
+    assert_eq!(behind(&built, 1), None);
+}
+
 /// A loop around a jump through a table whose address is made before the loop.
 fn switched(more: &str) -> String {
     let case =

@@ -43,6 +43,9 @@ pub struct Context<'a> {
     /// Objects of OLD, by address, that get NEW's content at the commit: what OLD has read there NEW
     /// has not.
     pub overwritten: &'a [Range<u64>],
+    /// Variables of this body's image, by address, that nothing of the other image can read: see
+    /// [`super::forgotten`].
+    pub forgotten: &'a [Range<u64>],
 }
 
 /// What is known of a call besides its callee.
@@ -299,6 +302,10 @@ impl<'a, 'v> Executor<'a, 'v> {
             let value = self.unknown(Place::Memory);
             return self.values.low(bytes, value);
         }
+        if self.is_forgotten(address) {
+            let value = self.unknown(Place::Memory);
+            return self.values.low(bytes, value);
+        }
         let address = self.named(address);
         let memory = match self.values.as_address(address) {
             // The canary, which no code of the program writes.
@@ -329,6 +336,14 @@ impl<'a, 'v> Executor<'a, 'v> {
             && self.context.overwritten.iter().any(|object| object.contains(&offset))
     }
 
+    /// Whether an address is in a variable that the other build does not know.
+    fn is_forgotten(&self, address: Value) -> bool {
+        match self.values.as_address(address) {
+            Some((Base::Old, at)) => self.context.forgotten.iter().any(|v| v.contains(&at)),
+            _ => false,
+        }
+    }
+
     pub(super) fn is_added(&self) -> bool {
         usize::try_from(self.step).ok().and_then(|s| self.context.added.get(s)) == Some(&true)
     }
@@ -344,7 +359,7 @@ impl<'a, 'v> Executor<'a, 'v> {
             self.machine.set_slot(self.values, at, bytes, value);
             return;
         }
-        if self.is_added() {
+        if self.is_added() || self.is_forgotten(address) {
             return;
         }
         let address = self.named(address);
@@ -880,6 +895,25 @@ pub fn condition(values: &mut Values, code: ConditionCode, flags: Value) -> (Val
         _ => {}
     }
     (values.operation(Operation::Condition(base), &[flags]), negated)
+}
+
+/// Whether a condition is met by flags that are those of numbers: of equality alone, for all that is needed.
+pub fn decided(values: &Values, code: ConditionCode, flags: Value) -> Option<bool> {
+    let equal = match values.node(flags) {
+        Node::Operation(Operation::Logic(bytes), operands) => {
+            values.as_constant(operands[0])? & super::value::mask(*bytes) == 0
+        }
+        Node::Operation(Operation::Compare(bytes), operands) => {
+            let (a, b) = (values.as_constant(operands[0])?, values.as_constant(operands[1])?);
+            (a ^ b) & super::value::mask(*bytes) == 0
+        }
+        _ => return None,
+    };
+    match code {
+        ConditionCode::e => Some(equal),
+        ConditionCode::ne => Some(!equal),
+        _ => None,
+    }
 }
 
 fn immediates(i: &Instruction) -> u64 {

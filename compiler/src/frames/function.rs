@@ -42,6 +42,8 @@ pub(super) struct Shared<'a> {
     pub overwritten: Vec<Range<u64>>,
     /// Where those are that NEW has elsewhere.
     pub left: Vec<Range<u64>>,
+    /// Where those are that nothing of NEW can read.
+    pub forgotten: Vec<Range<u64>>,
     /// OLD functions below which a replaced one may be running.
     pub through: BTreeSet<FunctionId>,
 }
@@ -145,28 +147,46 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     let all = (&a.flow, &b.flow);
     let is_trimmed = calls(&trimmed.0) != calls(all.0) || calls(&trimmed.1) != calls(all.1);
     let locals = (&old_locals, new_locals);
-    let view = |flows| View::new(shared, (old, new), (&a, &b), flows, locals, &whole, &wanted);
-    let mut views = vec![view(all)];
+    let view = |flows, copied| {
+        View::new(shared, (old, new), (&a, &b), (flows, copied), locals, &whole, &wanted)
+    };
+    let mut views = vec![view(all, false)];
     if is_trimmed {
-        views.insert(0, view((&trimmed.0, &trimmed.1)));
+        views.insert(0, view((&trimmed.0, &trimmed.1), false));
     }
     let Some(mut views) = views.into_iter().collect::<Option<Vec<_>>>() else {
         all_blind(&mut carried, "the function is too large to be followed".to_owned());
         return carried;
     };
-    for point in wanted {
+    let mut open = Vec::new();
+    for point in &wanted {
         let first = if point.call.is_some_and(dead) { views.len() - 1 } else { 0 };
-        let mut result = views[first].site(&point);
+        let mut result = views[first].site(point);
         if let (Err(_), Some(view)) = (&result, views.get_mut(first + 1)) {
-            result = view.site(&point).or(result);
+            result = view.site(point).or(result);
         }
         match result {
             Ok(proven) => carried.proven.push(proven),
-            Err(obstacles) => {
-                carried.blind.push(Blind { at: OldAddr(point.at), kind: point.kind, obstacles });
-            }
+            Err(obstacles) => open.push((point, obstacles)),
         }
     }
+    // Where that is not enough, blocks that one build has twice are followed, too; what is behind calls
+    // that never come back stays out of it.
+    if let Some(mut more) =
+        (!open.is_empty()).then(|| view((&trimmed.0, &trimmed.1), true)).flatten()
+    {
+        open.retain(|(point, _)| {
+            let found = if point.call.is_some_and(dead) { None } else { more.site(point).ok() };
+            let is_open = found.is_none();
+            carried.proven.extend(found);
+            is_open
+        });
+        views.push(more);
+    }
+    carried.blind = open
+        .into_iter()
+        .map(|(w, obstacles)| Blind { at: OldAddr(w.at), kind: w.kind, obstacles })
+        .collect();
     if shared.is_disturbed(&a.flow) {
         return carried;
     }
@@ -221,12 +241,13 @@ fn rescue(flow: &Flow, carried: &mut Carried, site: &mut dyn FnMut(&Wanted) -> O
 }
 
 impl<'a> View<'a> {
-    /// Matches and relates both bodies by these graphs of theirs; `None` when it does not settle.
+    /// Matches and relates both bodies by these graphs of theirs, together with copies of blocks or not;
+    /// `None` when it does not settle.
     fn new(
         shared: &'a Shared<'a>,
         (old, new): (FunctionId, FunctionId),
         (a, b): (&'a Analysis, &'a Analysis),
-        flows: (&'a Flow, &'a Flow),
+        (flows, copied): ((&'a Flow, &'a Flow), bool),
         locals: (&'a Locals, &'a Locals),
         whole: &clones::Whole,
         wanted: &[Wanted],
@@ -237,12 +258,17 @@ impl<'a> View<'a> {
             match_blocks(pair, (flows.0, locals.0), (flows.1, locals.1), whole.start(flows.1));
         let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
-        let both = Both { shared, old, analyses: (a, b), flows, entry, evidence };
+        let both = Both { shared, old, analyses: (a, b), flows, entry, evidence, copied };
         let callees = both.callees();
         let same_call = |a, b| both.same_call(&callees, a, b);
-        repair::realign(flows.0, flows.1, &mut matching, &same_call);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
-        repair::repair(flows.0, flows.1, &mut matching, &|block| points.contains(&block));
+        let precious = |block: BlockId| points.contains(&block);
+        let kept = |block: BlockId| !copied || precious(block);
+        if copied {
+            super::copied::part_jumps(flows.0, flows.1, &mut matching);
+        }
+        repair::realign(flows.0, flows.1, &mut matching, &same_call, &kept);
+        repair::repair(flows.0, flows.1, &mut matching, &precious);
         let (relation, matching) = both.relate(matching, &points)?;
         let variables = Variables::new(
             variables::Side { image: pair.old, locals: locals.0, flow: flows.0 },
@@ -277,6 +303,8 @@ pub(super) struct Both<'a> {
     flows: (&'a Flow, &'a Flow),
     entry: Entry,
     pub(super) evidence: Evidence,
+    /// Blocks are followed together with copies of their partners, too.
+    copied: bool,
 }
 
 impl Both<'_> {
@@ -315,9 +343,12 @@ impl Both<'_> {
         relation: &mut Relation,
     ) -> BTreeMap<BlockId, Before> {
         self.bodies(matching, |bodies| {
-            let pairs = matching.pairs();
-            let before = |(old, new)| Some((old, relation.before_call(bodies, old, new)?));
-            pairs.filter_map(before).collect()
+            let all = matching.new_of.iter().enumerate().map(|(old, new)| (BlockId(old), *new));
+            let before = |(old, new): (BlockId, Option<BlockId>)| {
+                let new = if self.copied { relation.only(old) } else { new }?;
+                Some((old, relation.before_call(bodies, old, new)?))
+            };
+            all.filter_map(before).collect()
         })
     }
 
@@ -389,6 +420,7 @@ impl Both<'_> {
                 added: &[],
                 backwards: strings::go_backwards(old),
                 overwritten: &self.shared.overwritten,
+                forgotten: &self.shared.forgotten,
             },
             new_context: exec::Context {
                 side: Side::New,
@@ -401,12 +433,14 @@ impl Both<'_> {
                 added: &self.evidence.added,
                 backwards: strings::go_backwards(new),
                 overwritten: &self.shared.overwritten,
+                forgotten: &[],
             },
             same_callee: &same_callee,
             inserted: &inserted,
             removed: &removed,
             barrier: &barrier,
             evidence: &self.evidence,
+            copied: self.copied,
             kept: &kept,
             entry: &entry,
             depth: &depth,
@@ -518,7 +552,11 @@ impl Both<'_> {
     ) -> Result<Proven, Vec<Obstacle>> {
         let fail = |text: &str| Err(vec![Obstacle { text: text.to_owned(), new_local: false }]);
         let (old, new) = self.flows;
-        let Some(partner) = matching.new_of[point.block.0] else {
+        let partner = match self.copied {
+            true => relation.only(point.block),
+            false => matching.new_of[point.block.0],
+        };
+        let Some(partner) = partner else {
             return fail("no counterpart of this point was found in NEW");
         };
         if let Some(call) = point.call {

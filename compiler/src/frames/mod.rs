@@ -14,10 +14,13 @@ mod alone;
 mod barriers;
 mod beginning;
 mod clones;
+mod copied;
 mod copies;
+mod entries;
 mod entry;
 mod exec;
 mod fates;
+mod forgotten;
 mod function;
 mod join;
 mod point;
@@ -150,6 +153,7 @@ pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
         returning: (&Returning::new(pair.old), &Returning::new(pair.new)),
         overwritten: places(pair.old, inputs.data.updates.iter().map(|(old, _)| *old)),
         left: places(pair.old, inputs.data.moved.keys().copied()),
+        forgotten: forgotten::forgotten(pair.old, pair.matching),
         relied: Relied::new(pair.old, &inputs.closure.replaced.keys().copied().collect(), &old),
         through,
     };

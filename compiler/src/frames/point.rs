@@ -31,6 +31,8 @@ pub enum Point {
         old: BlockId,
         /// NEW's block.
         new: BlockId,
+        /// The block of NEW that it goes to.
+        goal: BlockId,
     },
 }
 

@@ -12,7 +12,8 @@
 //! - every OLD edge out of a point leads to a point; where NEW cannot follow by blocks without partner,
 //!   nothing is known there ([`Relation::failures`]);
 //! - where NEW can follow on several ways, all of them must agree;
-//! - where both sides branch on the same condition, NEW follows in the same sense;
+//! - where both sides branch on the same condition, NEW follows in the same sense, and where both jump
+//!   through tables by the same index, to the entry of the same number;
 //! - where NEW alone decides, the way that it is not taken to go must be one that OLD would have
 //!   gone, too, if NEW had: OLD has not passed a copy of what is there, nor is a copy of the goal there
 //!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW, not even
@@ -28,7 +29,10 @@
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
 //! that is no good matters for what can be shown, never for whether it is true.
 
+mod follow;
+
 use super::alone::{Alone, Body};
+use super::entries;
 use super::exec::{Call, Context, Executor};
 use super::join::{Classes, join};
 use super::point::{Exit, Point, PointId};
@@ -42,6 +46,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Points may be executed this often each, on average, before the search is given up.
 const VISITS: usize = 40;
+/// Searches until the blocks are known that are followed together with copies.
+const SEARCHES: usize = 4;
 
 /// Both bodies.
 pub struct Bodies<'a> {
@@ -65,6 +71,8 @@ pub struct Bodies<'a> {
     pub barrier: &'a dyn Fn(BlockId) -> bool,
     /// What the line tables say of both bodies.
     pub evidence: &'a Evidence,
+    /// Blocks are followed together with copies of their partners, too: see [`super::copied`].
+    pub copied: bool,
     /// Whether the callee at the end of a block is known to keep a caller-saved register.
     pub kept: &'a dyn Fn(Side, BlockId, Place) -> bool,
     /// What a place holds at NEW's entry, in terms of OLD's entry values; `None`: something else.
@@ -128,6 +136,8 @@ struct Search<'a, 'b> {
     order: (Vec<usize>, Vec<usize>),
     reach: HashMap<BlockId, Vec<bool>>,
     ways: Ways,
+    /// OLD's blocks that are followed together with copies of their partners, as far as is known.
+    joined: BTreeSet<BlockId>,
 }
 
 impl Relation {
@@ -136,6 +146,19 @@ impl Relation {
     /// # Errors
     /// [`TooLarge`] when the states do not settle within bounds.
     pub fn new(bodies: &Bodies<'_>) -> Result<Self, TooLarge> {
+        let mut joined = BTreeSet::new();
+        for _ in 0..SEARCHES {
+            let relation = Self::search(bodies, joined.clone())?;
+            let found: BTreeSet<BlockId> = relation.joined(bodies).collect();
+            if found.is_subset(&joined) {
+                return Ok(relation);
+            }
+            joined.extend(found);
+        }
+        Err(TooLarge)
+    }
+
+    fn search(bodies: &Bodies<'_>, joined: BTreeSet<BlockId>) -> Result<Self, TooLarge> {
         let order = (reverse_postorder(bodies.old), reverse_postorder(bodies.new));
         let mut search = Search {
             bodies,
@@ -150,6 +173,7 @@ impl Relation {
             order,
             reach: HashMap::new(),
             ways: Ways::default(),
+            joined,
         };
         search.begin();
         search.run()?;
@@ -157,6 +181,32 @@ impl Relation {
         let Search { values, states, arrivals, points, index, failing, .. } = search;
         let failures = failing.into_values().collect();
         Ok(Self { values, alone, states, arrivals, points, index, failures })
+    }
+
+    /// OLD's blocks that are somewhere followed together with another block than their partner.
+    fn joined(&self, bodies: &Bodies<'_>) -> impl Iterator<Item = BlockId> {
+        self.reached().filter_map(|point| match point {
+            Point::Joint { old, new } if bodies.matching.new_of[old.0] != Some(new) => Some(old),
+            _ => None,
+        })
+    }
+
+    /// Points to which something leads.
+    fn reached(&self) -> impl Iterator<Item = Point> {
+        let all = self.points.iter().zip(&self.arrivals);
+        all.filter(|(_, arrivals)| !arrivals.is_empty()).map(|(point, _)| *point)
+    }
+
+    /// The block at which NEW is whenever OLD is at a block; `None` when it may be at several, or somewhere in
+    /// between.
+    pub fn only(&self, block: BlockId) -> Option<BlockId> {
+        let mut places = self.reached().filter_map(|point| match point {
+            Point::Joint { old, new } if old == block => Some(Some(new)),
+            Point::OldAlone { old, .. } if old == block => Some(None),
+            _ => None,
+        });
+        let first = places.next()?;
+        first.filter(|_| places.next().is_none())
     }
 
     /// The states at the beginning of two matched blocks; `None` when OLD never gets there. What is
@@ -257,7 +307,7 @@ impl Search<'_, '_> {
         // NEW may do something first: what OLD begins with is then in a block behind.
         let first = BlockId(0);
         let id = self.point(match self.bodies.matching.new_of[0] {
-            Some(partner) if partner != first => Point::NewAlone { old: first, new: first },
+            Some(goal) if goal != first => Point::NewAlone { old: first, new: first, goal },
             _ => Point::Joint { old: first, new: first },
         });
         let new = self.new_entry(id);
@@ -306,7 +356,7 @@ impl Search<'_, '_> {
         let place =
             |order: &[usize], block: BlockId| order.get(block.0).copied().unwrap_or(usize::MAX);
         let key = match self.points[id.0 as usize] {
-            Point::NewAlone { old, new } => {
+            Point::NewAlone { old, new, .. } => {
                 (place(&self.order.0, old), 0, place(&self.order.1, new))
             }
             Point::OldAlone { old, new } => (place(&self.order.0, old), 1, new.block.0),
@@ -320,7 +370,13 @@ impl Search<'_, '_> {
         let mut budget = VISITS * blocks + 1000;
         while let Some((.., id)) = self.queue.pop_first() {
             budget = budget.checked_sub(1).ok_or(TooLarge)?;
-            let Some(state) = self.join(id) else { continue };
+            let Some(state) = self.join(id) else {
+                // Nobody comes here any more.
+                if self.states[id.0 as usize].take().is_some() {
+                    self.deliver(id, Vec::new());
+                }
+                continue;
+            };
             if self.states[id.0 as usize].as_ref() == Some(&state) {
                 continue;
             }
@@ -363,7 +419,7 @@ impl Search<'_, '_> {
         let mut new = side(&mut self.values, Side::New)?;
         // Loops that probe a large frame page by page end where the unwind tables say.
         let (a, b) = match self.points[id.0 as usize] {
-            Point::Joint { old, new } | Point::NewAlone { old, new } => (old, Some(new)),
+            Point::Joint { old, new } | Point::NewAlone { old, new, .. } => (old, Some(new)),
             Point::OldAlone { old, .. } => (old, None),
         };
         self.set_depth(&mut old, Side::Old, a);
@@ -394,13 +450,22 @@ impl Search<'_, '_> {
                     self.old_edge(id, edge, to, new, &state, &mut out);
                 }
             }
-            Point::NewAlone { old, new } => {
+            Point::NewAlone { old, new, goal } => {
                 let call = if (self.bodies.inserted)(new) { Call::Inserted } else { Call::Alone };
                 let machine = self.steps(id, Side::New, new, state.new);
                 let machine = self.call(id, Side::New, new, machine, call);
                 let state = State { old: state.old, new: machine, doubt: state.doubt };
-                let exit = Exit { block: new, edge: None };
-                self.follow(id, 0, old, exit, &state, &mut out);
+                let edge = if self.bodies.copied {
+                    self.decided(self.bodies.new, new, &state.new)
+                } else {
+                    None
+                };
+                let exit = Exit { block: new, edge };
+                if self.bodies.matching.new_of[old.0] == Some(goal) {
+                    self.follow(id, 0, old, exit, &state, &mut out);
+                } else {
+                    self.old_edge(id, 0, old, exit, &state, &mut out);
+                }
             }
         }
         out
@@ -421,7 +486,8 @@ impl Search<'_, '_> {
         new: BlockId,
         out: &mut Vec<Arrival>,
     ) {
-        let (b, c) = (&self.bodies.old.blocks[old.0], &self.bodies.new.blocks[new.0]);
+        let bodies = self.bodies;
+        let (b, c) = (&bodies.old.blocks[old.0], &bodies.new.blocks[new.0]);
         let (b_calls, c_calls) = (b.end == End::Call, c.end == End::Call);
         let matched = b_calls && c_calls && (self.bodies.same_callee)(old, new);
         let inserted = (self.bodies.inserted)(new);
@@ -445,15 +511,30 @@ impl Search<'_, '_> {
             new: self.call(id, Side::New, new, z, how(inserted)),
             doubt,
         };
-        let senses = if b.end == End::Branch && c.end == End::Branch {
-            self.same_condition(old, new, &state)
-        } else {
-            None
+        let choice = match (b.end, c.end) {
+            (End::Branch, End::Branch) => self.same_condition(old, new, &state),
+            (End::Table, End::Table) => self.same_entry(old, new, &state),
+            _ => None,
         };
+        let ways = c.successors.len();
+        // Of numbers that are known one way is no way, whatever the other side does.
+        let only = |this: &Self, flow: &Flow, block: BlockId, machine: &Machine| {
+            if bodies.copied { this.decided(flow, block, machine) } else { None }
+        };
+        let taken = only(self, bodies.old, old, &state.old);
+        let others = only(self, bodies.new, new, &state.new);
         for (edge, to) in b.successors.clone().into_iter().enumerate() {
-            // With the condition known to agree, NEW takes the edge of the same sense.
-            let follows = senses.map(|same| if same { edge } else { 1 - edge.min(1) });
-            let exit = Exit { block: new, edge: follows };
+            if bodies.copied && matched && edge == 0 {
+                self.come_back(id, to, new, &state, out);
+                continue;
+            }
+            // With the condition known to agree, NEW takes the edge of the same sense, and with the
+            // index, the entry of the same number.
+            if taken.is_some_and(|taken| taken != edge) {
+                continue;
+            }
+            let follows = choice.map(|same| if same { edge } else { 1 - edge.min(1) }).or(others);
+            let exit = Exit { block: new, edge: follows.filter(|edge| *edge < ways) };
             self.old_edge(id, edge, to, exit, &state, out);
         }
     }
@@ -473,122 +554,24 @@ impl Search<'_, '_> {
         (x == y).then_some(negated == other)
     }
 
-    /// OLD takes an edge; NEW stays where it is, or follows.
-    fn old_edge(
-        &mut self,
-        id: PointId,
-        edge: usize,
-        to: BlockId,
-        exit: Exit,
-        state: &State,
-        out: &mut Vec<Arrival>,
-    ) {
-        if self.bodies.matching.new_of[to.0].is_some() {
-            self.follow(id, edge, to, exit, state, out);
-        } else {
-            out.push((Point::OldAlone { old: to, new: exit }, (id, edge, 0), state.clone()));
+    /// The edge that a branch takes, where what it tests is a number.
+    fn decided(&self, flow: &Flow, block: BlockId, machine: &Machine) -> Option<usize> {
+        let b = &flow.blocks[block.0];
+        if b.end != End::Branch {
+            return None;
         }
+        let code = flow.body.steps[b.steps.end - 1].instruction.condition_code();
+        let met = super::exec::decided(&self.values, code, machine.flags())?;
+        Some(usize::from(!met))
     }
 
-    /// OLD is at the beginning of a matched block; NEW goes there by blocks without partner.
-    fn follow(
-        &mut self,
-        id: PointId,
-        edge: usize,
-        old: BlockId,
-        exit: Exit,
-        state: &State,
-        out: &mut Vec<Arrival>,
-    ) {
-        let Some(goal) = self.bodies.matching.new_of[old.0] else { return };
-        let successors = &self.bodies.new.blocks[exit.block.0].successors;
-        let ways: BTreeSet<BlockId> = successors
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| exit.edge.is_none_or(|only| only == *i))
-            .map(|(_, to)| *to)
-            .collect();
-        self.failing.remove(&(id, edge, 0));
-        let mut arrivals = Vec::new();
-        let mut sound = state.doubt != Doubt::Path;
-        // At a place that is the only one of its kind NEW is, however it came there.
-        let anchored = self.bodies.evidence.is_anchored(old, goal);
-        let place = |doubt: Doubt| if anchored { Doubt::None } else { doubt };
-        for (number, way) in ways.into_iter().enumerate() {
-            let mut state = state.clone();
-            let point = if way == goal {
-                state.doubt = place(state.doubt);
-                Point::Joint { old, new: goal }
-            } else if self.reaches(goal)[way.0] {
-                sound &= self.is_allowed(old, way);
-                Point::NewAlone { old, new: way }
-            } else {
-                sound &= self.is_refuted(old, goal, exit.block, way);
-                continue;
-            };
-            arrivals.push((point, (id, edge, number), state));
-        }
-        if sound && !arrivals.is_empty() {
-            out.append(&mut arrivals);
-            return;
-        }
-        self.failing.insert((id, edge, 0), (old, goal));
-        let joint = Point::Joint { old, new: goal };
-        let target = self.point(joint);
-        let new = self.unrelated(target, goal);
-        let state = State { old: state.old.clone(), new, doubt: place(Doubt::Place) };
-        out.push((joint, (id, edge, usize::MAX), state));
-    }
-
-    /// Whether NEW may have gone through a block without partner while OLD came to `old`: not when it
-    /// is a copy of one with a partner, unless OLD has passed a copy of that partner, too.
-    fn is_allowed(&mut self, old: BlockId, way: BlockId) -> bool {
+    /// Whether two jumps through tables take entries of the same number (`true`); `None`: not known.
+    fn same_entry(&mut self, old: BlockId, new: BlockId, state: &State) -> Option<bool> {
         let bodies = self.bodies;
-        let passed = self.ways.passed(bodies, old);
-        let copied =
-            bodies.matching.pairs().filter(|(_, m)| bodies.evidence.new.are_copies(way, *m));
-        copied
-            .map(|(partner, _)| partner)
-            .all(|partner| passed.all().any(|b| bodies.evidence.old.are_copies(b, partner)))
-    }
-
-    /// Whether NEW cannot have gone to `way` when OLD came to `old`, whose partner is `goal`: OLD would
-    /// have come elsewhere.
-    fn is_refuted(&mut self, old: BlockId, goal: BlockId, from: BlockId, way: BlockId) -> bool {
-        let bodies = self.bodies;
-        let last = bodies.new.blocks[from.0].steps.end - 1;
-        if bodies.evidence.added.get(last).copied().unwrap_or(false) {
-            return true;
-        }
-        let (old_copies, new_copies) = (&bodies.evidence.old, &bodies.evidence.new);
-        let ahead = self.ways.ahead(bodies, way);
-        if ahead.alone.iter().any(|u| new_copies.are_copies(*u, goal)) {
-            return false;
-        }
-        let passed = self.ways.passed(bodies, old);
-        ahead.firsts.iter().filter_map(|first| bodies.matching.old_of[first.0]).all(|elsewhere| {
-            let again = passed.from.contains(&elsewhere) && old_copies.repeats(elsewhere);
-            !again && !passed.alone.iter().any(|b| old_copies.are_copies(*b, elsewhere))
-        })
-    }
-
-    /// From which blocks without partner NEW gets to a block by such blocks alone, without a call that
-    /// OLD would have made, too.
-    fn reaches(&mut self, goal: BlockId) -> &[bool] {
-        let bodies = self.bodies;
-        self.reach.entry(goal).or_insert_with(|| {
-            let mut reached = vec![false; bodies.new.blocks.len()];
-            let mut queue = vec![goal];
-            while let Some(block) = queue.pop() {
-                for &before in &bodies.new.blocks[block.0].predecessors {
-                    if is_passable(bodies, before) && !reached[before.0] {
-                        reached[before.0] = true;
-                        queue.push(before);
-                    }
-                }
-            }
-            reached
-        })
+        let values = &mut self.values;
+        let x = entries::taken(values, bodies.old, old, &bodies.old_context, &state.old)?;
+        let y = entries::taken(values, bodies.new, new, &bodies.new_context, &state.new)?;
+        (x == y).then_some(true)
     }
 
     /// A state of NEW of which nothing is known but where its frame is.
@@ -653,12 +636,6 @@ fn steps(
         executor.step(index, &flow.body.steps[index]);
     }
     executor.finish()
-}
-
-/// Whether NEW may be taken to go through a block while OLD does not.
-fn is_passable(bodies: &Bodies<'_>, new: BlockId) -> bool {
-    let calls = bodies.new.blocks[new.0].end == End::Call;
-    bodies.matching.old_of[new.0].is_none() && (!calls || (bodies.inserted)(new))
 }
 
 /// Each block's place in reverse postorder; unreachable ones at the end.

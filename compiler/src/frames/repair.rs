@@ -18,12 +18,15 @@ const MOST_CALLS: usize = 8;
 
 /// Pairs a block that ends with another call than its partner, or with a call where its partner has none,
 /// anew: a statement that only one build has may end the block early, and the partner is then the rest of it.
-/// `same_call` says whether an OLD block and a NEW one end with the same call.
+/// `same_call` says whether an OLD block and a NEW one end with the same call. `precious` says of which OLD
+/// blocks the beginning matters: others are given up for the block behind, too, where that ends with the
+/// partner's call (in one build only somebody jumps there).
 pub fn realign(
     old: &Flow,
     new: &Flow,
     matching: &mut BlockMatching,
     same_call: &dyn Fn(BlockId, BlockId) -> bool,
+    precious: &dyn Fn(BlockId) -> bool,
 ) {
     let alike = |a: BlockId, b: BlockId| {
         let (end, other) = (old.blocks[a.0].end, new.blocks[b.0].end);
@@ -35,8 +38,11 @@ pub fn realign(
         if a.0 == 0 || alike(a, b) {
             continue;
         }
-        let a_rest = rest(old, a, &|block| matching.new_of[block.0].is_none());
-        let b_rest = rest(new, b, &|block| matching.old_of[block.0].is_none());
+        let calls = |flow: &Flow, block: BlockId| flow.blocks[block.0].end == End::Call;
+        let a_on = calls(new, b) && !precious(a);
+        let b_on = calls(old, a) && !precious(a);
+        let a_rest = rest(old, a, a_on, &|block| matching.new_of[block.0].is_none());
+        let b_rest = rest(new, b, b_on, &|block| matching.old_of[block.0].is_none());
         let later = a_rest.into_iter().find(|block| alike(*block, b)).map(|block| (block, b));
         let found = later
             .or_else(|| b_rest.into_iter().find(|block| alike(a, *block)).map(|block| (a, block)));
@@ -47,12 +53,19 @@ pub fn realign(
     }
 }
 
-/// The blocks behind the call that a block ends with, and behind further calls, while they are free.
-fn rest(flow: &Flow, block: BlockId, is_free: &dyn Fn(BlockId) -> bool) -> Vec<BlockId> {
+/// The blocks behind the call that a block ends with, and behind further calls, while they are free; with
+/// `on`, also those to which a block just goes on.
+fn rest(flow: &Flow, block: BlockId, on: bool, is_free: &dyn Fn(BlockId) -> bool) -> Vec<BlockId> {
     let mut rest = Vec::new();
     let mut last = block;
     while rest.len() < MOST_CALLS {
-        match flow.return_point(last) {
+        let b = &flow.blocks[last.0];
+        let next = if on && matches!(b.end, End::Next | End::Jump) {
+            b.successors.first().copied()
+        } else {
+            flow.return_point(last)
+        };
+        match next {
             Some(next) if is_free(next) && !rest.contains(&next) => rest.push(next),
             _ => break,
         }

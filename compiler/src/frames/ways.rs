@@ -9,7 +9,7 @@ use std::rc::Rc;
 /// Where both sides may have been between matched blocks, found once for each.
 #[derive(Default)]
 pub(super) struct Ways {
-    passed: HashMap<BlockId, Rc<Passed>>,
+    passed: HashMap<(BlockId, bool), Rc<Passed>>,
     ahead: HashMap<BlockId, Rc<Ahead>>,
 }
 
@@ -37,15 +37,21 @@ pub(super) struct Ahead {
 }
 
 impl Ways {
-    /// Before OLD comes to a block.
-    pub(super) fn passed(&mut self, bodies: &Bodies<'_>, old: BlockId) -> Rc<Passed> {
+    /// Before OLD comes to a block. `joined` are blocks that both sides may have gone through together
+    /// although they have no partner, where these are not to be counted: always the same ones, or none.
+    pub(super) fn passed(
+        &mut self,
+        bodies: &Bodies<'_>,
+        old: BlockId,
+        joined: &BTreeSet<BlockId>,
+    ) -> Rc<Passed> {
         let find = || {
             let before = |b: BlockId| bodies.old.blocks[b.0].predecessors.clone();
-            let matched = |b: BlockId| bodies.matching.new_of[b.0].is_some();
+            let matched = |b: BlockId| bodies.matching.new_of[b.0].is_some() || joined.contains(&b);
             let (alone, from) = region(before(old), &before, &matched);
             Rc::new(Passed { alone, from })
         };
-        self.passed.entry(old).or_insert_with(find).clone()
+        self.passed.entry((old, joined.is_empty())).or_insert_with(find).clone()
     }
 
     /// When NEW goes to a block.

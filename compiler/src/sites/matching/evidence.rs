@@ -30,6 +30,11 @@ pub struct Evidence {
     anchored: BTreeSet<(BlockId, BlockId)>,
     /// The same of the calls at their ends.
     calls: BTreeSet<(BlockId, BlockId)>,
+    /// What each block of OLD does, by where NEW has that.
+    old_work: Vec<BTreeSet<(Place, Work)>>,
+    /// What each block of NEW does that OLD's source has; no place where the calls around it have no
+    /// counterpart.
+    new_work: Vec<BTreeMap<(Spot, Work), Option<Place>>>,
 }
 
 /// Which blocks of one body were made from the same source.
@@ -70,9 +75,24 @@ impl Evidence {
             steps.map(|(step, place)| place.filter(|_| is_call(step))).collect()
         };
         let (c, d) = (only_calls(old.0, &a), only_calls(new.0, &b));
+        let known = |places: &[Option<Place>], step: usize| {
+            places[step].filter(|place| place.body.is_some())
+        };
         Self {
             anchored: pairs(&first, [&a, &b]),
             calls: pairs(&call, [&c, &d]),
+            old_work: works(old.0, &old.1.steps)
+                .map(|all| {
+                    all.filter_map(|(step, _, work)| Some((known(&a, step)?, work))).collect()
+                })
+                .collect(),
+            new_work: works(new.0, &new.1.steps)
+                .map(|all| {
+                    all.filter(|(_, spot, _)| !map.is_added(spot.file, spot.line))
+                        .map(|(i, spot, work)| ((spot, work), known(&b, i)))
+                        .collect()
+                })
+                .collect(),
             removed: removed.map(|s| s.is_some_and(|s| map.is_removed(s.file, s.line))).collect(),
             added: added.map(|s| s.is_some_and(|s| map.is_added(s.file, s.line))).collect(),
             old: Copies::new(old.0, &old.1.steps),
@@ -95,6 +115,41 @@ impl Evidence {
     pub fn is_same_call(&self, old: BlockId, new: BlockId) -> bool {
         self.calls.contains(&(old, new))
     }
+
+    /// Whether two blocks do the same, of the same places of the source, and anything at all.
+    #[must_use]
+    pub fn do_alike(&self, old: BlockId, new: BlockId) -> bool {
+        let (old, new) = (&self.old_work[old.0], &self.new_work[new.0]);
+        let there: Option<BTreeSet<(Place, Work)>> =
+            new.iter().map(|((_, work), place)| Some(((*place)?, *work))).collect();
+        !old.is_empty() && there.is_some_and(|there| there == *old)
+    }
+
+    /// Whether everything of the source that two blocks of NEW both do is done in these blocks of OLD, too.
+    pub fn is_done(&self, new: (BlockId, BlockId), old: impl Iterator<Item = BlockId>) -> bool {
+        let (one, other) = (&self.new_work[new.0.0], &self.new_work[new.1.0]);
+        let done: BTreeSet<&(Place, Work)> =
+            old.flat_map(|block| &self.old_work[block.0]).collect();
+        let mut shared = one.iter().filter(|(key, _)| other.contains_key(key));
+        shared.all(|((_, work), place)| place.is_some_and(|place| done.contains(&(place, *work))))
+    }
+}
+
+/// What each block does: steps, their places of the source, the work.
+fn works<'a>(
+    flow: &'a Flow,
+    spots: &'a [Option<Spot>],
+) -> impl Iterator<Item = impl Iterator<Item = (usize, Spot, Work)> + 'a> + 'a {
+    let entry = spots.first().copied().flatten().map(|entry| entry.line);
+    let framed = keeps_frame_pointer(flow);
+    flow.blocks.iter().map(move |block| {
+        let mut infos = InstructionInfoFactory::new();
+        block.steps.clone().filter_map(move |step| {
+            let spot = spots[step].filter(|spot| Some(spot.line) != entry)?;
+            let work = work(&mut infos, &flow.body.steps[step], framed)?;
+            Some((step, spot, work))
+        })
+    })
 }
 
 /// Blocks by the place of one of their steps, where `among` has that place in no other block.
@@ -123,19 +178,9 @@ fn is_call(step: &Step) -> bool {
 impl Copies {
     fn new(flow: &Flow, spots: &[Option<Spot>]) -> Self {
         let mut at: BTreeMap<(Spot, Work), BTreeMap<BlockId, usize>> = BTreeMap::new();
-        let mut infos = InstructionInfoFactory::new();
-        let entry = spots.first().copied().flatten();
-        let framed = keeps_frame_pointer(flow);
-        for (block, b) in flow.blocks.iter().enumerate() {
-            for step in b.steps.clone() {
-                let Some(spot) =
-                    spots[step].filter(|spot| Some(spot.line) != entry.map(|e| e.line))
-                else {
-                    continue;
-                };
-                if let Some(work) = work(&mut infos, &flow.body.steps[step], framed) {
-                    *at.entry((spot, work)).or_default().entry(BlockId(block)).or_default() += 1;
-                }
+        for (block, all) in works(flow, spots).enumerate() {
+            for (_, spot, work) in all {
+                *at.entry((spot, work)).or_default().entry(BlockId(block)).or_default() += 1;
             }
         }
         let mut of = vec![BTreeSet::new(); flow.blocks.len()];
