@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// All at once: they hardly do anything but wait.
 #[test]
 fn meanwhile() {
-    let all: [(&str, fn()); 16] = [
+    let all: [(&str, fn()); 17] = [
         ("time_outs_of_every_kind_come_in_time", time_outs_of_every_kind_come_in_time),
         ("undisturbed", undisturbed),
         ("what_they_wait_for_comes", what_they_wait_for_comes),
@@ -34,6 +34,7 @@ fn meanwhile() {
         ("whatever_operators_do", whatever_operators_do),
         ("the_keeper_is_killed", the_keeper_is_killed),
         ("without_a_keeper", without_a_keeper),
+        ("several_processes", several_processes),
         ("none_where_none_is_needed", none_where_none_is_needed),
         ("a_keeper_that_is_stopped", a_keeper_that_is_stopped),
         (
@@ -368,6 +369,19 @@ fn without_a_keeper() {
     assert_eq!((&timeouts["kept"], &timeouts["late"]), (&0.into(), &4.into()), "{timeouts}");
     assert_eq!(tracer(pair.pid), None);
     pair.assert_late(most);
+}
+
+/// Several processes by one command: they have one keeper, and a process that ends leaves it the others.
+fn several_processes() {
+    let [mut first, mut second] = [(); 2].map(|()| Pair::start());
+    let pid = second.pid.to_string();
+    let (exit, told) = run(first.pid, &[first.files[0].path(), "--pid", &pid]);
+    assert_eq!(exit, ExitCode::Updated, "{told}");
+    let keepers = [&first, &second].map(|pair| tracer(pair.pid));
+    assert!(keepers[0].is_some() && keepers[0] == keepers[1], "{keepers:?}");
+    first.subject.tell("q");
+    second.assert_same();
+    keepers.into_iter().flatten().for_each(gone);
 }
 
 /// Nobody waits with a time-out: no keeper.

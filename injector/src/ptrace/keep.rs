@@ -347,3 +347,29 @@ enum Stands {
     /// Its call has given something.
     Elsewhere,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::waiting::Frame;
+
+    /// Where a thread may be stopped once more between a call that was ended and the same one that has begun anew.
+    #[test]
+    fn on_the_way_back_into_a_call() {
+        let frame = Frame { call: libc::SYS_epoll_wait, stack: 0x7000, at: 0x1002 };
+        let wait = Wait { frame, until: Instant::now(), result: 0, sleeps: 1 };
+        let call = libc::SYS_epoll_wait.cast_unsigned();
+        let on_the_way = |rip: u64, rax: u64, orig_rax: u64| {
+            let registers =
+                sys::Registers { rip, rax, orig_rax, rsp: 0x7000, ..sys::no_registers() };
+            is_on_the_way(&wait, &registers)
+        };
+        assert!(on_the_way(0x1002, restart::AGAIN, call), "in the kernel, before it is begun anew");
+        assert!(on_the_way(0x1000, call, call), "in the kernel, behind that");
+        assert!(on_the_way(0x1000, call, u64::MAX), "in the program");
+        assert!(!on_the_way(0x1002, 1, call), "it has got something");
+        assert!(!on_the_way(0x1002, call, u64::MAX), "behind it");
+        assert!(!on_the_way(0x1000, 0, u64::MAX), "another call");
+        assert!(!on_the_way(0x1000, call, 0), "out of another call");
+    }
+}

@@ -358,3 +358,46 @@ macro_rules! registers {
 }
 
 registers!(r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_whole_or_not_at_all() {
+        let (here, there) = UnixStream::pair().unwrap();
+        there.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let given = Given { kept: 3, left: Duration::from_millis(7), late: 1 };
+        send(&here, &given).unwrap();
+        assert_eq!(receive::<Given>(&there).unwrap(), given);
+        assert!(receive::<Given>(&there).is_err(), "there is none");
+        for wrong in [&[5, 0, 0, 0, 1][..], &[0xff; 8], &[1, 0, 0, 0, 0xff]] {
+            let (mut here, there) = UnixStream::pair().unwrap();
+            here.write_all(wrong).unwrap();
+            drop(here);
+            assert!(receive::<Given>(&there).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn registers_come_as_they_were() {
+        let numbers: [u64; 27] = std::array::from_fn(|index| index as u64 + 100);
+        let mut registers = sys::no_registers();
+        set_words(&mut registers, &numbers);
+        assert_eq!(words(&registers), numbers);
+        assert_eq!((registers.r15, registers.gs), (100, 126));
+    }
+
+    /// Its moment of sending is what counts, unless it is of another clock.
+    #[test]
+    fn messages_have_an_age() {
+        let mut batch = Batch::new(1, Vec::new(), true);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!((2..1000).contains(&batch.age().as_millis()));
+        for other in [sys::monotonic_clock() + LONGEST_AGE, Duration::ZERO] {
+            batch.sent = other;
+            assert_eq!(batch.age(), Duration::ZERO);
+        }
+    }
+}

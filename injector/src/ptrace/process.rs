@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// the next and ends, each pass catches it with a chance of one in ten or so, in some fifty microseconds.
 const MAX_PASSES: usize = 256;
 /// Of how many threads it is noted what they wait in: of each that takes some microseconds.
-const MOST_NOTED: usize = 256;
+const MOST_NOTED: usize = 1024;
 /// How long threads are waited for that were made while the others stood still.
 const ADOPT_WITHIN: Duration = Duration::from_millis(50);
 

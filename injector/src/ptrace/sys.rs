@@ -97,6 +97,13 @@ pub fn registers(tid: i32) -> Result<Registers, Errno> {
     Ok(unsafe { registers.assume_init() })
 }
 
+/// Registers that are all zero.
+#[cfg(test)]
+pub fn no_registers() -> Registers {
+    // SAFETY: every bit pattern is a valid `user_regs_struct` of integers.
+    unsafe { std::mem::zeroed() }
+}
+
 /// The program counter of a stopped thread (`PTRACE_PEEKUSER`), for a third of what all registers cost.
 pub fn program_counter(tid: i32) -> Result<u64, Errno> {
     let offset =
