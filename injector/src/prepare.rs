@@ -17,6 +17,7 @@ use crate::ptrace::sched::{Beside, Pace, Relaxed};
 use crate::ptrace::thread::{Stopped, WaitError, let_go_within};
 use crate::record::{self, retire};
 use crate::target::maps::Maps;
+use crate::target::process::Status;
 use crate::target::{Target, still_there};
 use dsu_patch_format::Bundle;
 use dsu_patch_format::plan::Protection;
@@ -369,9 +370,13 @@ fn borrow_one<'a>(
     let mut last = None;
     let mut ids = thread_ids(target.pid).map_err(|_| ended(target))?;
     ids.retain(|tid| target.permit.lends(*tid));
-    let tried = ids.len().min(MAX_CANDIDATES);
+    ids.truncate(MAX_CANDIDATES);
+    // Alone, the first thread is not to be traced where another one will do: see `ptrace::process`.
+    let asleep = |tid: i32| Status::of(tid).is_some_and(|status| status.state == 'S');
+    ids.sort_by_cached_key(|tid| (!asleep(*tid), *tid == target.pid));
+    let tried = ids.len();
     let within = if pace == Pace::Calm { STOP_WITHIN } else { STOP_ALL_WITHIN };
-    for (index, tid) in ids.into_iter().take(tried).enumerate() {
+    for (index, tid) in ids.into_iter().enumerate() {
         let _beside = Beside::thread(target.pid, tid);
         let running = match seize(tid) {
             Ok(Some(running)) => running,

@@ -8,6 +8,9 @@ mod common;
 use common::calls::Ended;
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::ExitCode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What the calls with a time-out may be late by, in microseconds, on a machine that has more to do.
@@ -57,4 +60,39 @@ fn calls_under_way_go_on() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     program.close();
     assert_eq!(program.line(), "told 0");
+}
+
+/// Signals that it ignores come all the time while it is updated, there and back: a thread that is traced is woken
+/// by them, and its calls go on all the same.
+#[test]
+fn signals_that_are_ignored_end_no_call() {
+    let [old, new] = [1, 2].map(|version| build("waits", version, &["-DTIMEOUT_MS=300"]));
+    let files = [(&old, &new), (&new, &old)]
+        .map(|(from, to)| BundleFile::new(&bundle(from, to, &["version"], &[])));
+    let mut program = Program::start(&old.path, &[]);
+    let pid = i32::try_from(program.number("p")).unwrap();
+    let mut wrong = Vec::new();
+    for round in 0..10 {
+        // A thread that makes another one blocks all signals meanwhile: what comes then is not ignored.
+        assert_eq!(program.ask("b"), "begun");
+        let over = AtomicBool::new(false);
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    for signal in [Signal::SIGURG, Signal::SIGWINCH, Signal::SIGUSR2] {
+                        kill(Pid::from_raw(pid), signal).unwrap();
+                        std::thread::sleep(Duration::from_micros(70));
+                    }
+                }
+            });
+            let outcome = files[round % 2].apply(pid);
+            over.store(true, Ordering::Relaxed);
+            outcome
+        });
+        expect(&outcome, ExitCode::Updated);
+        let all = program.ended_calls();
+        assert_eq!(all.len(), 4);
+        wrong.extend(all.iter().filter_map(|one| one.wrong(LATE, Duration::ZERO)));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -4,6 +4,11 @@
 //! is seized and interrupted first and only then waited for: one after the other costs fifty times
 //! as long with many busy threads (PEERS.md). Dropping it lets every thread go on as it was: stopped
 //! processes stay stopped, and signals that were about to be taken are taken.
+//!
+//! The first thread is the last to be traced, and the first to be let go. The kernel asks it alone whether a signal to
+//! the process is ignored, and a traced one ignores nothing (`sig_ignored` in kernel/signal.c): the signal is then given to
+//! any thread that does not stand still, and ends its call. Of threads that are traced, that is undone
+//! (`look` in [`super::thread`]).
 
 use super::keep;
 use super::keeper;
@@ -214,6 +219,7 @@ impl StoppedProcess {
     pub fn release(mut self) -> Duration {
         // Those that go on first must not keep the others waiting.
         let _urgent = Urgent::begin();
+        self.threads.sort_by_key(|thread| thread.tid() != self.pid);
         for thread in self.threads.drain(..) {
             thread.detach();
         }
@@ -259,7 +265,8 @@ struct Look {
 impl Look {
     /// Looks, and seizes whom nobody holds.
     fn at(pid: i32, held: &BTreeSet<i32>) -> Result<Self, StopError> {
-        let list = thread_ids(pid).map_err(|_| StopError::Ended(pid))?;
+        let mut list = thread_ids(pid).map_err(|_| StopError::Ended(pid))?;
+        list.sort_by_key(|tid| *tid == pid);
         let mut look = Self { pid, new: Vec::new(), ending: Vec::new(), listed: list.len() };
         for tid in list.into_iter().filter(|tid| !held.contains(tid)) {
             match seize(tid)? {
