@@ -92,7 +92,9 @@ fn signals_that_are_ignored_end_no_call() {
         expect(&outcome, ExitCode::Updated);
         let all = program.ended_calls();
         assert_eq!(all.len(), 4);
-        wrong.extend(all.iter().filter_map(|one| one.wrong(LATE, Duration::ZERO)));
+        // When exactly is not the matter here, with so many signals.
+        let late = LATE * 10;
+        wrong.extend(all.iter().filter_map(|one| one.wrong(late, Duration::ZERO)));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

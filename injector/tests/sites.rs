@@ -292,6 +292,8 @@ fn an_interrupted_loop_blocks_while_the_handler_waits() {
     let [old, new, _] = versions();
     let program = Program::start(&old.path, &["held"]);
     let bundle = with_sites(&old, &new, &["spin"], &[point(&old, "spin")]);
+    // It says that it is ready before it begins.
+    program.has_run_for(2);
     program.signal("USR1");
     program.wait_for_call(0);
     let outcome = apply_within(&bundle, program.pid, 150);

@@ -525,6 +525,20 @@ impl Program {
         panic!("it does not come to call {number}");
     }
 
+    /// Waits until it has used so many clock ticks of a processor by itself (`utime`, proc(5)).
+    pub fn has_run_for(&self, ticks: u64) {
+        let start = Instant::now();
+        let used = || -> u64 {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+            let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+            fields.nth(11).unwrap().parse().unwrap()
+        };
+        while used() < ticks {
+            assert!(start.elapsed() < PATIENCE, "it does not run");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Writes into the pipe that its signal handler waits for.
     pub fn open_gate(&self) {
         let write_end = format!("/proc/{}/fd/4", self.pid);
