@@ -362,6 +362,24 @@ fn values_are_equal_at_a_point_only() {
 }
 
 #[test]
+fn another_call_at_one_place_of_the_source_takes_the_place_of_the_first() {
+    let body = |callee: &str, column: u32| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 605 {column}\ncall {callee}\n\
+             .loc 1 610 1\ncall other"
+        )
+    };
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    let carries = |built: &Built| {
+        behind(built, 2).as_deref().and_then(|moves| into(moves, RBX)) == Some(&same)
+    };
+    // Both are called elsewhere, too.
+    assert!(carries(&framed_pair(&body("hook", 3), &body("other", 3))));
+    // At another place nothing shows that the one is gone and the other new: either may have been moved.
+    assert!(!carries(&framed_pair(&body("hook", 3), &body("other", 9))));
+}
+
+#[test]
 fn all_ways_of_new_must_agree() {
     let old = ".loc 1 600 1\ncall hook\nmov $2, %ebx\n.loc 1 610 1\ncall other";
     let new = ".loc 1 600 1\ncall hook\nmov $2, %ebx\ncmp limit(%rip), %rax\nje 1f\nmov $1, %ebx\n1:\n\

@@ -2,7 +2,8 @@
 //!
 //! A call that both sources make, at whatever place, is made by both builds equally often. So what only
 //! one side seems to call shows that the other is not where it is said to be, unless the other has no
-//! such call at all, or the line tables show that its source has no such line.
+//! such call at all, or the line tables show that its source has no such line, or calls something else at
+//! that place of it.
 
 use super::function::Both;
 use crate::machine::calls::Callee;
@@ -26,26 +27,36 @@ impl Fates<'_> {
     pub(super) fn is_inserted(&self, new: BlockId) -> bool {
         let Some(callee) = self.callees.1.get(&new) else { return false };
         let last = self.both.analyses.1.flow.blocks[new.0].steps.end - 1;
-        let added = self.both.evidence.added.get(last).copied().unwrap_or(false);
-        let partner =
-            |old: &BlockId| self.matching.new_of[old.0].map(|new| self.callees.1.get(&new));
-        self.callees.0.iter().all(|(old, other)| {
-            let paired = partner(old).flatten().is_some_and(|p| self.both.same_callee(other, p));
-            added && paired || !self.may_be(other, callee)
-        })
+        let added = self.both.evidence.added.get(last).copied().unwrap_or(false)
+            || self.callees.0.keys().any(|old| self.is_replaced(*old, new));
+        self.callees
+            .0
+            .iter()
+            .all(|(old, other)| added && self.is_paired(*old) || !self.may_be(other, callee))
     }
 
     /// Whether NEW calls nothing like what OLD calls at the end of a block.
     pub(super) fn is_removed(&self, old: BlockId) -> bool {
         let Some(callee) = self.callees.0.get(&old) else { return false };
         let last = self.both.analyses.0.flow.blocks[old.0].steps.end - 1;
-        let gone = self.both.evidence.removed.get(last).copied().unwrap_or(false);
-        let partner =
-            |new: &BlockId| self.matching.old_of[new.0].map(|old| self.callees.0.get(&old));
+        let gone = self.both.evidence.removed.get(last).copied().unwrap_or(false)
+            || self.callees.1.keys().any(|new| self.is_replaced(old, *new));
         self.callees.1.iter().all(|(new, other)| {
-            let paired = partner(new).flatten().is_some_and(|p| self.both.same_callee(p, other));
+            let paired = self.matching.old_of[new.0].is_some_and(|old| self.is_paired(old));
             gone && paired || !self.may_be(callee, other)
         })
+    }
+
+    /// Whether an OLD block has a partner, and both end with the same call.
+    fn is_paired(&self, old: BlockId) -> bool {
+        let partner = self.matching.new_of[old.0];
+        partner.is_some_and(|new| self.both.same_call(self.callees, old, new))
+    }
+
+    /// Whether both sources call something at one place, and not the same.
+    fn is_replaced(&self, old: BlockId, new: BlockId) -> bool {
+        let both = self.callees.0.get(&old).zip(self.callees.1.get(&new));
+        self.both.evidence.is_same_place(old, new) && both.is_some_and(|(a, b)| !self.may_be(a, b))
     }
 
     /// Whether a call of OLD and one of NEW may be the same call of the source: clones go by their

@@ -12,17 +12,19 @@ use super::variables::{self, Variables};
 use super::{Blind, Carried, Proven, addresses, clones, exec, repair, source, strings};
 use crate::debug::Locals;
 use crate::emit::Inputs;
-use crate::image::FunctionId;
+use crate::image::{FunctionId, Image};
 use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::live::StackObject;
 use crate::machine::{Analysis, Clobbers, Relied, Returning};
+use crate::matching::names;
 use crate::sites::matching::evidence::Evidence;
 use crate::sites::matching::{BlockMatching, match_blocks};
 use crate::sites::passages;
 use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value};
 use dsu_patch_format::plan::{Fixup, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -260,7 +262,7 @@ impl<'a> View<'a> {
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
         let both = Both { shared, old, analyses: (a, b), flows, entry, evidence, copied };
         let callees = both.callees();
-        let same_call = |a, b| both.same_call(&callees, a, b);
+        let same_call = |a, b| both.same_call(&callees, a, b) || both.evidence.is_same_place(a, b);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
         let precious = |block: BlockId| points.contains(&block);
         let kept = |block: BlockId| !copied || precious(block);
@@ -269,7 +271,7 @@ impl<'a> View<'a> {
         }
         repair::realign(flows.0, flows.1, &mut matching, &same_call, &kept);
         repair::repair(flows.0, flows.1, &mut matching, &precious);
-        let (relation, matching) = both.relate(matching, &points)?;
+        let relations = both.relations(matching, &points);
         let variables = Variables::new(
             variables::Side { image: pair.old, locals: locals.0, flow: flows.0 },
             variables::Side { image: pair.new, locals: locals.1, flow: flows.1 },
@@ -277,6 +279,18 @@ impl<'a> View<'a> {
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = Rounds::new(flows.1);
         let before = BTreeMap::new();
+        let known =
+            Known { variables: &variables, named: &named, rounds: &rounds, before: &before };
+        let is_only = relations.len() == 1;
+        let good = |(relation, matching): &mut (Relation, BlockMatching)| {
+            let mut proven = |point: &&Wanted| both.site(point, matching, relation, known).is_ok();
+            let proven = if is_only { 0 } else { wanted.iter().filter(|w| proven(w)).count() };
+            (Reverse(relation.failures.len()), proven)
+        };
+        let rated = relations.into_iter().map(|mut one| (good(&mut one), one));
+        // Of those that are as good the first one, for which least was given up.
+        let best = rated.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let (relation, matching) = best?.1;
         Some(Self { both, relation, matching, variables, named, rounds, before })
     }
 
@@ -308,28 +322,25 @@ pub(super) struct Both<'a> {
 }
 
 impl Both<'_> {
-    /// The relation, once no pair is left that it finds out; `None` when it does not settle.
-    fn relate(
+    /// The relation, and what it becomes as pairs are given up that it finds out; nothing when it does not
+    /// settle.
+    fn relations(
         &self,
         mut matching: BlockMatching,
         points: &BTreeSet<BlockId>,
-    ) -> Option<(Relation, BlockMatching)> {
-        let mut best: Option<(usize, Relation, BlockMatching)> = None;
-        for _ in 0..ROUNDS {
-            let relation = self.relation(&matching).ok()?;
-            let failures: Vec<(BlockId, BlockId)> = relation.failures.iter().copied().collect();
-            let count = failures.len();
-            if best.as_ref().is_none_or(|(least, ..)| count < *least) {
-                best = Some((count, relation, matching.clone()));
-            }
-            let give_up = failures.iter().map(|f| f.0).find(|b| b.0 != 0 && !points.contains(b));
-            let give_up = give_up.or_else(|| failures.iter().map(|f| f.0).find(|b| b.0 != 0));
-            match give_up {
-                Some(block) => matching.unmatch(block),
+    ) -> Vec<(Relation, BlockMatching)> {
+        let mut found = Vec::new();
+        while found.len() < ROUNDS {
+            let Ok(relation) = self.relation(&matching) else { return Vec::new() };
+            let failing: Vec<BlockId> = relation.failures.iter().map(|f| f.0).collect();
+            found.push((relation, matching.clone()));
+            let give_up = failing.iter().find(|b| b.0 != 0 && !points.contains(b));
+            match give_up.or_else(|| failing.iter().find(|b| b.0 != 0)) {
+                Some(block) => matching.unmatch(*block),
                 None => break,
             };
         }
-        best.map(|(_, relation, matching)| (relation, matching))
+        found
     }
 
     fn relation(&self, matching: &BlockMatching) -> Result<Relation, super::relation::TooLarge> {
@@ -471,7 +482,7 @@ impl Both<'_> {
 
     /// Whom each block that ends with a call calls.
     fn callees(&self) -> Callees {
-        let of = |image: &crate::image::Image, flow: &Flow| {
+        let of = |image: &Image, flow: &Flow| {
             let calls = flow.blocks.iter().enumerate().filter(|(_, b)| b.end == End::Call);
             calls
                 .map(|(i, b)| (BlockId(i), callee(image, &flow.body.steps[b.steps.end - 1])))
@@ -482,10 +493,22 @@ impl Both<'_> {
         (of(pair.old, old), of(pair.new, new))
     }
 
-    /// Whether an OLD block and a NEW one end with calls that lead to one function.
-    fn same_call(&self, callees: &Callees, old: BlockId, new: BlockId) -> bool {
+    /// Whether an OLD block and a NEW one end with the same call.
+    pub(super) fn same_call(&self, callees: &Callees, old: BlockId, new: BlockId) -> bool {
         let both = callees.0.get(&old).zip(callees.1.get(&new));
-        both.is_some_and(|(a, b)| self.same_callee(a, b))
+        both.is_some_and(|(a, b)| {
+            self.same_callee(a, b)
+                || self.evidence.is_same_place(old, new) && self.is_specialized(a, b)
+        })
+    }
+
+    /// Whether a build has made a function anew for what its callers give it, and the other build has not:
+    /// the one source makes the two calls the same if they are at one place of it.
+    fn is_specialized(&self, a: &Callee, b: &Callee) -> bool {
+        let pair = self.shared.inputs.pair;
+        let (Callee::Function(a), Callee::Function(b)) = (a, b) else { return false };
+        let name = |image: &Image, id: FunctionId| names::canonical(image.function(id).name());
+        names::is_specialized(&name(pair.old, *a), &name(pair.new, *b))
     }
 
     /// Whether two calls lead to one function.
@@ -564,9 +587,7 @@ impl Both<'_> {
             let fits = new.blocks.iter().enumerate().any(|(i, b)| {
                 b.end == End::Call
                     && b.successors.first() == Some(&partner)
-                    && callees.1.get(&BlockId(i)).is_some_and(|c| {
-                        callees.0.get(&call).is_some_and(|o| self.same_callee(o, c))
-                    })
+                    && self.same_call(&callees, call, BlockId(i))
             });
             if !fits {
                 return fail("NEW does not make this call here");

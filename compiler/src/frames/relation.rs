@@ -266,7 +266,7 @@ impl Relation {
         };
         let arrivals = arrivals.into_iter().map(&mut run).collect();
         let mut state = run(start);
-        if bodies.evidence.is_same_call(old, new) {
+        if bodies.evidence.is_same_place(old, new) {
             state.doubt = Doubt::None;
         }
         // What nothing can be kept back from finds the same memory as it leaves.
@@ -500,7 +500,7 @@ impl Search<'_, '_> {
             (false, false) => Call::Alone,
         };
         let mut doubt = state.doubt.max(self.left_out(old, matched));
-        if matched && self.bodies.evidence.is_same_call(old, new) {
+        if matched && self.bodies.evidence.is_same_place(old, new) {
             doubt = Doubt::None;
         }
         if c_calls && !matched && !inserted {

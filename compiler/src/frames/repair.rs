@@ -18,9 +18,9 @@ const MOST_CALLS: usize = 8;
 
 /// Pairs a block that ends with another call than its partner, or with a call where its partner has none,
 /// anew: a statement that only one build has may end the block early, and the partner is then the rest of it.
-/// `same_call` says whether an OLD block and a NEW one end with the same call. `precious` says of which OLD
-/// blocks the beginning matters: others are given up for the block behind, too, where that ends with the
-/// partner's call (in one build only somebody jumps there).
+/// `same_call` says whether an OLD block and a NEW one end with the same call, or with what takes its place.
+/// `precious` says of which OLD blocks the beginning matters: others are given up for the block behind, too,
+/// where that ends with the partner's call (in one build only somebody jumps there).
 pub fn realign(
     old: &Flow,
     new: &Flow,

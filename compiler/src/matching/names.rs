@@ -49,6 +49,21 @@ pub fn stem(name: &str) -> &str {
     }
 }
 
+/// Whether one of two canonical names is a function and the other a clone of it that gcc has made for certain
+/// arguments (`constprop`, `isra`): that is left away which is the same in all calls, nothing else. What OLD
+/// gives back NEW may not do without: a clone of OLD's that gives nothing back (`isra`) is another function.
+#[must_use]
+pub fn is_specialized(old: &str, new: &str) -> bool {
+    let words = |name: &str| {
+        let clone = name[stem(name).len()..].to_owned();
+        let words = clone.split('.').skip(1).map(str::to_owned).collect::<Vec<_>>();
+        let known = words.iter().all(|word| matches!(word.as_str(), "constprop" | "isra"));
+        known.then(|| words.iter().any(|word| word == "isra"))
+    };
+    let (Some(old_isra), Some(new_isra)) = (words(old), words(new)) else { return false };
+    stem(old) == stem(new) && (new_isra || !old_isra)
+}
+
 /// Whether a local's name carries a number that the compiler chose (`counter.7`).
 #[must_use]
 pub fn is_numbered(name: &str) -> bool {
@@ -131,6 +146,9 @@ mod tests {
             assert_eq!(canonical(name), expected, "{name}");
         }
         assert_eq!(stem("f.isra.0.cold"), "f");
+        assert!(is_specialized("f", "f.constprop") && is_specialized("f.constprop", "f"));
+        assert!(is_specialized("f", "f.isra") && !is_specialized("f.isra", "f"), "no result");
+        assert!(!is_specialized("f", "f.part") && !is_specialized("f", "g.constprop"));
         assert_eq!(stem(".hidden"), ".hidden");
         assert!(is_numbered("x.1") && !is_numbered("x") && !is_numbered("x.cold"));
     }

@@ -109,10 +109,10 @@ impl Evidence {
         self.anchored.contains(&(old, new))
     }
 
-    /// Whether two blocks end with the calls of one place of the source, at which neither body calls
-    /// anything else.
+    /// Whether two blocks end with calls at one place of the source, at which neither body makes
+    /// another call.
     #[must_use]
-    pub fn is_same_call(&self, old: BlockId, new: BlockId) -> bool {
+    pub fn is_same_place(&self, old: BlockId, new: BlockId) -> bool {
         self.calls.contains(&(old, new))
     }
 

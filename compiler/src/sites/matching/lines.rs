@@ -1,6 +1,7 @@
 //! Which source line of OLD is which of NEW.
 //!
-//! The sources are not at hand. What is known: where functions are declared in both; instructions
+//! The sources are not at hand. What is known: where functions are declared in both, and where this one
+//! ends; instructions
 //! that are the same in both, in the same order, at the same column; at which columns each line has
 //! code. Of the lines between two declarations these give pairs (`align`); a longest rising chain of
 //! all is kept for each file. A line between two pairs that are as far
@@ -36,18 +37,43 @@ pub(super) struct Spots {
     pub steps: Vec<Option<Spot>>,
     /// The bodies inlined into the function.
     pub bodies: Vec<Inlined>,
+    /// The line of the brace that closes the function, where that is known.
+    closing: Option<(FileId, u32)>,
 }
 
 /// Looks them up.
 pub(super) fn spots(image: &Image, locals: &Locals, body: &Body) -> Spots {
     let bodies = locals.inlined.clone();
-    let steps = body.steps.iter().map(|step| {
-        let row = image.debug.lines.row_at(step.address());
-        let row = row.filter(|row| row.line != 0 && row.file.0 != u32::MAX)?;
-        let body = innermost(&bodies, step.address());
-        Some(Spot { file: row.file, line: row.line, column: row.column, body })
+    let steps: Vec<Option<Spot>> = body
+        .steps
+        .iter()
+        .map(|step| {
+            let row = image.debug.lines.row_at(step.address());
+            let row = row.filter(|row| row.line != 0 && row.file.0 != u32::MAX)?;
+            let body = innermost(&bodies, step.address());
+            Some(Spot { file: row.file, line: row.line, column: row.column, body })
+        })
+        .collect();
+    let closing = closing(body, &steps);
+    Spots { steps, bodies, closing }
+}
+
+/// Compilers give the instruction that returns the position of the closing brace, which stands in the first
+/// column where a function does not stand in another one. No other line of the function is behind it.
+fn closing(body: &Body, spots: &[Option<Spot>]) -> Option<(FileId, u32)> {
+    let own = spots.iter().flatten().filter(|spot| spot.body.is_none());
+    let last = own.clone().map(|spot| spot.line).max()?;
+    let returns = body
+        .steps
+        .iter()
+        .zip(spots)
+        .filter(|(step, _)| step.instruction.flow_control() == iced_x86::FlowControl::Return);
+    let mut places = returns.map(|(_, spot)| {
+        let spot = spot.filter(|spot| spot.body.is_none() && spot.column == 1)?;
+        (spot.line == last).then_some((spot.file, spot.line))
     });
-    Spots { steps: steps.collect(), bodies }
+    let first = places.next()??;
+    places.all(|place| place == Some(first)).then_some(first)
 }
 
 /// The innermost inlined body at an address.
@@ -90,7 +116,7 @@ struct FileMap {
     file: FileId,
     /// Pairs of lines, rising on both sides.
     pairs: Vec<(u32, u32)>,
-    /// Those of them that declarations give.
+    /// Those of them that declarations and closing braces give.
     declared: Vec<(u32, u32)>,
 }
 
@@ -109,6 +135,11 @@ impl LineMap {
             }
         }
         declarations(pair, &mut files);
+        if let (Some((file, line)), Some((other, new_line))) = (old.1.closing, new.1.closing)
+            && let Some(map) = files.get_mut(&file).filter(|map| map.file == other)
+        {
+            map.pairs.push((line, new_line));
+        }
         for map in files.values_mut() {
             map.chain();
             map.declared.clone_from(&map.pairs);

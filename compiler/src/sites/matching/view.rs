@@ -19,6 +19,13 @@ pub(super) struct Call {
     pub place: Option<Place>,
 }
 
+impl Call {
+    /// Whether it may be another one, or takes its place.
+    pub(super) fn is_instead_of(self, other: Self) -> bool {
+        self.callee.agrees(other.callee) || self.place.is_some() && self.place == other.place
+    }
+}
+
 /// An edge of the graph.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Edge {

@@ -263,9 +263,9 @@ impl<'v, 'a> Voting<'v, 'a> {
         if self.a.block(x).landing_pad != self.b.block(y).landing_pad {
             return None;
         }
-        // Behind a call is behind that call.
+        // Behind a call is behind that call, or behind what is called instead at its place.
         match (p.returns, q.returns) {
-            (Some(c), Some(d)) if !c.callee.agrees(d.callee) => return None,
+            (Some(c), Some(d)) if !c.is_instead_of(d) => return None,
             // A return point that others jump to is a join, and may be one that no call is before.
             (Some(_), None) if self.a.block(x).predecessors.len() < 2 => return None,
             (None, Some(_)) if self.b.block(y).predecessors.len() < 2 => return None,
