@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use dsu_compiler::image::ObjectId;
 use dsu_compiler::{Built, Options, build};
 use dsu_patch_format::manifest::DataAction;
 use std::path::Path;
@@ -116,7 +117,7 @@ fn statics_of_one_name_stay_apart_after_link_time_optimization() {
     let flags = ["-flto", "-flto-partition=max"];
     let built = built_with(&old, &new, &flags);
     for (id, object) in (0..).zip(&built.new.objects) {
-        let Some(partner) = built.matching.old_object(dsu_compiler::image::ObjectId(id)) else {
+        let Some(partner) = built.matching.old_object(ObjectId(id)) else {
             continue;
         };
         if object.name().starts_with("count") {
@@ -134,7 +135,7 @@ fn statics_of_one_name_stay_apart_after_link_time_optimization() {
 }
 
 #[test]
-fn parts_of_a_static_structure_that_clang_took_apart_are_not_started_anew() {
+fn parts_of_a_static_structure_that_clang_took_apart_keep_their_values() {
     let text = r#"
         #include <stdio.h>
         static struct { long a, b; char pad[100]; long c; } st;
@@ -147,7 +148,25 @@ fn parts_of_a_static_structure_that_clang_took_apart_are_not_started_anew() {
         int main(int argc, char **argv) { note(argc); show(); return 0; }
     "#;
     let built = built_by("clang", &[("a.c", text)], &[("a.c", text)], &[]);
-    if built.old.objects.iter().any(|o| o.name() == "st.0") {
-        assert!(built.refusals.iter().any(|r| r.code == "unit"), "{:?}", built.refusals);
-    }
+    let parts = ["st.0", "st.1", "st.2"];
+    assert!(parts.iter().all(|part| built.old.objects.iter().any(|o| o.name() == *part)));
+    assert!(built.refusals.is_empty(), "{:?}", built.refusals);
+    assert_eq!(added(&built), Vec::<&str>::new());
+    // One member is used no more: the others have other numbers, and are the same as before.
+    let fewer =
+        text.replace("st.b += x;", "").replace("%ld %ld %ld", "%ld %ld").replace("st.b, ", "");
+    let built = built_by("clang", &[("a.c", text)], &[("a.c", &fewer)], &[]);
+    assert!(built.refusals.is_empty(), "{:?}", built.refusals);
+    let partner = |part: &str| {
+        let new = (0..).map(ObjectId).zip(&built.new.objects).find(|(_, o)| o.name() == part);
+        let old = new.and_then(|(id, _)| built.matching.old_object(id));
+        old.map(|old| built.old.object(old).name().to_owned())
+    };
+    assert_eq!(partner("st.0").as_deref(), Some("st.0"));
+    assert_eq!(partner("st.1").as_deref(), Some("st.2"));
+    // A whole that was taken apart is refused, whichever part has which value.
+    let whole = text.replace("show(void) {", "show(void) { printf(\"%p\", (void *)&st);");
+    let built = built_by("clang", &[("a.c", &whole)], &[("a.c", text)], &[]);
+    assert!(built.refusals.iter().all(|r| r.code == "unit"), "{:?}", built.refusals);
+    assert!(!built.refusals.is_empty());
 }

@@ -14,7 +14,7 @@
 use super::compare::Comparing;
 use super::{Pair, gaps, target};
 use crate::code::{Body, Reference};
-use crate::image::{DynamicRelocation, FunctionId, Image, Meaning, SectionKind, Thing};
+use crate::image::{DynamicRelocation, FunctionId, Image, Meaning, Object, SectionKind, Thing};
 use iced_x86::FlowControl;
 use object::elf;
 use std::ops::Range;
@@ -238,13 +238,24 @@ fn entry_target(table: u64, entry: &[u8]) -> Option<u64> {
     Some(table.wrapping_add_signed(i64::from(distance)))
 }
 
-/// Where the entries of a table of distances lead, when an object is one.
+/// Whether two tables of distances lead to the same: texts or other constants.
+pub(super) fn same_distances(pair: Pair<'_>, a: &Object, b: &Object, depth: u8) -> bool {
+    let (x, y) = (offset_table(pair.old, a, a.size), offset_table(pair.new, b, b.size));
+    let text = |image: &Image, at: u64| text_at(image, at).filter(|text| is_text(text));
+    let same = |x: u64, y: u64| match (text(pair.old, x), text(pair.new, y)) {
+        (Some(x), Some(y)) => x == y,
+        _ => same_taken(pair, x, y, depth + 1).is_ok(),
+    };
+    depth < target::DEPTH && x.len() == y.len() && x.iter().zip(&y).all(|(x, y)| same(*x, *y))
+}
+
+/// Where the entries of a table of distances lead that are in its first bytes, when an object is one.
 #[must_use]
-pub fn offset_table(image: &Image, object: &crate::image::Object) -> Vec<u64> {
-    if !crate::matching::names::is_offset_table(object.name()) {
+pub fn offset_table(image: &Image, object: &Object, size: u64) -> Vec<u64> {
+    if object.distances.is_none() {
         return Vec::new();
     }
-    let bytes = image.content(object.address, object.size).unwrap_or_default();
+    let bytes = image.content(object.address, size).unwrap_or_default();
     bytes.chunks_exact(4).filter_map(|entry| entry_target(object.address, entry)).collect()
 }
 

@@ -96,7 +96,10 @@ impl Meanings {
             let indexed = uses.as_ref().is_none_or(|u| u.moved || !u.indexed.is_empty());
             let named = r.symbol.and_then(|s| image.object_at(s));
             let named = named.filter(|id| image.object(*id).size > 0);
+            // What distances are added to is where their table begins.
+            let base = image.is_offset_base(r.at).then(|| image.object_at(r.target)).flatten();
             let owner = named
+                .or(base)
                 .map(Owner::Object)
                 .or_else(|| accessed(image, r.target, uses.as_ref()?))
                 .or_else(|| moved_inside(image, r.target, uses.as_ref()?).map(Owner::Object))

@@ -8,7 +8,7 @@ use crate::image::{DynamicRelocation, Image, Meaning, ObjectId, SectionKind, Sto
 use crate::matching::names;
 
 /// How deep anonymous constants may point to each other before they count as different.
-const DEPTH: u8 = 8;
+pub(super) const DEPTH: u8 = 8;
 
 /// Compares one reference of two instructions that are equal otherwise.
 pub(super) fn same_reference(
@@ -245,14 +245,14 @@ fn same_object(pair: Pair<'_>, a: ObjectId, b: ObjectId, depth: u8) -> bool {
         return counterpart == b;
     }
     let (x, y) = (pair.old.object(a), pair.new.object(b));
-    pair.matching.old_object(b).is_none()
-        && x.storage == Storage::Constant
-        && y.storage == Storage::Constant
-        && x.size == y.size
-        && (same_content(pair, x.range(), y.range(), depth)
-            || names::is_offset_table(x.name())
-                && names::is_offset_table(y.name())
-                && constants::same_offsets(pair, x.range(), y.range()))
+    let constants = x.storage == Storage::Constant && y.storage == Storage::Constant;
+    if pair.matching.old_object(b).is_some() || !constants {
+        return false;
+    }
+    if x.distances.is_some() && y.distances.is_some() {
+        return constants::same_distances(pair, x, y, depth);
+    }
+    x.size == y.size && same_content(pair, x.range(), y.range(), depth)
 }
 
 /// What the dynamic linker puts at two places.

@@ -9,13 +9,15 @@ use std::ops::Range;
 
 use gimli::{AttributeValue, Dwarf, Operation, Reader};
 
-use super::model::Place;
+use super::model::{Part, Place};
 use super::raw::{Input, Offset};
 use super::sections::Extents;
 
 /// The most address ranges that one function may have. gcc makes two, profile-guided layouts a
 /// few; more is damage, and would let a small file claim much memory.
 const RANGES_LIMIT: usize = 64;
+/// Parts of one variable at most.
+const PARTS_LIMIT: usize = 256;
 
 /// The longest name that is read. Symbols of generic code have thousands of bytes; a longer one is
 /// damage, and as any number of entries may share it, would let a small file claim much memory.
@@ -207,10 +209,40 @@ impl<'c, 'a> Context<'c, 'a> {
         }
     }
 
-    /// Where a variable lives, if it is static and the linker kept it.
-    pub(super) fn place(&self, expression: gimli::Expression<Input<'a>>) -> Option<Place> {
+    /// Where a variable lives, if it is static and the linker kept it: as a whole, or in pieces, which
+    /// clang makes of structures that are used by their members alone (DWARF 5, section 2.6.1.2).
+    pub(super) fn places(
+        &self,
+        expression: gimli::Expression<Input<'a>>,
+    ) -> Vec<(Place, Option<Part>)> {
         let mut operations = expression.operations(self.unit.encoding());
-        let start = match operations.next().ok()?? {
+        let (mut places, mut offset, mut location) = (Vec::new(), 0u64, Vec::new());
+        while let Ok(Some(operation)) = operations.next()
+            && places.len() < PARTS_LIMIT
+        {
+            let Operation::Piece { size_in_bits, bit_offset } = operation else {
+                location.push(operation);
+                continue;
+            };
+            // Pieces of bits, and what is behind them, are not followed.
+            if size_in_bits % 8 != 0 || bit_offset.is_some() {
+                return places;
+            }
+            let piece = Part { offset, bytes: size_in_bits / 8 };
+            let place = self.place(&std::mem::take(&mut location));
+            places.extend(place.map(|place| (place, Some(piece))));
+            let Some(next) = offset.checked_add(piece.bytes) else { return places };
+            offset = next;
+        }
+        if offset == 0 {
+            places.extend(self.place(&location).map(|place| (place, None)));
+        }
+        places
+    }
+
+    fn place(&self, location: &[Operation<Input<'a>>]) -> Option<Place> {
+        let (first, rest) = location.split_first()?;
+        let start = match *first {
             Operation::Address { address } => address,
             Operation::AddressIndex { index } | Operation::ConstantIndex { index } => {
                 self.dwarf.address(self.unit, index).ok()?
@@ -219,17 +251,13 @@ impl<'c, 'a> Context<'c, 'a> {
             Operation::SignedConstant { value } => u64::try_from(value).ok()?,
             _ => return None,
         };
-        let is_constant = matches!(
-            expression.operations(self.unit.encoding()).next(),
-            Ok(Some(Operation::UnsignedConstant { .. } | Operation::SignedConstant { .. }))
-        );
-        match operations.next().ok()? {
-            None if !is_constant => self.kept(start, 0),
+        let is_constant =
+            matches!(first, Operation::UnsignedConstant { .. } | Operation::SignedConstant { .. });
+        match rest {
+            [] if !is_constant => self.kept(start, 0),
             // clang places merged globals so.
-            Some(Operation::PlusConstant { value }) if !is_constant => {
-                operations.next().ok()?.is_none().then(|| self.kept(start, value))?
-            }
-            Some(Operation::TLS) => operations.next().ok()?.is_none().then_some(Place::Tls(start)),
+            [Operation::PlusConstant { value }] if !is_constant => self.kept(start, *value),
+            [Operation::TLS] => Some(Place::Tls(start)),
             _ => None,
         }
     }

@@ -56,7 +56,7 @@ pub use lines::{LineRow, LineTable};
 pub use locals::Place as LocalPlace;
 pub use locals::{Call, FrameView, Inlined, Local, Locals, Piece, Register, Scope};
 pub use model::{
-    FileId, Function, Language, Parameters, Place, Returned, TypeUser, Unit, UnitId, Variable,
+    FileId, Function, Language, Parameters, Part, Place, Returned, TypeUser, Unit, UnitId, Variable,
 };
 pub use types::{
     AggregateKind, Encoding, Enumerator, Member, MemberKind, Qualifier, Type, TypeId, TypeKind,

@@ -124,11 +124,22 @@ pub enum Place {
     Tls(u64),
 }
 
-/// A variable with a static place.
+/// A part of a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// Its distance from the variable's start, in bytes.
+    pub offset: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A variable with a static place, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     /// Where it lives.
     pub place: Place,
+    /// Which part of it lives there, where the compiler took it apart: `ty` is that of the whole.
+    pub part: Option<Part>,
     /// Its name in the source.
     pub name: String,
     /// Its mangled name, where the language mangles.

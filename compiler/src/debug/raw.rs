@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::model::{Place, Unit};
+use super::model::{Part, Place, Unit};
 
 /// How the input is read: in place, little-endian.
 pub(super) type Input<'a> = gimli::EndianSlice<'a, gimli::LittleEndian>;
@@ -194,8 +194,8 @@ pub(super) struct RawParameter {
 pub(super) struct RawVariable<'a> {
     /// The common part.
     pub(super) declared: RawDeclaration<'a>,
-    /// Where it is, if the linker kept it.
-    pub(super) place: Option<Place>,
+    /// Where it is, if the linker kept it; of one that the compiler took apart, where its parts are.
+    pub(super) places: Vec<(Place, Option<Part>)>,
     /// In a function's scope.
     pub(super) is_local: bool,
 }

@@ -254,14 +254,15 @@ impl<'a> Walk<'_, '_, 'a> {
         declared: RawDeclaration<'a>,
         entry: &Attributes<'a>,
     ) -> (Parent, ScopeId) {
-        let place = entry.location.and_then(|location| self.context.place(location));
+        let places = entry.location.map(|location| self.context.places(location));
+        let places = places.unwrap_or_default();
         if let Parent::Function(id) = parent {
             self.out.functions[id as usize].mentions.extend(declared.ty);
         }
         let is_local = matches!(parent, Parent::Function(_) | Parent::Inlined);
         // A local without a static place is of use only if a concrete instance may refer to it.
-        if place.is_some() || declared.origin.is_none() {
-            self.out.variables.push(RawVariable { declared, place, is_local });
+        if !places.is_empty() || declared.origin.is_none() {
+            self.out.variables.push(RawVariable { declared, places, is_local });
         }
         (Parent::Ignored, declared.scope)
     }

@@ -1,8 +1,8 @@
 //! Variables with a static place.
 //!
 //! Takes: raw units and the type table. Decides: which entries say what of one variable. Gives:
-//! [`Variable`]s by place. A variable that the compiler took apart (several DW_OP_piece) or that
-//! is a constant in the code has no place, and is not here.
+//! [`Variable`]s by place; one for each part of a variable that the compiler took apart (several DW_OP_piece).
+//! What is a constant in the code has no place, and is not here.
 
 use super::functions::home;
 use super::lines::Files;
@@ -21,15 +21,14 @@ pub(super) fn read(
     extents: &Extents,
 ) -> Vec<Variable> {
     let mut variables = Vec::new();
-    for (unit, variable) in all(raw) {
-        let Some(place) = variable.place else {
-            continue;
-        };
+    let placed = all(raw).flat_map(|(unit, v)| v.places.iter().map(move |place| (unit, v, *place)));
+    for (unit, variable, (place, part)) in placed {
         let entity = raw.variable(unit, variable.declared);
         let declared = entity.declared;
         let ty = declared.ty.and_then(|offset| ids.at(raw, offset));
         variables.push(Variable {
             place,
+            part,
             name: declared.name.map(text).unwrap_or_default(),
             linkage_name: declared.linkage_name.map(text),
             unit: home(raw, unit, &entity),
@@ -76,7 +75,8 @@ pub(super) fn at(variables: &[Variable], table: &TypeTable, address: u64) -> Opt
         let Place::Address(start) = variable.place else {
             return false;
         };
-        let size = variable.ty.and_then(|ty| table.size(ty)).unwrap_or(0);
+        let whole = || variable.ty.and_then(|ty| table.size(ty)).unwrap_or(0);
+        let size = variable.part.map_or_else(whole, |part| part.bytes);
         address - start < size.max(1)
     };
     // An empty object may lie where the next begins, and a name may have several entries.

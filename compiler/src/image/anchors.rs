@@ -20,7 +20,7 @@ pub(super) fn referred(image: &Image) -> Vec<u64> {
         })
         .collect();
     for object in &image.objects {
-        anchors.extend(crate::change::offset_table(image, object));
+        anchors.extend(crate::change::offset_table(image, object, object.size));
     }
     for relocation in image.relocations.values() {
         if let super::Meaning::Address(target) = relocation.meaning {

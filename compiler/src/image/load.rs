@@ -2,7 +2,7 @@
 
 use super::functions::{self, Function, RawSymbol};
 use super::{Image, Section, SectionKind, Tls};
-use super::{anchors, labels, objects, plt, relocations, separate};
+use super::{anchors, labels, objects, offsets, plt, relocations, separate};
 use crate::debug::{DebugInfo, SectionStore};
 use dsu_patch_format::manifest::{DebugFile, ImageKind};
 use object::elf;
@@ -171,6 +171,7 @@ impl Image {
             debug,
             unwind: super::UnwindIndex::default(),
             plain_objects,
+            offset_bases: std::collections::BTreeSet::new(),
             cold_index: Vec::new(),
             bytes,
             apart: apart.filter(|_| !embedded),
@@ -181,6 +182,7 @@ impl Image {
         image.index_cold_parts();
         rooms(&mut image.functions, &image.sections);
         image.referred = anchors::referred(&image);
+        offsets::adopt(&mut image);
         image.anchors = anchors::collect(&image);
         Ok(image)
     }

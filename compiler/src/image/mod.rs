@@ -14,6 +14,7 @@ mod labels;
 mod load;
 mod locals;
 mod objects;
+mod offsets;
 mod plt;
 mod relocations;
 mod resolve;
@@ -76,6 +77,8 @@ pub struct Image {
     unwind: UnwindIndex,
     /// Objects before this index are plain, those behind thread-local.
     plain_objects: usize,
+    /// Places of operands that take the address of a table of distances (see `offsets`).
+    offset_bases: std::collections::BTreeSet<u64>,
     /// Cold parts and their functions' indices, ascending.
     cold_index: Vec<(std::ops::Range<u64>, usize)>,
     /// The whole file; sections know their ranges in it.
@@ -96,6 +99,13 @@ pub struct Tls {
 }
 
 impl Image {
+    /// Whether an operand, by the place of its field, takes the address from which distances are counted that
+    /// stand there: the start of a table of such (see `offsets`).
+    #[must_use]
+    pub fn is_offset_base(&self, field: u64) -> bool {
+        self.offset_bases.contains(&field)
+    }
+
     /// The 8-byte number at an address as linked.
     #[must_use]
     pub fn word(&self, address: u64) -> Option<u64> {

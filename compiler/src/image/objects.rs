@@ -3,6 +3,7 @@
 use super::functions::RawSymbol;
 use super::{Image, Section, SectionKind};
 use crate::debug::{DebugInfo, Place, TypeKind};
+use crate::matching::names;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -40,6 +41,9 @@ pub struct Object {
     pub debug: Option<usize>,
     /// The dynamic linker copies its content from a library (`R_X86_64_COPY`).
     pub copied: bool,
+    /// It is a table of 32-bit distances from its own start to constants (clang's relative lookup tables),
+    /// which may take this many bytes. Nobody takes an address near it: distances are added to its start.
+    pub distances: Option<u64>,
 }
 
 impl Object {
@@ -87,9 +91,12 @@ pub(super) fn collect(
         let unit = debug_index
             .and_then(|i| debug.units.get(debug.variables[i].unit.0 as usize))
             .map_or_else(|| debug.unit_of_file(&symbols[0].file), |unit| unit.name.clone());
+        let size = symbols.iter().map(|s| s.size).max().unwrap_or(0);
+        let is_distances = symbols.first().is_some_and(|s| names::is_offset_table(&s.name));
         Some(Object {
             address: if tls { tls_start + address } else { address },
-            size: symbols.iter().map(|s| s.size).max().unwrap_or(0),
+            size,
+            distances: is_distances.then_some(size),
             local,
             unit,
             storage,
@@ -152,7 +159,8 @@ impl Image {
         covering.or_else(mark).map(ObjectId)
     }
 
-    /// Objects with a size that begin in a range or reach into it, thread-local ones aside.
+    /// Objects with a size that begin in a range or reach into it, thread-local ones and tables of distances
+    /// aside: what an address near them may be meant for.
     pub fn objects_near(
         &self,
         range: std::ops::RangeInclusive<u64>,
@@ -165,18 +173,20 @@ impl Image {
             .enumerate()
             .skip(first)
             .take_while(move |(_, o)| o.address <= end)
-            .filter(move |(_, o)| o.size > 0 && o.range().end >= *range.start())
+            .filter(|(_, o)| o.size > 0 && o.distances.is_none())
+            .filter(move |(_, o)| o.range().end >= *range.start())
             .map(|(i, o)| (ObjectId(i), o))
     }
 
-    /// The object that ends exactly at an address.
+    /// The object that ends exactly at an address, tables of distances aside.
     #[must_use]
     pub fn object_ending_at(&self, address: u64) -> Option<ObjectId> {
         let plain = &self.objects[..self.plain_objects];
         let after = plain.partition_point(|o| o.address < address);
         (after.saturating_sub(8)..after)
             .rev()
-            .find(|i| plain[*i].size > 0 && plain[*i].range().end == address)
+            .filter(|i| plain[*i].size > 0 && plain[*i].distances.is_none())
+            .find(|i| plain[*i].range().end == address)
             .map(ObjectId)
     }
 
@@ -207,6 +217,8 @@ impl Image {
 
     fn object_type(&self, id: ObjectId) -> Option<&TypeKind> {
         let variable = self.debug.variables.get(self.object(id).debug?)?;
+        // What a part is of is not known from the type of the whole.
+        let variable = Some(variable).filter(|variable| variable.part.is_none())?;
         let types = &self.debug.types;
         Some(&types.get(types.stripped(variable.ty?)?)?.kind)
     }

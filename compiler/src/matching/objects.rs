@@ -2,18 +2,19 @@
 //! to the comparison of whoever refers to it.
 
 use super::{Matching, names};
+use crate::debug::Part;
 use crate::image::{Image, Object, ObjectId, Storage};
 use std::collections::BTreeMap;
 
-/// Unit, scope, name.
-type Key = (String, Vec<String>, String);
+/// Unit, scope, name, part.
+type Key = (String, Vec<String>, String, Option<Part>);
 
 /// Adds every pair of objects to `matching`.
 pub(super) fn pair(old: &Image, new: &Image, out: &mut Matching) {
     by_key(old, new, out, |_, o| is_global(o).then(|| key("", &[], o.name())));
     by_key(old, new, out, |image, o| {
-        let scope = debug_scope(image, o)?;
-        Some(key(&o.unit, &scope.0, &scope.1))
+        let (scope, name, part) = debug_scope(image, o)?;
+        Some((o.unit.clone(), scope, name, part))
     });
     by_key(old, new, out, |_, o| {
         (o.local && !names::is_numbered(o.name())).then(|| key(&o.unit, &[], o.name()))
@@ -35,21 +36,21 @@ fn is_global(object: &Object) -> bool {
 }
 
 fn key(unit: &str, scope: &[String], name: &str) -> Key {
-    (unit.to_owned(), scope.to_vec(), name.to_owned())
+    (unit.to_owned(), scope.to_vec(), name.to_owned(), None)
 }
 
-/// Whether the debug information declares it outside of every function: a static local of another
-/// function is another variable, whatever its name.
+/// Whether the debug information declares it, as a whole, outside of every function: a static local of another
+/// function is another variable, whatever its name, and so is another part.
 fn file_scope(image: &Image, object: &Object) -> bool {
     let variable = object.debug.and_then(|d| image.debug.variables.get(d));
-    variable.is_some_and(|v| !v.is_local)
+    variable.is_some_and(|v| !v.is_local && v.part.is_none())
 }
 
-/// Where the debug information declares a static, and its name in the source.
-fn debug_scope(image: &Image, object: &Object) -> Option<(Vec<String>, String)> {
+/// Where the debug information declares a static, its name in the source, and which part of it this is.
+fn debug_scope(image: &Image, object: &Object) -> Option<(Vec<String>, String, Option<Part>)> {
     let variable = image.debug.variables.get(object.debug?)?;
     let scope = variable.scope.iter().map(|s| names::canonical(s)).collect();
-    Some((scope, names::canonical(variable.link_name())))
+    Some((scope, names::canonical(variable.link_name()), variable.part))
 }
 
 /// Pairs what shares a key, when exactly one object on each side has it.

@@ -401,8 +401,9 @@ impl<'a> Shadow<'a> {
         if object.storage == Storage::ThreadLocal {
             return;
         }
-        self.range(object.address, object.address + object.size);
-        for target in offset_table(self.new_image(), object) {
+        let size = object.size.max(object.distances.unwrap_or(0));
+        self.range(object.address, object.address + size);
+        for target in offset_table(self.new_image(), object, size) {
             let end = self.constant_end(target, None);
             self.queue.push(Item::Constant(target, end));
         }
