@@ -5,7 +5,7 @@
 //! such call at all, or the line tables show that its source has no such line, or calls something else at
 //! that place of it.
 
-use super::function::Both;
+use super::both::Both;
 use crate::machine::calls::Callee;
 use crate::machine::flow::BlockId;
 use crate::matching::names;
