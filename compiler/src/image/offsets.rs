@@ -8,6 +8,7 @@
 //! long as entries lead to constants, which may be too long, never too short.
 
 use super::{Image, Object, Part, SectionKind, Storage};
+use crate::machine::is_preserved;
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
     OpKind, Register,
@@ -178,18 +179,13 @@ impl Registers {
 
     /// Forgets what an instruction overwrites.
     fn step(&mut self, infos: &mut InstructionInfoFactory, i: &Instruction) {
+        // Of no table there is no distance, either: so it is nearly everywhere.
+        if self.tables.is_empty() {
+            return;
+        }
         if i.flow_control() == FlowControl::Call {
-            // What calls keep (psABI 3.2.1).
-            let kept = [
-                Register::RBX,
-                Register::RBP,
-                Register::R12,
-                Register::R13,
-                Register::R14,
-                Register::R15,
-            ];
-            self.tables.retain(|register, _| kept.contains(register));
-            self.distances.retain(|register, base| kept.contains(register) && kept.contains(base));
+            self.tables.retain(|register, _| is_preserved(*register));
+            self.distances.retain(|register, base| is_preserved(*register) && is_preserved(*base));
             return;
         }
         for used in infos.info(i).used_registers() {

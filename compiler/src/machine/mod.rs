@@ -38,6 +38,7 @@ pub use analysis::Analysis;
 pub use clobbers::Clobbers;
 pub use relied::Relied;
 pub use returning::Returning;
+pub(crate) use tables::is_preserved;
 
 use crate::change::Pair;
 use crate::image::{FunctionId, Image, Thing};

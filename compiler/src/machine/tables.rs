@@ -447,7 +447,7 @@ fn is_on_stack(i: &Instruction) -> bool {
 }
 
 /// Callee-saved registers (psABI 3.2.1).
-fn is_preserved(register: Register) -> bool {
+pub(crate) fn is_preserved(register: Register) -> bool {
     matches!(
         register,
         Register::RBX

@@ -55,10 +55,9 @@ pub fn stem(name: &str) -> &str {
 #[must_use]
 pub fn is_specialized(old: &str, new: &str) -> bool {
     let words = |name: &str| {
-        let clone = name[stem(name).len()..].to_owned();
-        let words = clone.split('.').skip(1).map(str::to_owned).collect::<Vec<_>>();
-        let known = words.iter().all(|word| matches!(word.as_str(), "constprop" | "isra"));
-        known.then(|| words.iter().any(|word| word == "isra"))
+        let mut words = name[stem(name).len()..].split('.').skip(1);
+        let known = words.clone().all(|word| matches!(word, "constprop" | "isra"));
+        known.then(|| words.any(|word| word == "isra"))
     };
     let (Some(old_isra), Some(new_isra)) = (words(old), words(new)) else { return false };
     stem(old) == stem(new) && (new_isra || !old_isra)

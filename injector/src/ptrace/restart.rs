@@ -12,7 +12,7 @@
 const ERESTARTNOHAND: i64 = 514;
 
 /// Not in libc (arch/x86/entry/syscalls/syscall_64.tbl).
-const SYS_IO_PGETEVENTS: i64 = 333;
+pub const SYS_IO_PGETEVENTS: i64 = 333;
 
 /// Calls that give `EINTR` where they have not done anything yet, for whatever wakes them: doing them again is
 /// the same as having gone on with them.

@@ -5,6 +5,7 @@
 //! from its processor, which the scheduler has noted by that processor's clock. It is never taken for earlier
 //! than it was; so no time-out comes early.
 
+use crate::ptrace::restart::SYS_IO_PGETEVENTS;
 use crate::ptrace::sched::Beside;
 use crate::ptrace::sys;
 use crate::target::process::Status;
@@ -78,8 +79,6 @@ fn parse(text: &str) -> Option<(Frame, [u64; 6])> {
     Some((Frame { call, stack: words.next()?, at: words.next()? }, arguments))
 }
 
-/// Not in libc (arch/x86/entry/syscalls/syscall_64.tbl).
-const SYS_IO_PGETEVENTS: i64 = 333;
 /// Flags of `io_uring_enter` (uapi/linux/io_uring.h): its argument is a `struct io_uring_getevents_arg`; its time
 /// is a moment, which the kernel does not forget.
 const EXT_ARG: u64 = 1 << 3;

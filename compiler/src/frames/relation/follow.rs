@@ -105,13 +105,10 @@ impl Search<'_, '_> {
         let goal = to.goal;
         let mut arrivals = Vec::new();
         let mut sound = state.doubt != Doubt::Path;
-        // At a place that is the only one of its kind NEW is, however it came there.
-        let anchored = self.bodies.evidence.is_anchored(old, goal);
-        let place = |doubt: Doubt| if anchored { Doubt::None } else { doubt };
         for (number, way) in copied::ways(self.bodies, exit).into_iter().enumerate() {
             let mut state = state.clone();
             let point = if way == goal {
-                state.doubt = place(state.doubt);
+                state.doubt = self.doubt_at(old, goal, state.doubt);
                 Point::Joint { old, new: goal }
             } else if self.reaches(goal)[way.0] {
                 sound &= self.is_allowed(old, way);
@@ -126,6 +123,12 @@ impl Search<'_, '_> {
             arrivals.push((point, (id, edge, number), state));
         }
         (sound && !arrivals.is_empty()).then_some(arrivals)
+    }
+
+    /// What is left of a doubt when OLD is at a block and NEW at `goal`: at a place that is the only one of its
+    /// kind NEW is, however it came there.
+    fn doubt_at(&self, old: BlockId, goal: BlockId, doubt: Doubt) -> Doubt {
+        if self.bodies.evidence.is_anchored(old, goal) { Doubt::None } else { doubt }
     }
 
     /// OLD is at the beginning of a matched block; NEW goes there by blocks without partner.
@@ -148,13 +151,12 @@ impl Search<'_, '_> {
         if self.follow_copy(id, edge, old, exit, state, out) {
             return;
         }
-        let anchored = self.bodies.evidence.is_anchored(old, goal);
-        let place = |doubt: Doubt| if anchored { Doubt::None } else { doubt };
         self.failing.insert((id, edge, 0), (old, goal));
         let joint = Point::Joint { old, new: goal };
         let target = self.point(joint);
         let new = self.unrelated(target, goal);
-        let state = State { old: state.old.clone(), new, doubt: place(Doubt::Place) };
+        let state =
+            State { old: state.old.clone(), new, doubt: self.doubt_at(old, goal, Doubt::Place) };
         out.push((joint, (id, edge, usize::MAX), state));
     }
 
