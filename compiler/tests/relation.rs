@@ -725,3 +725,79 @@ fn a_table_whose_address_is_made_before_the_loop_is_found() {
     let returns = carried(&built).proven.iter().filter(|p| p.kind == SiteKind::Return).count();
     assert_eq!(returns, 5, "{}", reasons(&built));
 }
+
+/// Whether a loop's head is a site.
+fn has_loop(built: &Built) -> bool {
+    carried(built).proven.iter().any(|p| p.kind == SiteKind::Loop)
+}
+
+/// A loop behind a call that NEW may lack, and what comes before both.
+fn behind_a_gone_call(first: &str, gone: &str) -> String {
+    format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\nmov $7, %r12d\n{first}\n{gone}\n.loc 1 609 1\nxor %edx, \
+         %edx\n.loc 1 610 1\n1:\nmov %rbx, %rdi\ncall quiet\ntest %rax, %rax\njne 1b\n5:\n.loc 1 620 1\nmov \
+         %r12, %rdi\ncall other"
+    )
+}
+
+/// Whom NEW does not call at all any more.
+const GONE: &str = ".loc 1 605 1\nmov $1, %edi\nxor %eax, %eax\ncall several";
+
+#[test]
+fn memory_behind_a_call_that_is_gone_is_as_that_call_has_left_it() {
+    let new = behind_a_gone_call("", "");
+    let there = framed_pair(&behind_a_gone_call("", GONE), &new);
+    // Here it is a call that OLD does not make.
+    let back = framed_pair(&new, &behind_a_gone_call("", GONE));
+    for built in [there, back] {
+        assert!(has_loop(&built), "{}", reasons(&built));
+        assert!(behind(&built, 0).is_some(), "{}", reasons(&built));
+    }
+    // By one of both ways NEW knows nothing.
+    let first = ".loc 1 603 1\ncmpq $5, shared(%rip)\nje 3f\n.loc 1 604 1\ncall other\n3:";
+    let built = framed_pair(&behind_a_gone_call(first, GONE), &behind_a_gone_call(first, ""));
+    assert!(has_loop(&built), "{}", reasons(&built));
+}
+
+#[test]
+fn what_new_has_read_before_a_call_that_is_gone_may_be_old() {
+    for first in [
+        // It has it in a register.
+        ".loc 1 603 1\nmov shared(%rip), %r12\n.loc 1 604 1\ncall quiet",
+        // It has put it there.
+        ".loc 1 603 1\nmov %r12, shared(%rip)\n.loc 1 604 1\ncall quiet",
+        // It has come here because of what is there.
+        ".loc 1 603 1\ncmpq $5, shared(%rip)\nje 5f",
+        // The same, by a function that does nothing else.
+        ".loc 1 603 1\ncall quiet\ntest %rax, %rax\njs 5f",
+    ] {
+        let built = framed_pair(&behind_a_gone_call(first, GONE), &behind_a_gone_call(first, ""));
+        assert!(!has_loop(&built), "{first}");
+        // Behind what may change any memory it does not know any more.
+        let later = |gone: &str| {
+            behind_a_gone_call(
+                &format!("{first}\n{gone}\n.loc 1 606 1\nxor %edx, %edx\ncall hook"),
+                "",
+            )
+        };
+        let built = framed_pair(&later(GONE), &later(""));
+        assert!(has_loop(&built), "{first}: {}", reasons(&built));
+    }
+}
+
+#[test]
+fn statements_right_behind_a_call_do_not_hide_it() {
+    let body = |more: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\n{more}.loc 1 602 1\nmov %rax, %rbx\ntest %rax, %rax\nje 2f\n.loc 1 603 \
+             1\ncall quiet\n2:\n.loc 1 610 1\ncall other"
+        )
+    };
+    let more = ".loc 1 601 1\nmov %rax, %r12\nmov $1, %edi\nxor %eax, %eax\ncall several\nmov %r12, %rax\n";
+    for (old, new) in [(body(more), body("")), (body(""), body(more))] {
+        let built = framed_pair(&old, &new);
+        let moves = behind(&built, 0).unwrap_or_else(|| panic!("{}", reasons(&built)));
+        let result = Value::At(Location::General { number: 0, bytes: 8 });
+        assert_eq!(into(&moves, 0), Some(&result));
+    }
+}

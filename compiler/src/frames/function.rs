@@ -7,6 +7,7 @@ use super::entry::Entry;
 use super::relation::{Before, Relation};
 use super::site::{Known, Wanted, wanted};
 use super::translate::Obstacle;
+use super::unread::Unread;
 use super::variables::{self, Variables};
 use super::{Blind, Carried, Proven, addresses, clones, repair, source};
 use crate::debug::Locals;
@@ -58,6 +59,7 @@ struct View<'a> {
     variables: Variables<'a>,
     named: source::Named,
     rounds: Rounds,
+    unread: Unread,
     /// What holds just before calls, where that was asked for.
     before: BTreeMap<BlockId, Before>,
 }
@@ -240,9 +242,17 @@ impl<'a> View<'a> {
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = Rounds::new(flows.1);
+        let barrier =
+            |call: BlockId| callees.1.get(&call).is_some_and(|c| shared.barriers.1.is_one(c));
+        let unread = Unread::new(flows.1, &barrier, !b.objects.is_empty());
         let before = BTreeMap::new();
-        let known =
-            Known { variables: &variables, named: &named, rounds: &rounds, before: &before };
+        let known = Known {
+            variables: &variables,
+            named: &named,
+            rounds: &rounds,
+            unread: &unread,
+            before: &before,
+        };
         let is_only = relations.len() == 1;
         let good = |(relation, matching): &mut (Relation, BlockMatching)| {
             let mut proven = |point: &&Wanted| both.site(point, matching, relation, known).is_ok();
@@ -253,7 +263,7 @@ impl<'a> View<'a> {
         // Of those that are as good the first one, for which least was given up.
         let best = rated.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let (relation, matching) = best?.1;
-        Some(Self { both, relation, matching, variables, named, rounds, before })
+        Some(Self { both, relation, matching, variables, named, rounds, unread, before })
     }
 
     /// Before points that are calls can be asked for.
@@ -263,8 +273,8 @@ impl<'a> View<'a> {
 
     /// The translation of one point.
     fn site(&mut self, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
-        let Self { both, relation, matching, variables, named, rounds, before } = self;
-        both.site(point, matching, relation, Known { variables, named, rounds, before })
+        let Self { both, relation, matching, variables, named, rounds, unread, before } = self;
+        both.site(point, matching, relation, Known { variables, named, rounds, unread, before })
     }
 }
 

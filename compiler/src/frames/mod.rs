@@ -34,6 +34,7 @@ mod state;
 mod strings;
 mod translate;
 mod trust;
+mod unread;
 mod value;
 pub mod variables;
 mod vector;

@@ -21,6 +21,8 @@
 //! - what OLD calls alone NEW must not call anywhere, unless the line is gone from the source; NEW is never
 //!   taken to go where it calls what OLD has not called, unless OLD calls no such thing at all or the
 //!   line is new;
+//! - what OLD's call does to memory that the source no longer has, it does to NEW's, too: NEW goes on with
+//!   memory as it is, where its code relies on nothing else ([`super::unread`]);
 //! - behind a matched call memory is the same if it was before, or if the callee is such that compilers
 //!   cannot keep anything back from it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
@@ -30,6 +32,9 @@
 //! that is no good matters for what can be shown, never for whether it is true.
 
 mod follow;
+mod returned;
+
+pub use returned::Returned;
 
 use super::alone::{Alone, Body};
 use super::entries;
@@ -117,6 +122,8 @@ pub struct TooLarge;
 
 /// Which edge a state came by: the point it left, OLD's edge, NEW's edge.
 type EdgeKey = (PointId, usize, usize);
+/// NEW's edge where it cannot follow.
+const UNFOLLOWED: usize = usize::MAX;
 /// The entry's, which leaves no point.
 const ENTRY: EdgeKey = (PointId(u32::MAX), 0, 0);
 
@@ -213,6 +220,11 @@ impl Relation {
     /// said of a place of NEW without OLD is true on all of NEW's paths.
     pub fn at(&mut self, old: BlockId, new: BlockId) -> Option<State> {
         let id = *self.index.get(&Point::Joint { old, new })?;
+        self.state(id, new)
+    }
+
+    /// The states at a point at which NEW is at the beginning of a block.
+    fn state(&mut self, id: PointId, new: BlockId) -> Option<State> {
         let mut state = self.states.get(id.0 as usize)?.clone()?;
         let (values, alone) = (&mut self.values, &self.alone);
         state.new = state.new.map(|place, value| {
@@ -262,7 +274,7 @@ impl Relation {
         let mut run = |state: State| State {
             old: steps(bodies, &mut self.values, (id, Side::Old), old, state.old),
             new: steps(bodies, &mut self.values, (id, Side::New), new, state.new),
-            doubt: state.doubt,
+            ..state
         };
         let arrivals = arrivals.into_iter().map(&mut run).collect();
         let mut state = run(start);
@@ -311,7 +323,8 @@ impl Search<'_, '_> {
             _ => Point::Joint { old: first, new: first },
         });
         let new = self.new_entry(id);
-        self.arrivals[id.0 as usize].insert(ENTRY, State { old, new, doubt: Doubt::None });
+        self.arrivals[id.0 as usize]
+            .insert(ENTRY, State { old, new, doubt: Doubt::None, changed: false });
         self.enqueue(id);
     }
 
@@ -410,6 +423,7 @@ impl Search<'_, '_> {
     fn join(&mut self, id: PointId) -> Option<State> {
         let arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
         let doubt = arrivals.iter().map(|s| s.doubt).max()?;
+        let changed = arrivals.iter().any(|s| s.changed);
         let mut classes = Classes::default();
         let mut side = |values: &mut Values, side: Side| {
             let machines: Vec<&Machine> = arrivals.iter().map(|s| s.side(side)).collect();
@@ -426,7 +440,7 @@ impl Search<'_, '_> {
         if let Some(b) = b {
             self.set_depth(&mut new, Side::New, b);
         }
-        Some(State { old, new, doubt })
+        Some(State { old, new, doubt, changed })
     }
 
     fn set_depth(&mut self, machine: &mut Machine, side: Side, block: BlockId) {
@@ -442,8 +456,12 @@ impl Search<'_, '_> {
             Point::OldAlone { old, new } => {
                 let doubt = state.doubt.max(self.left_out(old, false));
                 let machine = self.steps(id, Side::Old, old, state.old);
+                let is_same = machine.memory() == state.new.memory();
                 let machine = self.call(id, Side::Old, old, machine, Call::Alone);
-                let state = State { old: machine, new: state.new, doubt };
+                let mut state = State { old: machine, doubt, ..state };
+                if is_same && self.is_gone(old) {
+                    state.change_memory();
+                }
                 for (edge, to) in
                     self.bodies.old.blocks[old.0].successors.clone().into_iter().enumerate()
                 {
@@ -454,7 +472,7 @@ impl Search<'_, '_> {
                 let call = if (self.bodies.inserted)(new) { Call::Inserted } else { Call::Alone };
                 let machine = self.steps(id, Side::New, new, state.new);
                 let machine = self.call(id, Side::New, new, machine, call);
-                let state = State { old: state.old, new: machine, doubt: state.doubt };
+                let state = State { new: machine, ..state };
                 let edge = if self.bodies.copied {
                     self.decided(self.bodies.new, new, &state.new)
                 } else {
@@ -469,6 +487,11 @@ impl Search<'_, '_> {
             }
         }
         out
+    }
+
+    /// Whether OLD's block ends with a call that the source no longer has.
+    fn is_gone(&self, old: BlockId) -> bool {
+        self.bodies.old.blocks[old.0].end == End::Call && (self.bodies.removed)(old)
     }
 
     /// What it means that OLD makes the call at the end of a block and NEW does not.
@@ -493,7 +516,9 @@ impl Search<'_, '_> {
         let inserted = (self.bodies.inserted)(new);
         let a = self.steps(id, Side::Old, old, state.old);
         let z = self.steps(id, Side::New, new, state.new);
-        let settled = a.memory() == z.memory() || (self.bodies.barrier)(old);
+        let is_same = a.memory() == z.memory();
+        let is_barrier = (self.bodies.barrier)(old);
+        let settled = is_same || is_barrier;
         let how = |inserted: bool| match (matched, inserted) {
             (true, _) => Call::Matched { settled },
             (false, true) => Call::Inserted,
@@ -506,11 +531,15 @@ impl Search<'_, '_> {
         if c_calls && !matched && !inserted {
             doubt = Doubt::Path;
         }
-        let state = State {
+        let mut state = State {
             old: self.call(id, Side::Old, old, a, how(false)),
             new: self.call(id, Side::New, new, z, how(inserted)),
             doubt,
+            changed: state.changed && !(matched && is_barrier),
         };
+        if is_same && !matched && self.is_gone(old) && (!c_calls || inserted) {
+            state.change_memory();
+        }
         let choice = match (b.end, c.end) {
             (End::Branch, End::Branch) => self.same_condition(old, new, &state),
             (End::Table, End::Table) => self.same_entry(old, new, &state),

@@ -2,15 +2,16 @@
 
 use super::Proven;
 use super::beginning::Rounds;
-use super::both::Both;
-use super::relation::{Before, Relation};
+use super::both::{Both, Callees};
+use super::relation::{Before, Relation, Returned};
 use super::source;
 use super::state::Doubt;
 use super::translate::{Obstacle, Pending, translate};
+use super::unread::Unread;
 use super::value::Place;
 use super::variables::Variables;
 use crate::machine::calls::Callee;
-use crate::machine::flow::{BlockId, End, Flow};
+use crate::machine::flow::{BlockId, Flow};
 use crate::sites::matching::BlockMatching;
 use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value};
 use dsu_patch_format::plan::SiteKind;
@@ -42,6 +43,8 @@ pub(super) struct Known<'a> {
     pub(super) variables: &'a Variables<'a>,
     pub(super) named: &'a source::Named,
     pub(super) rounds: &'a Rounds,
+    /// Where NEW's code relies on nothing that memory holds.
+    pub(super) unread: &'a Unread,
     /// What holds just before calls, where that was asked for.
     pub(super) before: &'a BTreeMap<BlockId, Before>,
 }
@@ -78,6 +81,39 @@ impl Both<'_> {
         Ok(())
     }
 
+    /// The block at which NEW is when OLD is at a point, and what holds there where that is not the partner
+    /// of OLD's block but what comes before it: one build may have statements more behind a call.
+    fn counterpart(
+        &self,
+        point: &Wanted,
+        callees: &Callees,
+        matching: &BlockMatching,
+        relation: &mut Relation,
+    ) -> Result<(BlockId, Option<Returned>), &'static str> {
+        let new = self.flows.1;
+        let partner = match self.copied {
+            true => relation.only(point.block),
+            false => matching.new_of[point.block.0],
+        };
+        let none = "no counterpart of this point was found in NEW";
+        let Some(call) = point.call else {
+            return partner.map(|partner| (partner, None)).ok_or(none);
+        };
+        let is_call = |block: BlockId| self.same_call(callees, call, block);
+        let is_behind = |block: &BlockId| {
+            let mut all = (0..new.blocks.len()).map(BlockId);
+            all.any(|b| new.return_point(b) == Some(*block) && is_call(b))
+        };
+        if let Some(partner) = partner.filter(is_behind) {
+            return Ok((partner, None));
+        }
+        match (relation.returned(new, point.block, &is_call), partner) {
+            (Some(returned), _) => Ok((returned.new, Some(returned))),
+            (None, Some(_)) => Err("NEW does not make this call here"),
+            (None, None) => Err(none),
+        }
+    }
+
     /// The translation of one point.
     pub(super) fn site(
         &self,
@@ -88,23 +124,12 @@ impl Both<'_> {
     ) -> Result<Proven, Vec<Obstacle>> {
         let fail = |text: &str| Err(vec![Obstacle { text: text.to_owned(), new_local: false }]);
         let (old, new) = self.flows;
-        let partner = match self.copied {
-            true => relation.only(point.block),
-            false => matching.new_of[point.block.0],
-        };
-        let Some(partner) = partner else {
-            return fail("no counterpart of this point was found in NEW");
+        let callees = self.callees();
+        let (new_block, returned) = match self.counterpart(point, &callees, matching, relation) {
+            Ok(found) => found,
+            Err(text) => return fail(text),
         };
         if let Some(call) = point.call {
-            let callees = self.callees();
-            let fits = new.blocks.iter().enumerate().any(|(i, b)| {
-                b.end == End::Call
-                    && b.successors.first() == Some(&partner)
-                    && self.same_call(&callees, call, BlockId(i))
-            });
-            if !fits {
-                return fail("NEW does not make this call here");
-            }
             // Unless the user says that none passes.
             if old.blocks[call.0].successors.len() > 1 && !self.shared.inputs.no_unwinding {
                 return fail(
@@ -118,11 +143,15 @@ impl Both<'_> {
             Some(before) => (before.state.clone(), before.arrivals.clone(), before.settled),
             None if point.last => return fail("NEW does not make this call here"),
             None => {
-                let Some(state) = relation.at(point.block, partner) else {
-                    return fail("no path leads here");
+                let known = match returned {
+                    Some(returned) => Some((returned.state, returned.arrivals)),
+                    None => relation
+                        .at(point.block, new_block)
+                        .map(|state| (state, relation.arrivals(point.block, new_block))),
                 };
+                let Some((state, arrivals)) = known else { return fail("no path leads here") };
                 let settled = state.old.memory() == state.new.memory();
-                (state, relation.arrivals(point.block, partner), settled)
+                (state, arrivals, settled)
             }
         };
         if state.doubt != Doubt::None {
@@ -133,15 +162,20 @@ impl Both<'_> {
                 "one of both builds has stored something by then that the other stores only later",
             );
         }
-        let (i, j) = (point.step(old, point.block), point.step(new, partner));
+        let (i, j) = (point.step(old, point.block), point.step(new, new_block));
+        if state.changed && !known.unread.holds(new_block, new.blocks[new_block.0].steps.start..j) {
+            return fail(
+                "a call that NEW does not make may have changed what NEW has read or stored by then",
+            );
+        }
         if is_interruptible(old, i) {
             return fail("the instruction here may be half done");
         }
         let (a, b) = self.analyses;
-        let callee = point.call.and_then(|call| self.callees().0.remove(&call));
+        let callee = point.call.and_then(|call| callees.0.get(&call));
         let kept = |place: Place| match callee {
-            Some(Callee::Function(id)) if !self.shared.through.contains(&id) => {
-                self.keeps(id, place)
+            Some(Callee::Function(id)) if !self.shared.through.contains(id) => {
+                self.keeps(*id, place)
             }
             _ => false,
         };

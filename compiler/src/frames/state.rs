@@ -284,9 +284,19 @@ pub struct State {
     pub new: Machine,
     /// Whether NEW is where it is said to be.
     pub doubt: Doubt,
+    /// Memory was changed by a call that NEW does not make, since both have made one behind which no code
+    /// knows what memory holds: see [`super::unread`].
+    pub changed: bool,
 }
 
 impl State {
+    /// OLD has made a call that NEW no longer has, where both had the same memory: NEW finds it as OLD
+    /// leaves it, though it may not know.
+    pub fn change_memory(&mut self) {
+        self.new.set_memory(self.old.memory());
+        self.changed = true;
+    }
+
     /// One side.
     pub fn side(&self, side: Side) -> &Machine {
         match side {

@@ -1,7 +1,7 @@
 // The loop of the last function of its file asks another function in each round and goes on by what that says,
 // and one of its calls is gone; both callees are called elsewhere, too. Behind the last declaration of a file
-// it is the closing brace that shows that lines have gone. The round that has begun is ended by the code that
-// began it.
+// it is the closing brace that shows that lines have gone. The call that a frame waits in is ended by the code that
+// made it; the line that it gives is for the other build.
 //# build: gcc -O2
 //# build: gcc -O1
 //# changed: main
@@ -9,8 +9,8 @@
 //# kept: await fetch note
 //# ladder: 1 2 1
 //# before: a => a 1 10
-//# after 1: b => b 2 20
-//# after 1: c => c 3 10
+//# after 1: b => b 2 0
+//# after 1: c => c 3 -10
 //# after 2: d => d 4 0
 //# after 2: e => e 5 10
 #include "sample.h"

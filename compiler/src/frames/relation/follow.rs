@@ -6,7 +6,7 @@
 use super::super::copied;
 use super::super::point::{Exit, Point, PointId};
 use super::super::state::{Doubt, State};
-use super::{Arrival, Bodies, Search};
+use super::{Arrival, Bodies, Search, UNFOLLOWED};
 use crate::machine::flow::{BlockId, End};
 use std::collections::BTreeSet;
 
@@ -155,9 +155,9 @@ impl Search<'_, '_> {
         let joint = Point::Joint { old, new: goal };
         let target = self.point(joint);
         let new = self.unrelated(target, goal);
-        let state =
-            State { old: state.old.clone(), new, doubt: self.doubt_at(old, goal, Doubt::Place) };
-        out.push((joint, (id, edge, usize::MAX), state));
+        let doubt = self.doubt_at(old, goal, Doubt::Place);
+        let state = State { old: state.old.clone(), new, doubt, changed: state.changed };
+        out.push((joint, (id, edge, UNFOLLOWED), state));
     }
 
     /// Whether NEW may have gone through a block without partner while OLD came to `old`: not when it
