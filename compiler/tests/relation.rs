@@ -801,3 +801,49 @@ fn statements_right_behind_a_call_do_not_hide_it() {
         assert_eq!(into(&moves, 0), Some(&result));
     }
 }
+
+/// A condition that is gone from the source: OLD may go past what NEW does always.
+#[test]
+fn what_no_way_of_new_writes_is_as_it_was() {
+    let rest: String =
+        (610..620).map(|n| format!(".loc 1 {n} 1\nmov ${n}, %edi\ncall hook\n")).collect();
+    let body = |guard: &str, guarded: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 602 1\ntest %rax, %rax\njs 7f\n{guard}\n.loc 1 607 \
+             1\nmov $2, %edi\nimul $9, %edi, %esi\nlea 7(%rsi,%rdi,2), %rdi\n{guarded}\ncall other\n.loc 1 608 1\nmov \
+             $4, %edi\ncall other\n4:\n{rest}.loc 1 620 1\nmov %rbx, %rdi\ncall quiet\njmp 9f\n7:\n.loc 1 630 \
+             1\nmov $9, %edi\ncall quiet\n9:"
+        )
+    };
+    let guard = ".loc 1 605 1\nxor %eax, %eax\ncall several\ntest %eax, %eax\njne 4f";
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    let carries = |guarded: &str| {
+        let built = framed_pair(&body(guard, guarded), &body("", guarded));
+        let moves = behind(&built, 12);
+        moves.as_deref().and_then(|moves| into(moves, RBX)) == Some(&same)
+    };
+    assert!(carries(""));
+    // Where OLD has gone past it NEW has another number.
+    assert!(!carries("mov $5, %ebx"));
+}
+
+/// What a branch has found to be zero is so where it is tested again: one build has a copy of what is done
+/// before that, and no second test behind it.
+#[test]
+fn what_was_found_to_be_zero_is_not_tested_in_vain() {
+    let last = ".loc 1 630 1\naddq $1, shared(%rip)\n";
+    let body = |zero: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 604 1\nxor %edx, %edx\n1:\n.loc 1 605 1\nmov $1, \
+             %edi\ncall quiet\n.loc 1 610 1\ntest %rbx, %rbx\njne 3f\n.loc 1 615 1\nmov $2, %edi\ncall \
+             other\n{zero}3:\n.loc 1 620 1\nmov $3, %edi\ncall hook\n4:\n{last}.loc 1 631 1\ntest %rbx, %rbx\njne \
+             1b\n5:\n.loc 1 640 1\nmov $7, %edi\ncall hook"
+        )
+    };
+    // It may have another value by then.
+    for (then, holds) in [("", true), ("mov %rax, %rbx\n", false)] {
+        let (joined, copied) = (format!("{then}jmp 4f\n"), format!("{then}{last}jmp 5f\n"));
+        let built = framed_pair(&body(&joined), &body(&copied));
+        assert_eq!(has_loop(&built), holds, "{}", reasons(&built));
+    }
+}

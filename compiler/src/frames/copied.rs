@@ -14,8 +14,8 @@ use iced_x86::{FlowControl, Mnemonic};
 use std::collections::BTreeSet;
 
 /// The blocks that NEW may come to by its next edge.
-pub(super) fn ways(bodies: &Bodies<'_>, exit: Exit) -> BTreeSet<BlockId> {
-    let successors = bodies.new.blocks[exit.block.0].successors.iter().enumerate();
+pub(super) fn ways(flow: &Flow, exit: Exit) -> BTreeSet<BlockId> {
+    let successors = flow.blocks[exit.block.0].successors.iter().enumerate();
     let taken = successors.filter(|(i, _)| exit.edge.is_none_or(|only| only == *i));
     taken.map(|(_, to)| *to).collect()
 }

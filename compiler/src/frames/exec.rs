@@ -14,6 +14,7 @@ use iced_x86::{
     ConditionCode, FlowControl, Instruction, InstructionInfoFactory, MemorySize, Mnemonic,
     OpAccess, OpKind, Register,
 };
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// A part of the frame, as offsets from the CFA, and a number that both bodies know it by.
@@ -897,8 +898,30 @@ pub fn condition(values: &mut Values, code: ConditionCode, flags: Value) -> (Val
     (values.operation(Operation::Condition(base), &[flags]), negated)
 }
 
-/// Whether a condition is met by flags that are those of numbers: of equality alone, for all that is needed.
-pub fn decided(values: &Values, code: ConditionCode, flags: Value) -> Option<bool> {
+/// The value that a condition tests for being zero, and whether the condition is met then.
+pub fn zero(values: &Values, code: ConditionCode, flags: Value) -> Option<(Value, bool)> {
+    match (values.node(flags), code) {
+        (Node::Operation(Operation::Logic(_), operands), ConditionCode::e) => {
+            Some((operands[0], true))
+        }
+        (Node::Operation(Operation::Logic(_), operands), ConditionCode::ne) => {
+            Some((operands[0], false))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a condition is met by flags that are those of numbers, or of a value that is `known` to be zero:
+/// of equality alone, for all that is needed.
+pub fn decided(
+    values: &Values,
+    code: ConditionCode,
+    flags: Value,
+    known: &BTreeSet<Value>,
+) -> Option<bool> {
+    if let Some((_, met)) = zero(values, code, flags).filter(|(value, _)| known.contains(value)) {
+        return Some(met);
+    }
     let equal = match values.node(flags) {
         Node::Operation(Operation::Logic(bytes), operands) => {
             values.as_constant(operands[0])? & super::value::mask(*bytes) == 0

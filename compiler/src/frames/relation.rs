@@ -17,12 +17,16 @@
 //! - where NEW alone decides, the way that it is not taken to go must be one that OLD would have
 //!   gone, too, if NEW had: OLD has not passed a copy of what is there, nor is a copy of the goal there
 //!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW, not even
-//!   where it is, until both come to a place of the source, or make a call, that is the only one;
+//!   where it is, until both come to a place of the source, or make a call, that is the only one; at such a
+//!   place it still holds what no instruction on any way from where it was known to be has written
+//!   ([`stray`]);
 //! - what OLD calls alone NEW must not call anywhere, unless the line is gone from the source; NEW is never
 //!   taken to go where it calls what OLD has not called, unless OLD calls no such thing at all or the
 //!   line is new;
 //! - what OLD's call does to memory that the source no longer has, it does to NEW's, too: NEW goes on with
 //!   memory as it is, where its code relies on nothing else ([`super::unread`]);
+//! - a branch whose condition is known (numbers, or what OLD has found to be zero on its way and has not
+//!   made anew since) has one way only;
 //! - behind a matched call memory is the same if it was before, or if the callee is such that compilers
 //!   cannot keep anything back from it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
@@ -33,6 +37,7 @@
 
 mod follow;
 mod returned;
+mod stray;
 
 pub use returned::Returned;
 
@@ -42,7 +47,7 @@ use super::exec::{Call, Context, Executor};
 use super::join::{Classes, join};
 use super::point::{Exit, Point, PointId};
 use super::state::{Doubt, Machine, State};
-use super::value::{Node, Place, Side, Values};
+use super::value::{Node, Place, Side, Value, Values};
 use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::sites::matching::BlockMatching;
@@ -323,8 +328,10 @@ impl Search<'_, '_> {
             _ => Point::Joint { old: first, new: first },
         });
         let new = self.new_entry(id);
-        self.arrivals[id.0 as usize]
-            .insert(ENTRY, State { old, new, doubt: Doubt::None, changed: false });
+        self.arrivals[id.0 as usize].insert(
+            ENTRY,
+            State { old, new, doubt: Doubt::None, changed: false, zero: BTreeSet::new() },
+        );
         self.enqueue(id);
     }
 
@@ -440,7 +447,14 @@ impl Search<'_, '_> {
         if let Some(b) = b {
             self.set_depth(&mut new, Side::New, b);
         }
-        Some(State { old, new, doubt, changed })
+        // What was zero when this point was passed before need not be so now.
+        let (first, rest) = arrivals.split_first()?;
+        let is_still = |value: &Value| {
+            rest.iter().all(|s| s.zero.contains(value))
+                && self.values.depends(*value).binary_search(&id).is_err()
+        };
+        let zero = first.zero.iter().copied().filter(is_still).collect();
+        Some(State { old, new, doubt, changed, zero })
     }
 
     fn set_depth(&mut self, machine: &mut Machine, side: Side, block: BlockId) {
@@ -465,6 +479,7 @@ impl Search<'_, '_> {
                 for (edge, to) in
                     self.bodies.old.blocks[old.0].successors.clone().into_iter().enumerate()
                 {
+                    let state = self.tested(old, edge, &state);
                     self.old_edge(id, edge, to, new, &state, &mut out);
                 }
             }
@@ -474,7 +489,7 @@ impl Search<'_, '_> {
                 let machine = self.call(id, Side::New, new, machine, call);
                 let state = State { new: machine, ..state };
                 let edge = if self.bodies.copied {
-                    self.decided(self.bodies.new, new, &state.new)
+                    self.decided(self.bodies.new, new, &state.new, &state.zero)
                 } else {
                     None
                 };
@@ -536,6 +551,7 @@ impl Search<'_, '_> {
             new: self.call(id, Side::New, new, z, how(inserted)),
             doubt,
             changed: state.changed && !(matched && is_barrier),
+            zero: state.zero,
         };
         if is_same && !matched && self.is_gone(old) && (!c_calls || inserted) {
             state.change_memory();
@@ -548,7 +564,7 @@ impl Search<'_, '_> {
         let ways = c.successors.len();
         // Of numbers that are known one way is no way, whatever the other side does.
         let only = |this: &Self, flow: &Flow, block: BlockId, machine: &Machine| {
-            if bodies.copied { this.decided(flow, block, machine) } else { None }
+            if bodies.copied { this.decided(flow, block, machine, &state.zero) } else { None }
         };
         let taken = only(self, bodies.old, old, &state.old);
         let others = only(self, bodies.new, new, &state.new);
@@ -564,6 +580,7 @@ impl Search<'_, '_> {
             }
             let follows = choice.map(|same| if same { edge } else { 1 - edge.min(1) }).or(others);
             let exit = Exit { block: new, edge: follows.filter(|edge| *edge < ways) };
+            let state = self.tested(old, edge, &state);
             self.old_edge(id, edge, to, exit, &state, out);
         }
     }
@@ -584,14 +601,36 @@ impl Search<'_, '_> {
     }
 
     /// The edge that a branch takes, where what it tests is a number.
-    fn decided(&self, flow: &Flow, block: BlockId, machine: &Machine) -> Option<usize> {
+    fn decided(
+        &self,
+        flow: &Flow,
+        block: BlockId,
+        machine: &Machine,
+        zero: &BTreeSet<Value>,
+    ) -> Option<usize> {
         let b = &flow.blocks[block.0];
         if b.end != End::Branch {
             return None;
         }
         let code = flow.body.steps[b.steps.end - 1].instruction.condition_code();
-        let met = super::exec::decided(&self.values, code, machine.flags())?;
+        let met = super::exec::decided(&self.values, code, machine.flags(), zero)?;
         Some(usize::from(!met))
+    }
+
+    /// The state behind an edge of a branch of OLD, with what the branch has found out.
+    fn tested(&self, old: BlockId, edge: usize, state: &State) -> State {
+        let mut state = state.clone();
+        let b = &self.bodies.old.blocks[old.0];
+        if !self.bodies.copied || b.end != End::Branch {
+            return state;
+        }
+        let code = self.bodies.old.body.steps[b.steps.end - 1].instruction.condition_code();
+        if let Some((value, met)) = super::exec::zero(&self.values, code, state.old.flags())
+            && edge == usize::from(!met)
+        {
+            state.zero.insert(value);
+        }
+        state
     }
 
     /// Whether two jumps through tables take entries of the same number (`true`); `None`: not known.

@@ -1,7 +1,7 @@
 //! What each body's registers, private slots and memory hold at a point of the product.
 
 use super::value::{Base, Node, Place, Side, Value, Values};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// General registers.
 const GENERAL: usize = 16;
@@ -287,6 +287,8 @@ pub struct State {
     /// Memory was changed by a call that NEW does not make, since both have made one behind which no code
     /// knows what memory holds: see [`super::unread`].
     pub changed: bool,
+    /// Values that OLD has found to be zero on its way.
+    pub zero: BTreeSet<Value>,
 }
 
 impl State {

@@ -105,7 +105,7 @@ impl Search<'_, '_> {
         let goal = to.goal;
         let mut arrivals = Vec::new();
         let mut sound = state.doubt != Doubt::Path;
-        for (number, way) in copied::ways(self.bodies, exit).into_iter().enumerate() {
+        for (number, way) in copied::ways(self.bodies.new, exit).into_iter().enumerate() {
             let mut state = state.clone();
             let point = if way == goal {
                 state.doubt = self.doubt_at(old, goal, state.doubt);
@@ -154,9 +154,14 @@ impl Search<'_, '_> {
         self.failing.insert((id, edge, 0), (old, goal));
         let joint = Point::Joint { old, new: goal };
         let target = self.point(joint);
-        let new = self.unrelated(target, goal);
         let doubt = self.doubt_at(old, goal, Doubt::Place);
-        let state = State { old: state.old.clone(), new, doubt, changed: state.changed };
+        // From where NEW is known to have been it has come here, if this is the only place of its kind.
+        let way = (state.doubt == Doubt::None && doubt == Doubt::None).then_some(exit);
+        let new = match way.and_then(|exit| self.strayed(target, exit, goal, &state.new)) {
+            Some(new) => new,
+            None => self.unrelated(target, goal),
+        };
+        let state = State { new, doubt, ..state.clone() };
         out.push((joint, (id, edge, UNFOLLOWED), state));
     }
 
