@@ -540,6 +540,24 @@ fn arguments_on_the_stack_go_by_name_and_may_be_overwritten() {
 }
 
 #[test]
+fn of_a_slot_as_much_is_kept_as_is_read_again() {
+    // Eight bytes are stored, of which fewer are read.
+    let body = |more: &str, read: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, (%rsp)\n{more}\n.loc 1 610 1\ncall other\n{read} (%rsp), \
+             %ebx"
+        )
+    };
+    let new = |read: &str| body("xor %edx, %edx", read);
+    for (old, read) in [("mov", "mov"), ("mov", "movzbl"), ("movzbl", "movzbl")] {
+        let built = framed_pair(&body("", old), &new(read));
+        assert!(behind(&built, 1).is_some(), "{old} {read}: {}", reasons(&built));
+    }
+    // What OLD does not read any more may be anything.
+    assert_eq!(behind(&framed_pair(&body("", "movzbl"), &new("mov")), 1), None);
+}
+
+#[test]
 fn a_function_that_was_split_goes_on_in_its_clone() {
     let source = r#"
 extern long hook(long);

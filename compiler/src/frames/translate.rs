@@ -131,10 +131,13 @@ fn usable(site: &Pending<'_>, place: Place) -> u8 {
         }
         Place::General(_) | Place::Lane(..) => 8,
         // Outgoing arguments are the callee's to overwrite: only what OLD itself still reads counts.
+        // Of a slot that is written as a whole it may read the lower part only.
         Place::Slot(at, bytes) => {
-            let end = at + i64::from(bytes);
-            let live = site.old_live.slots.iter().any(|r| r.start <= at && end <= r.end);
-            if live { bytes } else { 0 }
+            let live = |n: &u8| {
+                let end = at + i64::from(*n);
+                site.old_live.slots.iter().any(|r| r.start <= at && end <= r.end)
+            };
+            [8, 4, 2, 1].into_iter().filter(|n| *n <= bytes).find(live).unwrap_or(0)
         }
     }
 }
