@@ -5,7 +5,7 @@
 //! cargo run --release -p dsu-tests --bin comparison    -- [--only KEY,..] [--mutations N]
 //! cargo run --release -p dsu-tests --bin torture       -- [--exhaustive] [--program P] [--pair A:B] [--step K]
 //!                                                         [--seed S] [--csmith N] [--seconds T]
-//! cargo run --release -p dsu-tests --bin coverage      -- [--only KEY,..] [--series gcc,clang,nosched,o1] [--step TEXT]
+//! cargo run --release -p dsu-tests --bin coverage      -- [--only KEY,..] [--series gcc,clang,unscheduled,nosched,o1] [--step TEXT]
 //! cargo run --release -p dsu-tests --bin soak          -- [--minutes N] [--seconds N] [--kills N]
 //! ```
 //!

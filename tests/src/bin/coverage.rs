@@ -20,7 +20,12 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "KEY", default_value = "redis7,nginx122")]
     only: Vec<String>,
     /// Where OLD and NEW come from.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "gcc,clang,nosched,o1")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_enum,
+        default_value = "gcc,clang,unscheduled,nosched,o1"
+    )]
     series: Vec<Series>,
     /// Only steps in whose label this occurs.
     #[arg(long, value_name = "TEXT")]

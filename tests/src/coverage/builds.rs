@@ -15,7 +15,9 @@ pub enum Series {
     Gcc,
     /// Neighbouring steps, clang -O2.
     Clang,
-    /// One source, gcc -O2 to gcc -O2 without scheduling and induction variable selection.
+    /// One source, gcc -O2 to gcc -O2 without scheduling.
+    Unscheduled,
+    /// The same without induction variable selection, either.
     Nosched,
     /// One source, gcc -O2 to gcc -O1.
     O1,
@@ -38,6 +40,7 @@ impl Series {
         match self {
             Self::Gcc => "gcc",
             Self::Clang => "clang",
+            Self::Unscheduled => "gcc -O2 to unscheduled",
             Self::Nosched => "gcc -O2 to nosched",
             Self::O1 => "gcc -O2 to -O1",
         }
@@ -47,7 +50,7 @@ impl Series {
     pub fn goal(self) -> f64 {
         match self {
             Self::Gcc => 95.0,
-            Self::Clang | Self::Nosched => 90.0,
+            Self::Clang | Self::Unscheduled | Self::Nosched => 90.0,
             Self::O1 => 75.0,
         }
     }
@@ -57,6 +60,10 @@ impl Series {
         match self {
             Self::Gcc => Ok(steps(&builder.ladder(recipe)?)),
             Self::Clang => Ok(steps(&builder.ladder(&by_clang(recipe))?)),
+            Self::Unscheduled => {
+                let flags = " -fno-schedule-insns -fno-schedule-insns2";
+                Ok(vec![other_code(recipe, builder, "unscheduled", flags)?])
+            }
             Self::Nosched => {
                 let flags = " -fno-schedule-insns2 -fno-ivopts";
                 Ok(vec![other_code(recipe, builder, "nosched", flags)?])
