@@ -36,8 +36,7 @@ const ENDS: &[(&str, usize)] = &[
 ];
 
 // The variable that NEW adds holds a value over the sleep that no OLD frame has.
-const VARIANTS: &[Variant] =
-    &variants("a local over a sleep", "lru_maintainer_thread", "slept_since");
+const VARIANTS: &[Variant] = &variants("a local over its loop", "lru_maintainer_thread", "begun");
 
 impl Loops for Memcached {
     fn variants(&self) -> &'static [Variant] {
