@@ -74,6 +74,22 @@ pub(super) fn same_taken(pair: Pair<'_>, a: u64, b: u64, depth: u8) -> Result<()
     Err(constant_changed(pair, a, b, len))
 }
 
+/// Whether both builds have the same text at these addresses, which nothing follows: a literal.
+pub fn is_same_text(pair: Pair<'_>, a: u64, b: u64) -> bool {
+    let constant =
+        |image: &Image, at| image.section_at(at).is_some_and(|s| s.kind == SectionKind::ReadOnly);
+    if !constant(pair.old, a) || !constant(pair.new, b) {
+        return false;
+    }
+    let (Some(x), Some(y)) = (text_at(pair.old, a), text_at(pair.new, b)) else { return false };
+    let behind = x.len() as u64 + 1;
+    let ends = |image: &Image, at: u64| {
+        let end = extent(image, at);
+        at + behind <= end && zeroes(image, at + behind..end)
+    };
+    !x.is_empty() && x == y && is_text(&x) && ends(pair.old, a) && ends(pair.new, b)
+}
+
 /// Where a constant ends at the latest.
 fn extent(image: &Image, address: u64) -> u64 {
     let end = image.section_at(address).map_or(address, crate::image::Section::end);

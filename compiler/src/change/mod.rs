@@ -20,8 +20,8 @@ pub use compare::{Comparison, Verdict, compare_function};
 pub(crate) use compare::{
     neutral, thread_local, thread_local_displacement, thread_local_layout_moved,
 };
+pub use constants::{is_same_text, offset_table, pointers};
 pub(crate) use constants::{jump_table, pointer_targets, text_at};
-pub use constants::{offset_table, pointers};
 pub use copies::readers_of_copies;
 pub use fingerprint::fingerprint;
 pub use gaps::is_bound_code;

@@ -3,13 +3,22 @@
 //!
 //! OLD's operands are where they were linked. NEW's lead where the shadow image's fix-ups send them: a
 //! kept thing is at its OLD address, everything else in the shadow image.
+//!
+//! Literals are the exception: NEW has its own copy of a text that OLD has, too, and both addresses are one
+//! value. Whether two literals that read alike are one object is nobody's business (C11 6.4.5), and what OLD
+//! has stored of them everywhere else are addresses of its own copies in any case.
 
 use super::source::Named;
 use super::value::{Base, Value, Values};
+use crate::change::{Pair, is_same_text, text_at};
 use crate::code::{Body, Field, Reference, Step};
 use crate::image::{Image, Thing};
 use dsu_patch_format::plan::{Fixup, Target};
 use dsu_patch_format::{NewAddr, OldAddr};
+use std::collections::BTreeMap;
+
+/// Where NEW has the texts whose addresses OLD's body takes, by OLD's address.
+pub type Texts = BTreeMap<u64, u64>;
 
 /// The address-valued operand of an instruction that is no branch: its immediate, or its memory
 /// operand's displacement.
@@ -19,9 +28,49 @@ fn reference(step: &Step, immediate: bool) -> Option<&Reference> {
         .find(|r| r.immediate == immediate && !matches!(r.field, Field::Branch8 | Field::Branch32))
 }
 
+/// The texts that both bodies take the address of, each having it once.
+pub fn texts(pair: Pair<'_>, fixups: &[Fixup], old: &Body, new: &Body) -> Texts {
+    // What may be the end of the object in front is not taken for a text.
+    let mut old = taken(pair.old, old, |_, r| pair.old.object_ending_at(r.target).is_none());
+    let new = taken(pair.new, new, |step, r| {
+        meaning(fixups, step, r) == (Target::New(NewAddr(r.target)), 0)
+    });
+    let pairs = new.into_iter().filter_map(|(text, b)| Some((old.remove(&text)??, b?)));
+    pairs.filter(|(a, b)| is_same_text(pair, *a, *b)).collect()
+}
+
+/// Where a body has the texts whose addresses it takes; `None`: at several places.
+fn taken(
+    image: &Image,
+    body: &Body,
+    counts: impl Fn(&Step, &Reference) -> bool,
+) -> BTreeMap<Vec<u8>, Option<u64>> {
+    let mut found: BTreeMap<Vec<u8>, Option<u64>> = BTreeMap::new();
+    for (step, immediate) in body.steps.iter().flat_map(|step| [(step, false), (step, true)]) {
+        let Some(r) = reference(step, immediate).filter(|r| r.access == 0) else { continue };
+        let bare = matches!(image.resolve(r.target), Thing::Constant(_));
+        let text = if bare && counts(step, r) { text_at(image, r.target) } else { None };
+        if let Some(text) = text {
+            let place = found.entry(text).or_insert(Some(r.target));
+            *place = place.filter(|at| *at == r.target);
+        }
+    }
+    found
+}
+
 /// The address in an operand of OLD.
-pub fn old(image: &Image, values: &mut Values, step: &Step, immediate: bool) -> Option<Value> {
-    let address = reference(step, immediate)?.target;
+pub fn old(
+    image: &Image,
+    texts: &Texts,
+    values: &mut Values,
+    step: &Step,
+    immediate: bool,
+) -> Option<Value> {
+    let reference = reference(step, immediate)?;
+    let address = reference.target;
+    if let Some(text) = texts.get(&address).filter(|_| reference.access == 0) {
+        return Some(values.target(&Target::New(NewAddr(*text)), 0));
+    }
     let target = match image.resolve(address) {
         Thing::Code { offset: 0, .. } => Target::OldIdentity(OldAddr(address)),
         _ => Target::Old(OldAddr(address)),

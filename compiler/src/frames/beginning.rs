@@ -11,9 +11,13 @@ use super::relation::Arrivals;
 use super::value::{Node, Place, Side, Value, Values};
 use crate::machine::dominators::{Dominators, Loops};
 use crate::machine::flow::{BlockId, Flow};
+use std::collections::BTreeSet;
 
 /// Points whose names are looked through, at most, for one value.
 const DEPTH: usize = 16;
+
+/// The largest step of a counter.
+const STRIDE: u64 = 4;
 
 /// NEW's loops.
 pub struct Rounds {
@@ -47,6 +51,33 @@ impl Beginnings<'_> {
         let first = self.first(values, value, DEPTH)?;
         let first = values.low(bytes, first);
         values.as_constant(first)
+    }
+
+    /// Whether a value begins with a number of at most 32 bits and goes on by at most [`STRIDE`] each time
+    /// that it is given a name anew. To be of 57 bits it would have to do so for years, for each time is a
+    /// round of a loop.
+    pub fn counts(&self, values: &Values, value: Value) -> bool {
+        let (mut queue, mut seen) = (vec![value], BTreeSet::from([value]));
+        while let Some(next) = queue.pop() {
+            if seen.len() > DEPTH {
+                return false;
+            }
+            let Node::Phi(point, side, place) = *values.node(next) else { return false };
+            for (_, state) in self.arrivals.edges(point) {
+                let Some(held) = state.side(side).at(place) else { return false };
+                let (terms, number) = values.terms(held);
+                match terms[..] {
+                    [] if number.cast_signed().unsigned_abs() <= u64::from(u32::MAX) => {}
+                    [(term, 1)] if number.cast_signed().unsigned_abs() <= STRIDE => {
+                        if seen.insert(term) {
+                            queue.push(term);
+                        }
+                    }
+                    _ => return false,
+                }
+            }
+        }
+        true
     }
 
     /// The value with each name replaced by what it stands for in the first round.

@@ -3,12 +3,13 @@
 //! Takes their graphs with what is known of them; gives whom they call, which calls are the same, and the
 //! relation for a matching of their blocks.
 
+use super::addresses::{self, Texts};
 use super::entry::Entry;
 use super::fates::Fates;
 use super::function::Shared;
 use super::relation::{Before, Bodies, Relation, TooLarge};
 use super::value::{Place, Side, Values};
-use super::{addresses, exec, strings};
+use super::{exec, strings};
 use crate::code::Step;
 use crate::image::{FunctionId, Image};
 use crate::machine::Analysis;
@@ -35,6 +36,8 @@ pub(super) struct Both<'a> {
     pub(super) evidence: Evidence,
     /// Blocks are followed together with copies of their partners, too.
     pub(super) copied: bool,
+    /// The literals of both.
+    pub(super) texts: Texts,
 }
 
 impl Both<'_> {
@@ -89,7 +92,7 @@ impl Both<'_> {
         let (old_objects, new_objects) = (extents(self.analyses.0), extents(self.analyses.1));
         let (old_locals, new_locals) = self.locals();
         let old_address = |values: &mut Values, step: &Step, immediate: bool| {
-            addresses::old(pair.old, values, step, immediate)
+            addresses::old(pair.old, &self.texts, values, step, immediate)
         };
         let new_address = |values: &mut Values, step: &Step, immediate: bool| {
             addresses::new(self.shared.fixups, values, step, immediate)

@@ -821,6 +821,9 @@ impl<'a, 'v> Executor<'a, 'v> {
     }
 }
 
+/// The even condition code of equality.
+pub const EQUAL: u8 = 4;
+
 /// A condition on flags in normal form: operands in one order, and a sense. Conditions that mean the
 /// same are one value.
 pub fn condition(values: &mut Values, code: ConditionCode, flags: Value) -> (Value, bool) {
@@ -828,7 +831,6 @@ pub fn condition(values: &mut Values, code: ConditionCode, flags: Value) -> (Val
     let number = (code as u8).saturating_sub(1);
     let (mut base, mut negated) = (number & !1, number & 1 == 1);
     const BELOW: u8 = 2;
-    const EQUAL: u8 = 4;
     const BELOW_EQUAL: u8 = 6;
     const SIGN: u8 = 8;
     const LESS: u8 = 12;

@@ -224,7 +224,8 @@ impl<'a> View<'a> {
             match_blocks(pair, (flows.0, locals.0), (flows.1, locals.1), whole.start(flows.1));
         let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
-        let both = Both { shared, old, analyses: (a, b), flows, entry, evidence, copied };
+        let texts = addresses::texts(pair, shared.fixups, &flows.0.body, &flows.1.body);
+        let both = Both { shared, old, analyses: (a, b), flows, entry, evidence, copied, texts };
         let callees = both.callees();
         let same_call = |a, b| both.same_call(&callees, a, b) || both.evidence.is_same_place(a, b);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();

@@ -4,7 +4,11 @@
 //! point was passed is replaced by a new one. A slot of the frame that was not written on some edge holds
 //! garbage there: in OLD that is a value like any other, which nothing else has; of NEW, which is only said to have come
 //! here, it may be taken to be whatever is wanted, for no code that is right depends on it.
+//!
+//! What goes along with another place from edge to edge, a pointer with the number of its element, gets no
+//! name of its own but is said in terms of that place: builds differ in what they count with.
 
+use super::multiples::{multiple, step};
 use super::point::PointId;
 use super::state::{Held, Machine};
 use super::value::{Node, Place, Side, Value, Values};
@@ -16,6 +20,28 @@ pub struct Classes {
     names: HashMap<Vec<Held>, Value>,
     /// The names that OLD's places have, in their order.
     old: Vec<(Place, Vec<Held>, Value)>,
+    /// What others may be said in terms of: the values on the edges, and the name.
+    counts: Vec<(Vec<Value>, Value)>,
+    /// The same of places of NEW that OLD need not have.
+    offered: Vec<(Vec<Value>, Value)>,
+}
+
+impl Classes {
+    /// Before OLD's places get their names: NEW's, which OLD's may be multiples of.
+    pub fn offer(&mut self, values: &mut Values, arrivals: &[&Machine], id: PointId) {
+        let Some(first) = arrivals.first() else { return };
+        for (place, _) in first.places().filter(|(place, _)| may_count(*place)) {
+            let all: Option<Vec<Value>> = arrivals.iter().map(|m| m.at(place)).collect();
+            if let Some(all) = all.filter(|all| all.iter().any(|value| *value != all[0])) {
+                self.offered.push((all, values.intern(Node::Phi(id, Side::New, place))));
+            }
+        }
+    }
+}
+
+/// Whether a place may hold a number of an element, or its address.
+fn may_count(place: Place) -> bool {
+    matches!(place, Place::General(_) | Place::Slot(..))
 }
 
 /// The state of one side at a point; `None` when nothing leads there. OLD's comes first.
@@ -27,18 +53,28 @@ pub fn join(
 ) -> Option<Machine> {
     let first = arrivals.first()?;
     let mut join = Join { values, id, side, classes };
-    let mut joined = first.map_registers(|place| {
+    let mut places: Vec<(Place, Vec<Held>)> = Vec::new();
+    for (place, _) in first.places().filter(|(place, _)| !matches!(place, Place::Slot(..))) {
         let all = arrivals.iter().map(|m| m.at(place).map_or(Held::Unknown, Held::Value));
-        join.one(place, all.collect())
-    });
+        places.push((place, all.collect()));
+    }
     for (at, bytes) in extents(arrivals) {
         let all: Vec<Held> = arrivals.iter().map(|m| m.held(join.values, at, bytes)).collect();
-        if at >= 0 && all.contains(&Held::Unknown) {
-            // An argument that was not read on some edge: it is read when it is needed.
-            continue;
+        // An argument that was not read on some edge: it is read when it is needed.
+        if at < 0 || !all.contains(&Held::Unknown) {
+            places.push((Place::Slot(at, bytes), all));
         }
-        let value = join.one(Place::Slot(at, bytes), all);
-        joined.put_slot(at, bytes, value);
+    }
+    // Numbers of elements before their addresses.
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    if arrivals.len() > 1 {
+        order.sort_by_cached_key(|i| step(join.values, &places[*i].1));
+    }
+    let mut joined = first.without_slots();
+    for index in order {
+        let (place, all) = &mut places[index];
+        let value = join.one(*place, std::mem::take(all));
+        joined.put(*place, value);
     }
     if arrivals.iter().any(|m| m.has_lost_slots()) {
         joined.lose_others();
@@ -78,7 +114,12 @@ impl Join<'_> {
         {
             return known;
         }
-        let value = self.values.intern(name);
+        let counted = may_count(place).then(|| values_of(&all)).flatten();
+        let along = counted.as_ref().and_then(|all| self.along(all));
+        let value = along.unwrap_or_else(|| self.values.intern(name));
+        if let Some(counted) = counted.filter(|_| along.is_none()) {
+            self.classes.counts.push((counted, value));
+        }
         if self.side == Side::Old {
             self.classes.old.push((place, all.clone(), value));
         }
@@ -99,6 +140,28 @@ impl Join<'_> {
         found.filter(|v| self.values.depends(*v).binary_search(&self.id).is_err())
     }
 
+    /// A place in terms of another one that it goes along with: so many times that, and what is the
+    /// same on every edge and the next time.
+    fn along(&mut self, all: &[Value]) -> Option<Value> {
+        let classes = &*self.classes;
+        let own = classes
+            .counts
+            .iter()
+            .find_map(|with| multiple(self.values, self.id, all, with).map(|(value, _)| value));
+        if own.is_some() || self.side == Side::New {
+            return own;
+        }
+        // One of NEW's is only worth it where OLD's is no unit itself.
+        let (value, with) = classes.offered.iter().find_map(|with| {
+            let (value, factor) = multiple(self.values, self.id, all, with)?;
+            (factor != 1 && factor != u64::MAX).then(|| (value, with.clone()))
+        })?;
+        let held = with.0.iter().map(|value| Held::Value(*value)).collect();
+        self.classes.names.insert(held, with.1);
+        self.classes.counts.push(with);
+        Some(value)
+    }
+
     /// What garbage of NEW is best taken to be, where its other edges do not agree: what makes the place
     /// equal to one of OLD, the same one if that can be.
     fn chosen(&mut self, place: Place, all: &[Held]) -> Option<Value> {
@@ -115,6 +178,15 @@ impl Join<'_> {
         }
         best
     }
+}
+
+/// The values on all edges, when all are known.
+fn values_of(all: &[Held]) -> Option<Vec<Value>> {
+    let value = |held: &Held| match held {
+        Held::Value(value) => Some(*value),
+        Held::Garbage | Held::Unknown => None,
+    };
+    all.iter().map(value).collect()
 }
 
 /// Whether a place has all bytes of a value that another place holds.
@@ -232,6 +304,50 @@ mod tests {
         let new = joined(&mut values, &new, Side::New, &mut classes);
         assert_ne!(new.at(Place::Slot(-40, 8)), Some(value));
         assert!(new.has_lost_slots());
+    }
+
+    /// On each edge: what rbx holds, and what r12 does.
+    fn counting(values: &mut Values, edges: &[(Value, Value)]) -> Machine {
+        let mut arrivals = Vec::new();
+        for (pointer, number) in edges {
+            let mut one = machine(values);
+            one.set_general(3, *pointer);
+            one.set_general(12, *number);
+            arrivals.push(one);
+        }
+        joined(values, &arrivals, Side::Old, &mut Classes::default())
+    }
+
+    #[test]
+    fn a_pointer_is_said_in_terms_of_the_number_of_its_element() {
+        let mut values = Values::default();
+        let base = values.intern(Node::Entry(Place::General(7)));
+        let again = values.intern(Node::Phi(HERE, Side::Old, Place::General(12)));
+        let (two, next) = (values.constant(2), values.offset(again, 1));
+        let at = |values: &mut Values, number: Value| values.linear(&[(base, 1), (number, 16)], 0);
+        let edges = [(at(&mut values, two), two), (at(&mut values, next), next)];
+        let machine = counting(&mut values, &edges);
+        let number = machine.general(12);
+        assert_eq!(machine.general(3), at(&mut values, number));
+    }
+
+    #[test]
+    fn what_goes_its_own_way_on_one_edge_has_a_name_of_its_own() {
+        let mut values = Values::default();
+        let base = values.intern(Node::Entry(Place::General(7)));
+        let edges = [(0, 0), (16, 1), (40, 2)];
+        let edges = edges.map(|(at, n)| (values.offset(base, at), values.constant(n)));
+        let machine = counting(&mut values, &edges);
+        let own = values.intern(Node::Phi(HERE, Side::Old, Place::General(3)));
+        assert_eq!(machine.general(3), own);
+        // What is added must be the same the next time, too.
+        let moving = values.intern(Node::Phi(HERE, Side::Old, Place::General(6)));
+        let edges = [0, 1].map(|n| {
+            let number = values.constant(n);
+            (values.linear(&[(moving, 1), (number, 8)], 0), number)
+        });
+        let machine = counting(&mut values, &edges);
+        assert_eq!(machine.general(3), own);
     }
 
     #[test]

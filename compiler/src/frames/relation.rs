@@ -29,6 +29,7 @@
 //!   made anew since) has one way only;
 //! - behind a matched call memory is the same if it was before, or if the callee is such that compilers
 //!   cannot keep anything back from it;
+//! - two values that a branch which was taken has found equal are one value behind it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
 //!   last time this point was passed is replaced by a new one.
 //!
@@ -38,6 +39,7 @@
 mod follow;
 mod returned;
 mod stray;
+mod taken;
 
 pub use returned::Returned;
 
@@ -56,6 +58,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Points may be executed this often each, on average, before the search is given up.
 const VISITS: usize = 40;
+/// So often what comes out of a point may lead elsewhere than before.
+const WAVERING: usize = 12;
 /// Searches until the blocks are known that are followed together with copies.
 const SEARCHES: usize = 4;
 
@@ -143,6 +147,8 @@ struct Search<'a, 'b> {
     states: Vec<Option<State>>,
     arrivals: Vec<BTreeMap<EdgeKey, State>>,
     sent: Vec<BTreeSet<(PointId, EdgeKey)>>,
+    /// How often each point was executed.
+    visits: Vec<usize>,
     failing: BTreeMap<EdgeKey, (BlockId, BlockId)>,
     queue: BTreeSet<(usize, u8, usize, PointId)>,
     order: (Vec<usize>, Vec<usize>),
@@ -180,6 +186,7 @@ impl Relation {
             states: Vec::new(),
             arrivals: Vec::new(),
             sent: Vec::new(),
+            visits: Vec::new(),
             failing: BTreeMap::new(),
             queue: BTreeSet::new(),
             order,
@@ -368,6 +375,7 @@ impl Search<'_, '_> {
         self.states.push(None);
         self.arrivals.push(BTreeMap::new());
         self.sent.push(BTreeSet::new());
+        self.visits.push(0);
         id
     }
 
@@ -407,7 +415,9 @@ impl Search<'_, '_> {
         Ok(())
     }
 
-    /// What comes out of a point replaces what came out of it before.
+    /// What comes out of a point replaces what came out of it before, at least for the first times:
+    /// where one way makes both sides differ, for which reason it is not taken, for which reason they do
+    /// not, it stays. That something may lead to a point takes nothing away but what is known there.
     fn deliver(&mut self, from: PointId, arrivals: Vec<Arrival>) {
         let mut now = BTreeSet::new();
         for (point, key, state) in arrivals {
@@ -419,7 +429,13 @@ impl Search<'_, '_> {
                 self.enqueue(to);
             }
         }
-        let before = std::mem::replace(&mut self.sent[from.0 as usize], now.clone());
+        let index = from.0 as usize;
+        self.visits[index] += 1;
+        if self.visits[index] > WAVERING {
+            self.sent[index].append(&mut now);
+            return;
+        }
+        let before = std::mem::replace(&mut self.sent[index], now.clone());
         for (to, key) in before.difference(&now) {
             self.arrivals[to.0 as usize].remove(key);
             self.enqueue(*to);
@@ -432,6 +448,8 @@ impl Search<'_, '_> {
         let doubt = arrivals.iter().map(|s| s.doubt).max()?;
         let changed = arrivals.iter().any(|s| s.changed);
         let mut classes = Classes::default();
+        let new: Vec<&Machine> = arrivals.iter().map(|s| &s.new).collect();
+        classes.offer(&mut self.values, &new, id);
         let mut side = |values: &mut Values, side: Side| {
             let machines: Vec<&Machine> = arrivals.iter().map(|s| s.side(side)).collect();
             join(values, &machines, (id, side), &mut classes)
@@ -480,6 +498,7 @@ impl Search<'_, '_> {
                     self.bodies.old.blocks[old.0].successors.clone().into_iter().enumerate()
                 {
                     let state = self.tested(old, edge, &state);
+                    let state = self.behind((Side::Old, old, edge), state);
                     self.old_edge(id, edge, to, new, &state, &mut out);
                 }
             }
@@ -581,8 +600,19 @@ impl Search<'_, '_> {
             let follows = choice.map(|same| if same { edge } else { 1 - edge.min(1) }).or(others);
             let exit = Exit { block: new, edge: follows.filter(|edge| *edge < ways) };
             let state = self.tested(old, edge, &state);
+            let mut state = self.behind((Side::Old, old, edge), state);
+            if let Some(edge) = exit.edge {
+                state = self.behind((Side::New, new, edge), state);
+            }
             self.old_edge(id, edge, to, exit, &state, out);
         }
+    }
+
+    /// What holds behind an edge that one side has taken.
+    fn behind(&mut self, (side, block, edge): (Side, BlockId, usize), state: State) -> State {
+        let (flow, _) = self.bodies.side(side);
+        let flags = state.side(side).flags();
+        taken::behind(&mut self.values, flow, block, edge, flags, state)
     }
 
     /// Whether two branches are taken alike (`true`) or the opposite way; `None`: not known.

@@ -4,6 +4,7 @@
 //! the way to make it again out of such places, constants and addresses. Never guesses: no source is an
 //! answer.
 
+use super::beginning::Beginnings;
 use super::state::State;
 use super::value::{Base, Node, Operation, Place, Value, Values};
 use dsu_patch_format::frames::{Binary, Location, Proof, Value as Source};
@@ -22,11 +23,14 @@ pub type Named = HashMap<(Base, u64), (Target, i64)>;
 pub struct Sources<'a> {
     values: &'a mut Values,
     named: &'a Named,
+    beginnings: &'a Beginnings<'a>,
     held: HashMap<Value, Vec<Location>>,
     /// Upper lanes of vector registers that may be read.
     lanes: HashMap<(u8, u8), Value>,
     /// Slots of eight bytes that may be read.
     slots: HashMap<i64, Value>,
+    /// The places' values by what they are sums of, once that was asked for.
+    sums: Option<HashMap<Value, Vec<Value>>>,
 }
 
 impl<'a> Sources<'a> {
@@ -35,6 +39,7 @@ impl<'a> Sources<'a> {
         values: &'a mut Values,
         state: &State,
         named: &'a Named,
+        beginnings: &'a Beginnings<'a>,
         usable: impl Fn(Place) -> u8,
     ) -> Self {
         let mut held: HashMap<Value, Vec<Location>> = HashMap::new();
@@ -57,12 +62,43 @@ impl<'a> Sources<'a> {
                 held.entry(key).or_default().push(location);
             }
         }
-        Self { values, named, held, lanes, slots }
+        Self { values, named, beginnings, held, lanes, slots, sums: None }
     }
 
     /// All values, for the caller's own questions.
     pub fn values(&mut self) -> &mut Values {
         self.values
+    }
+
+    /// The same, to look at.
+    pub(super) fn known(&self) -> &Values {
+        self.values
+    }
+
+    /// Whether a value counts in small steps.
+    pub(super) fn counts(&self, value: Value) -> bool {
+        self.beginnings.counts(self.values, value)
+    }
+
+    /// What OLD's places hold that is a sum with this term, in their order.
+    pub(super) fn with(&mut self, term: Value) -> Vec<Value> {
+        let (values, held) = (&*self.values, &self.held);
+        let sums = self.sums.get_or_insert_with(|| {
+            let mut sums: HashMap<Value, Vec<Value>> = HashMap::new();
+            for place in held.keys() {
+                for (term, _) in values.terms(whole(values, *place)).0 {
+                    sums.entry(term).or_default().push(*place);
+                }
+            }
+            sums.values_mut().for_each(|all| all.sort_unstable());
+            sums
+        });
+        sums.get(&term).cloned().unwrap_or_default()
+    }
+
+    /// The place that holds a value.
+    pub(super) fn place(&self, value: Value, bytes: u8) -> Option<Source> {
+        self.held(value, bytes, None)
     }
 
     /// A source for the low `bytes` of a value that goes to `to`.
@@ -197,7 +233,7 @@ impl<'a> Sources<'a> {
     }
 
     /// The low `bytes` of a value by arithmetic.
-    fn remake(
+    pub(super) fn remake(
         &mut self,
         wanted: Value,
         bytes: u8,
@@ -214,6 +250,18 @@ impl<'a> Sources<'a> {
         let depth = depth.checked_sub(1)?;
         *budget = budget.checked_sub(1)?;
         let width = if bytes <= 4 { 4 } else { 8 };
+        let made = self.forward(wanted, bytes, (depth, width), budget);
+        made.or_else(|| self.solved(wanted, bytes, depth, budget))
+    }
+
+    /// The value as what it is made of says.
+    fn forward(
+        &mut self,
+        wanted: Value,
+        bytes: u8,
+        (depth, width): (usize, u8),
+        budget: &mut usize,
+    ) -> Option<Source> {
         match self.values.node(wanted).clone() {
             Node::Linear(terms, k) => self.sum(&terms, k, width, depth, budget),
             Node::Low(n, v) => {
@@ -296,6 +344,14 @@ impl<'a> Sources<'a> {
         } else {
             binary(Binary::Add, total, Source::Constant(constant))
         })
+    }
+}
+
+/// The value that a narrow one is the low bytes of.
+pub(super) fn whole(values: &Values, value: Value) -> Value {
+    match values.node(value) {
+        Node::Low(_, inner) => *inner,
+        _ => value,
     }
 }
 

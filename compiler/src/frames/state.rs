@@ -138,13 +138,20 @@ impl Machine {
         }
     }
 
-    /// The same machine without slots, and with other registers, flags and memory.
-    pub fn map_registers(&self, mut each: impl FnMut(Place) -> Value) -> Self {
-        let mut fixed = self.fixed;
-        for (i, value) in fixed.iter_mut().enumerate() {
-            *value = each(place_of(i));
+    /// The same machine without slots.
+    pub fn without_slots(&self) -> Self {
+        Self { fixed: self.fixed, slots: BTreeMap::new(), lost: false }
+    }
+
+    /// Writes a place; a slot where none is, its value zero-extended.
+    pub fn put(&mut self, place: Place, value: Value) {
+        match place {
+            Place::General(number) => self.set_general(number, value),
+            Place::Lane(number, lane) => self.set_lane(number, lane, value),
+            Place::Flags => self.set_flags(value),
+            Place::Memory => self.set_memory(value),
+            Place::Slot(at, bytes) => self.put_slot(at, bytes, value),
         }
-        Self { fixed, slots: BTreeMap::new(), lost: false }
     }
 
     /// Adds a slot where none is, its value zero-extended.

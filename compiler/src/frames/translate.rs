@@ -95,7 +95,7 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
     let usable = |place| usable(site, place);
     let mut table = Table {
         site,
-        sources: Sources::new(values, site.state, site.named, usable),
+        sources: Sources::new(values, site.state, site.named, &site.beginnings, usable),
         moves: Vec::new(),
         obstacles,
     };
