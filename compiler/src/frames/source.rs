@@ -31,6 +31,8 @@ pub struct Sources<'a> {
     slots: HashMap<i64, Value>,
     /// The places' values by what they are sums of, once that was asked for.
     sums: Option<HashMap<Value, Vec<Value>>>,
+    /// The last source was had back from what was made of the value.
+    solved: bool,
 }
 
 impl<'a> Sources<'a> {
@@ -62,7 +64,7 @@ impl<'a> Sources<'a> {
                 held.entry(key).or_default().push(location);
             }
         }
-        Self { values, named, beginnings, held, lanes, slots, sums: None }
+        Self { values, named, beginnings, held, lanes, slots, sums: None, solved: false }
     }
 
     /// All values, for the caller's own questions.
@@ -73,6 +75,11 @@ impl<'a> Sources<'a> {
     /// The same, to look at.
     pub(super) fn known(&self) -> &Values {
         self.values
+    }
+
+    /// Whether the last source was had back from what was made of the value.
+    pub(super) fn was_solved(&self) -> bool {
+        self.solved
     }
 
     /// Whether a value counts in small steps.
@@ -104,6 +111,7 @@ impl<'a> Sources<'a> {
     /// A source for the low `bytes` of a value that goes to `to`.
     pub fn of(&mut self, wanted: Value, bytes: u8, to: Location) -> Option<(Source, Proof)> {
         let wanted = self.values.low(bytes, wanted);
+        self.solved = false;
         if let Some(made) = self.made(wanted) {
             return Some((made, Proof::Remade));
         }
@@ -251,7 +259,11 @@ impl<'a> Sources<'a> {
         *budget = budget.checked_sub(1)?;
         let width = if bytes <= 4 { 4 } else { 8 };
         let made = self.forward(wanted, bytes, (depth, width), budget);
-        made.or_else(|| self.solved(wanted, bytes, depth, budget))
+        made.or_else(|| {
+            let solved = self.solved(wanted, bytes, depth, budget);
+            self.solved |= solved.is_some();
+            solved
+        })
     }
 
     /// The value as what it is made of says.

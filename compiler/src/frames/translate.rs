@@ -340,14 +340,21 @@ impl Table<'_, '_> {
             [one] => self.sources.of(*one, bytes, to),
             _ => self.sources.of_lanes(lanes, bytes, to),
         };
+        let solved = self.sources.was_solved();
         let named = self.site.variables.source(self.site.at, self.site.to, to);
         match (proved, named) {
             (Some((from, proof)), Answer::Found { value, name, .. }) => {
                 let contradicts = lanes.len() == 1
                     && value != from
-                    && self.sources.agrees(lanes[0], bytes, &value) == Some(false)
-                    && proof == Proof::Equal;
-                if contradicts {
+                    && self.sources.agrees(lanes[0], bytes, &value) == Some(false);
+                // What OLD has made of something differently is in its memory, too: a buffer's length.
+                if contradicts && solved {
+                    self.obstacles.push(Obstacle::new(format!(
+                        "variable `{name}` has not the same value in both builds when they come here"
+                    )));
+                    return;
+                }
+                if contradicts && proof == Proof::Equal {
                     self.obstacles.push(Obstacle::new(format!(
                         "the debug information of variable `{name}` contradicts the code"
                     )));

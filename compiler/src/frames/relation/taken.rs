@@ -1,8 +1,8 @@
 //! What is known of values because a branch was taken: which two of them are equal.
 //!
 //! A loop that ends when its pointer meets its end has the end's address in the pointer's register from
-//! there on, and where a value was tested for zero and is, it is the number. Builds differ in which of
-//! two equal values they use.
+//! there on. Builds differ in which of two equal values they use. (What is a number then is known by
+//! [`State::zero`]: to put the number in its place would hide what it is equal to.)
 
 use super::super::exec;
 use super::super::state::{Machine, State};
@@ -52,19 +52,15 @@ fn equal(
     if (edge == 0) == negated {
         return None;
     }
-    let (a, b) = match values.node(operands[0]) {
-        Node::Operation(Operation::Logic(_), operands) => {
-            let a = operands[0];
-            (a, values.constant(0))
-        }
-        Node::Operation(Operation::Compare(_), operands) => (operands[0], operands[1]),
-        _ => return None,
+    let Node::Operation(Operation::Compare(_), operands) = values.node(operands[0]) else {
+        return None;
     };
-    // Kept is what was there first: a number, or what fewer points have given a name to.
-    let age = |v: Value| (values.as_constant(v).is_none(), values.depends(v).len(), v);
-    if a == b || values.as_constant(a).is_some() || values.as_constant(b).is_some() {
+    let (a, b) = (operands[0], operands[1]);
+    if a == b || [a, b].iter().any(|v| values.as_constant(*v).is_some()) {
         return None;
     }
+    // Kept is what was there first: what fewer points have given a name to.
+    let age = |v: Value| (values.depends(v).len(), v);
     Some(if age(a) < age(b) { (b, a) } else { (a, b) })
 }
 
