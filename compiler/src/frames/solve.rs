@@ -5,8 +5,8 @@
 //! when the factor is odd, for that has an inverse modulo 2^64. An even factor loses the upper bits. They are
 //! known of a counter ([`Beginnings::counts`]), which is small for want of time to grow.
 
-use super::source::Sources;
-use super::value::{Node, Value, mask};
+use super::source::{Sources, binary, whole};
+use super::value::{Value, mask};
 use dsu_patch_format::frames::{Binary, Value as Source};
 
 /// So many places are looked at for one value.
@@ -24,7 +24,7 @@ impl Sources<'_> {
         budget: &mut usize,
     ) -> Option<Source> {
         let width = if bytes <= 4 { 4 } else { 8 };
-        let term = sum(self.known(), wanted, width);
+        let term = whole(self.known(), wanted, width);
         let mut tried = 0;
         for place in self.with(term) {
             let Some(factor) = self.factor(place, wanted, width) else { continue };
@@ -43,8 +43,8 @@ impl Sources<'_> {
 
     /// How many times a value is in a place's, modulo 2^(8 `width`).
     fn factor(&self, place: Value, wanted: Value, width: u8) -> Option<u64> {
-        let (terms, _) = self.known().terms(sum(self.known(), place, width));
-        let wanted = sum(self.known(), wanted, width);
+        let (terms, _) = self.known().terms(whole(self.known(), place, width));
+        let wanted = whole(self.known(), wanted, width);
         let (_, factor) = terms.into_iter().find(|(term, _)| *term == wanted)?;
         (place != wanted && factor & mask(width) != 0).then_some(factor)
     }
@@ -62,34 +62,21 @@ impl Sources<'_> {
         if even && (width < 8 || shift > SHIFT || !self.counts(wanted)) {
             return None;
         }
-        let (all, one) = (sum(self.known(), place, width), sum(self.known(), wanted, width));
+        let (all, one) = (whole(self.known(), place, width), whole(self.known(), wanted, width));
         let rest = self.values().linear(&[(all, 1), (one, factor.wrapping_neg())], 0);
-        let binary = |op, left, right| Source::Binary {
-            op,
-            bytes: width,
-            left: Box::new(left),
-            right: Box::new(right),
-        };
         let mut source = self.place(place, width)?;
         if self.known().as_constant(rest) != Some(0) {
             let rest = self.remake(rest, width, depth, budget)?;
-            source = binary(Binary::Sub, source, rest);
+            source = binary(Binary::Sub, width, source, rest);
         }
         if odd != 1 {
-            source = binary(Binary::Mul, source, Source::Constant(inverse(odd) & mask(width)));
+            source =
+                binary(Binary::Mul, width, source, Source::Constant(inverse(odd) & mask(width)));
         }
         if even {
-            source = binary(Binary::Sar, source, Source::Constant(shift.into()));
+            source = binary(Binary::Sar, width, source, Source::Constant(shift.into()));
         }
         Some(source)
-    }
-}
-
-/// The sum that a value is, when no more than its low `width` bytes count.
-fn sum(values: &super::value::Values, value: Value, width: u8) -> Value {
-    match values.node(value) {
-        Node::Low(bytes, inner) if *bytes >= width => *inner,
-        _ => value,
     }
 }
 

@@ -93,7 +93,7 @@ impl<'a> Sources<'a> {
         let sums = self.sums.get_or_insert_with(|| {
             let mut sums: HashMap<Value, Vec<Value>> = HashMap::new();
             for place in held.keys() {
-                for (term, _) in values.terms(whole(values, *place)).0 {
+                for (term, _) in values.terms(whole(values, *place, 1)).0 {
                     sums.entry(term).or_default().push(*place);
                 }
             }
@@ -317,12 +317,7 @@ impl<'a> Sources<'a> {
         depth: usize,
         budget: &mut usize,
     ) -> Option<Source> {
-        let binary = |op, left, right| Source::Binary {
-            op,
-            bytes,
-            left: Box::new(left),
-            right: Box::new(right),
-        };
+        let binary = |op, left, right| binary(op, bytes, left, right);
         let mut total: Option<Source> = None;
         // An address with an offset is named as a whole, where a term is one.
         let mut constant = constant;
@@ -359,12 +354,17 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The value that a narrow one is the low bytes of.
-pub(super) fn whole(values: &Values, value: Value) -> Value {
+/// The value that one is the low bytes of, when those are `width` or more.
+pub(super) fn whole(values: &Values, value: Value, width: u8) -> Value {
     match values.node(value) {
-        Node::Low(_, inner) => *inner,
+        Node::Low(bytes, inner) if *bytes >= width => *inner,
         _ => value,
     }
+}
+
+/// An operation on two sources, in so many bytes.
+pub(super) fn binary(op: Binary, bytes: u8, left: Source, right: Source) -> Source {
+    Source::Binary { op, bytes, left: Box::new(left), right: Box::new(right) }
 }
 
 /// rbx, rbp, r12 to r15 (psABI 3.2.1).

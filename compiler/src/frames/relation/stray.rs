@@ -9,6 +9,7 @@
 use super::super::copied;
 use super::super::exec::number;
 use super::super::point::{Exit, PointId};
+use super::super::source::is_callee_saved;
 use super::super::state::Machine;
 use super::super::value::Side;
 use super::Search;
@@ -16,9 +17,6 @@ use crate::machine::flow::{BlockId, End, Flow};
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register, UsedMemory};
 use std::collections::BTreeSet;
 use std::ops::Range;
-
-/// Registers that callees keep (psABI figure 3.4): rbx, rsp, rbp, r12 to r15.
-const SAVED: [u8; 7] = [3, 4, 5, 12, 13, 14, 15];
 
 /// What is written on some ways.
 #[derive(Default)]
@@ -83,7 +81,7 @@ impl Written {
         if b.end != End::Call {
             return;
         }
-        self.general.extend((0..16).filter(|number| !SAVED.contains(number)));
+        self.general.extend((0..16).filter(|number| !is_callee_saved(*number)));
         // What is below the stack pointer is the callee's.
         match depth {
             Some(depth) => self.frame.push(i64::MIN..-depth),
