@@ -1,16 +1,16 @@
 //! Whether seccomp lets a process be updated; found out before anything in it is changed.
 //!
-//! Takes a process of which some threads are under seccomp; stops these for a moment, one after the other, and
-//! asks their filters about every kind of system call that an update makes in a thread, or makes a thread
-//! repeat. Gives the threads that may make them, or the refusal: which call, what the filter does about it,
-//! and the way out. A filter that gives errors is suspended for such calls, one that kills only if that was
+//! Takes a process of which some threads are under seccomp; stops these for a moment, one after the other (the first
+//! one with all others), and asks their filters about every kind of system call that an update makes in a thread, or
+//! makes a thread repeat. Gives the threads that may make them, or the refusal: which call, what the filter does about
+//! it, and the way out. A filter that gives errors is suspended for such calls, one that kills only if that was
 //! asked for (see [`crate::ptrace::gate`]).
 
 use crate::error::ApplyError;
 use crate::ptrace::footholds::Footholds;
 use crate::ptrace::gate::{Gate, Suspend, may_look};
 use crate::ptrace::keep;
-use crate::ptrace::process::{seize, thread_ids};
+use crate::ptrace::process::{StoppedProcess, seize, thread_ids};
 use crate::ptrace::sched::Pace;
 use crate::ptrace::thread::{Stopped, WaitError, let_go_within};
 use crate::target::bpf::{Action, SystemCall};
@@ -70,17 +70,26 @@ pub fn examine(pid: i32, footholds: &Footholds, suspend: Suspend) -> Result<Perm
     // Threads that may not make them, with the worst that would come of it.
     let mut hindered: Vec<(i32, Forbidden)> = Vec::new();
     let mut filtered = false;
-    for tid in thread_ids(pid)? {
+    let mut tids = thread_ids(pid)?;
+    // The first one last: see `of_first`.
+    tids.sort_by_key(|tid| *tid == pid);
+    for tid in tids {
         let mode = Status::of(tid).map_or(0, |status| status.seccomp);
         filtered |= mode != 0;
         match mode {
             0 => permit.lenders.push(tid),
             1 => hindered.extend(look(&Gate::Strict, footholds).map(|found| (tid, found))),
             _ if !may_look() => return Err(unreadable(pid)),
-            _ => match of_thread(pid, tid, footholds)? {
-                Some(found) => hindered.push((tid, found)),
-                None => permit.lenders.push(tid),
-            },
+            _ => {
+                let found = match tid == pid {
+                    true => of_first(pid, footholds)?,
+                    false => of_thread(pid, tid, footholds)?,
+                };
+                match found {
+                    Some(found) => hindered.push((tid, found)),
+                    None => permit.lenders.push(tid),
+                }
+            }
         }
     }
     if !filtered {
@@ -137,11 +146,31 @@ fn of_thread(pid: i32, tid: i32, footholds: &Footholds) -> Result<Option<Forbidd
         Err(WaitError::Ended(_)) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let gate = Gate::of(&thread);
-    let found = look(&gate, footholds);
-    let repeats = repeats(&gate, &thread);
+    let answer = answer_of(pid, &thread, footholds);
     thread.detach();
     let_go_within(STOP_WITHIN);
+    answer
+}
+
+/// That of the first one's. Alone it is not to be traced where there are others: see [`crate::ptrace::process`].
+/// These may be stopped with it: their filters were asked before.
+fn of_first(pid: i32, footholds: &Footholds) -> Result<Option<Forbidden>, ApplyError> {
+    let mut process = StoppedProcess::stop(pid, STOP_WITHIN)?;
+    let Some(thread) = process.take(pid) else { return Ok(None) };
+    let answer = answer_of(pid, &thread, footholds);
+    process.put(thread);
+    drop(process);
+    let_go_within(STOP_WITHIN);
+    answer
+}
+
+fn answer_of(
+    pid: i32,
+    thread: &Stopped,
+    footholds: &Footholds,
+) -> Result<Option<Forbidden>, ApplyError> {
+    let gate = Gate::of(thread);
+    let repeats = repeats(&gate, thread);
     if matches!(gate, Gate::Unknown) {
         return Err(unreadable(pid));
     }
@@ -152,7 +181,7 @@ fn of_thread(pid: i32, tid: i32, footholds: &Footholds) -> Result<Option<Forbidd
             action.what()
         )));
     }
-    Ok(found)
+    Ok(look(&gate, footholds))
 }
 
 /// A thread that is stopped in a sleep with a time-out goes on with `restart_syscall`. Where it may not, it

@@ -6,9 +6,10 @@
 //! processes stay stopped, and signals that were about to be taken are taken.
 //!
 //! The first thread is the last to be traced, and the first to be let go. The kernel asks it alone whether a signal to
-//! the process is ignored, and a traced one ignores nothing (`sig_ignored` in kernel/signal.c): the signal is then given to
-//! any thread that does not stand still, and ends its call. Of threads that are traced, that is undone
-//! (`look` in [`super::thread`]).
+//! the process is ignored, and a traced one ignores nothing (`sig_ignored` in kernel/signal.c): the signal then wakes
+//! any thread that runs, and is taken by that one or by another one that comes first. So while the first thread is
+//! traced every other one stands still, or does before it runs an instruction of its own: what has ended its call is
+//! undone then (`look` in [`super::thread`]).
 
 use super::keep;
 use super::keeper;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 /// Passes over the thread list before a process that keeps making threads is left alone. Where one thread makes
 /// the next and ends, each pass catches it with a chance of one in ten or so, in some fifty microseconds.
 const MAX_PASSES: usize = 256;
+/// How much longer the first thread is waited for than the others.
+const FIRST_WITHIN: Duration = Duration::from_millis(100);
 /// Of how many threads it is noted what they wait in: of each that takes some microseconds.
 const MOST_NOTED: usize = 1024;
 /// How long threads are waited for that were made while the others stood still.
@@ -121,20 +124,26 @@ impl StoppedProcess {
     /// [`StopError`].
     pub fn stop(pid: i32, within: Duration) -> Result<Self, StopError> {
         let mut running: Vec<Running> = Vec::new();
-        // Seizing disturbs nobody: all of it happens before the first interrupt.
+        // Seizing disturbs nobody: all of it but for the first thread happens before the first interrupt.
         for _ in 0..MAX_PASSES {
-            let look = Look::at(pid, &running.iter().map(Running::tid).collect())?;
+            let others = running.iter().map(Running::tid).chain([pid]).collect();
+            let look = Look::at(pid, &others)?;
             if look.new.is_empty() {
                 break;
             }
             running.extend(look.new);
         }
-        running.iter().map(Running::tid).take(MOST_NOTED).for_each(keep::note);
+        running.iter().map(Running::tid).chain([pid]).take(MOST_NOTED).for_each(keep::note);
         let pace = Pace::now();
         let urgent = pace.priority();
-        let threads = Vec::with_capacity(running.len());
+        let threads = Vec::with_capacity(running.len() + 1);
         let since = Instant::now();
         let mut process = Self { pid, threads, since, pace, _urgent: urgent };
+        interrupt(&running);
+        if let Some(first) = seize(pid)? {
+            interrupt(std::slice::from_ref(&first));
+            running.push(first);
+        }
         process.stop_until_stable(running, since + within)?;
         // If the crowd was this process's own threads, there is none any more.
         process.pace = Pace::now();
@@ -156,22 +165,20 @@ impl StoppedProcess {
         self.stop_until_stable(Vec::new(), Instant::now() + ADOPT_WITHIN)
     }
 
+    /// Waits for those that were asked to stop, until no others appear.
     fn stop_until_stable(
         &mut self,
         mut running: Vec<Running>,
         until: Instant,
     ) -> Result<(), StopError> {
         for _ in 0..MAX_PASSES {
-            for thread in &running {
-                // One that has ended says so when it is waited for.
-                let _ = thread.interrupt();
-            }
             self.collect(running, until)?;
             let look = Look::at(self.pid, &self.threads.iter().map(Stopped::tid).collect())?;
             if look.is_everybody() {
                 let nobody = self.threads.is_empty();
                 return if nobody { Err(StopError::Ended(self.pid)) } else { Ok(()) };
             }
+            interrupt(&look.new);
             running = look.new;
         }
         Err(StopError::Restless(self.pid))
@@ -194,7 +201,10 @@ impl StoppedProcess {
                 }
             }
             running = waiting;
-            let late = Instant::now() >= until;
+            let now = Instant::now();
+            // As long as the first one is traced, none of the others is to be let go.
+            let first = running.iter().any(|t| t.tid() == self.pid);
+            let late = now >= if first { until + FIRST_WITHIN } else { until };
             if late {
                 // A main thread that has ended before the others stays as a zombie without a word.
                 running.retain(|t| Status::of(t.tid()).is_some_and(|s| !s.is_dead()));
@@ -217,16 +227,20 @@ impl StoppedProcess {
     /// Lets all threads go on, untraced; gives how long the first one to stop has stood still.
     #[must_use = "the pause belongs in the report"]
     pub fn release(mut self) -> Duration {
+        self.let_go();
+        let pause = self.since.elapsed();
+        // Made by threads that ran on meanwhile.
+        let_go_within(LET_GO_WITHIN);
+        pause
+    }
+
+    fn let_go(&mut self) {
         // Those that go on first must not keep the others waiting.
         let _urgent = Urgent::begin();
         self.threads.sort_by_key(|thread| thread.tid() != self.pid);
         for thread in self.threads.drain(..) {
             thread.detach();
         }
-        let pause = self.since.elapsed();
-        // Made by threads that ran on meanwhile.
-        let_go_within(LET_GO_WITHIN);
-        pause
     }
 
     /// For letting some of its threads run on: the priority of the tool that goes with [`Self::pace`].
@@ -244,6 +258,20 @@ impl StoppedProcess {
     /// Puts a thread back that was taken out.
     pub fn put(&mut self, thread: Stopped) {
         self.threads.push(thread);
+    }
+}
+
+impl Drop for StoppedProcess {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Asks threads to stop.
+fn interrupt(running: &[Running]) {
+    for thread in running {
+        // One that has ended says so when it is waited for.
+        let _ = thread.interrupt();
     }
 }
 
