@@ -104,13 +104,18 @@ impl Barriers {
                 return false;
             }
             let body = decode(image, function);
-            body.steps.iter().any(|step| match step.instruction.flow_control() {
-                FlowControl::Call | FlowControl::IndirectCall => match callee(image, step) {
-                    Callee::Unknown => true,
-                    Callee::Import(name) => !is_known(&name),
+            body.steps.iter().any(|step| {
+                use FlowControl::*;
+                let flow = step.instruction.flow_control();
+                match callee(image, step) {
+                    // Of jumps that is one through a table.
+                    Callee::Unknown => matches!(flow, Call | IndirectCall),
+                    Callee::Import(name) => {
+                        let tail = matches!(flow, UnconditionalBranch | IndirectBranch);
+                        (tail || matches!(flow, Call | IndirectCall)) && !is_known(&name)
+                    }
                     Callee::Function(_) | Callee::Inside(_) => false,
-                },
-                _ => false,
+                }
             })
         };
         let all = (0..image.functions.len()).into_par_iter().map(FunctionId);

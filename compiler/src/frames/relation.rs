@@ -48,7 +48,7 @@ use super::entries;
 use super::exec::{Call, Context, Executor};
 use super::join::{Classes, join};
 use super::point::{Exit, Point, PointId};
-use super::state::{Doubt, Machine, State};
+use super::state::{Doubt, Machine, Seen, State};
 use super::value::{Node, Place, Side, Value, Values};
 use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
@@ -281,18 +281,20 @@ impl Relation {
         if !call(bodies.old, old) || !call(bodies.new, new) || !(bodies.same_callee)(old, new) {
             return None;
         }
-        let start = self.at(old, new)?;
-        let arrivals = self.arrivals(old, new);
+        let mut start = self.at(old, new)?;
+        let mut arrivals = self.arrivals(old, new);
+        if bodies.evidence.is_same_place(old, new) {
+            for state in arrivals.iter_mut().chain([&mut start]) {
+                state.found(bodies, &mut self.values, new);
+            }
+        }
         let mut run = |state: State| State {
             old: steps(bodies, &mut self.values, (id, Side::Old), old, state.old),
             new: steps(bodies, &mut self.values, (id, Side::New), new, state.new),
             ..state
         };
         let arrivals = arrivals.into_iter().map(&mut run).collect();
-        let mut state = run(start);
-        if bodies.evidence.is_same_place(old, new) {
-            state.doubt = Doubt::None;
-        }
+        let state = run(start);
         // What nothing can be kept back from finds the same memory as it leaves.
         let settled = state.old.memory() == state.new.memory() || (bodies.barrier)(old);
         Some(Before { state, arrivals, settled })
@@ -337,7 +339,14 @@ impl Search<'_, '_> {
         let new = self.new_entry(id);
         self.arrivals[id.0 as usize].insert(
             ENTRY,
-            State { old, new, doubt: Doubt::None, changed: false, zero: BTreeSet::new() },
+            State {
+                old,
+                new,
+                doubt: Doubt::None,
+                seen: Seen::Here,
+                changed: false,
+                zero: BTreeSet::new(),
+            },
         );
         self.enqueue(id);
     }
@@ -472,7 +481,8 @@ impl Search<'_, '_> {
                 && self.values.depends(*value).binary_search(&id).is_err()
         };
         let zero = first.zero.iter().copied().filter(is_still).collect();
-        Some(State { old, new, doubt, changed, zero })
+        let seen = Seen::join(&self.values, &arrivals, id);
+        Some(State { old, new, doubt, seen, changed, zero })
     }
 
     fn set_depth(&mut self, machine: &mut Machine, side: Side, block: BlockId) {
@@ -538,7 +548,7 @@ impl Search<'_, '_> {
     fn both(
         &mut self,
         id: PointId,
-        state: State,
+        mut state: State,
         old: BlockId,
         new: BlockId,
         out: &mut Vec<Arrival>,
@@ -548,6 +558,9 @@ impl Search<'_, '_> {
         let (b_calls, c_calls) = (b.end == End::Call, c.end == End::Call);
         let matched = b_calls && c_calls && (self.bodies.same_callee)(old, new);
         let inserted = (self.bodies.inserted)(new);
+        if matched && self.bodies.evidence.is_same_place(old, new) {
+            state.found(bodies, &mut self.values, new);
+        }
         let a = self.steps(id, Side::Old, old, state.old);
         let z = self.steps(id, Side::New, new, state.new);
         let is_same = a.memory() == z.memory();
@@ -559,9 +572,6 @@ impl Search<'_, '_> {
             (false, false) => Call::Alone,
         };
         let mut doubt = state.doubt.max(self.left_out(old, matched));
-        if matched && self.bodies.evidence.is_same_place(old, new) {
-            doubt = Doubt::None;
-        }
         if c_calls && !matched && !inserted {
             doubt = Doubt::Path;
         }
@@ -569,6 +579,7 @@ impl Search<'_, '_> {
             old: self.call(id, Side::Old, old, a, how(false)),
             new: self.call(id, Side::New, new, z, how(inserted)),
             doubt,
+            seen: state.seen,
             changed: state.changed && !(matched && is_barrier),
             zero: state.zero,
         };

@@ -1,7 +1,9 @@
 //! What each body's registers, private slots and memory hold at a point of the product.
 
+use super::point::Exit;
 use super::value::{Base, Node, Place, Side, Value, Values};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// General registers.
 const GENERAL: usize = 16;
@@ -282,6 +284,26 @@ pub enum Doubt {
     Path,
 }
 
+/// Where NEW was last known to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Where it is said to be.
+    Here,
+    /// Somewhere before: it has gone on from there, and nobody knows where.
+    Before(Rc<Sight>),
+    /// At several places before.
+    Nowhere,
+}
+
+/// A place where NEW was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Behind this block.
+    pub exit: Exit,
+    /// What its general registers and private slots held there.
+    pub held: BTreeMap<Place, Value>,
+}
+
 /// Both bodies' states at one point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -291,6 +313,8 @@ pub struct State {
     pub new: Machine,
     /// Whether NEW is where it is said to be.
     pub doubt: Doubt,
+    /// Where it was last known to be.
+    pub seen: Seen,
     /// Memory was changed by a call that NEW does not make, since both have made one behind which no code
     /// knows what memory holds: see [`super::unread`].
     pub changed: bool,

@@ -102,13 +102,15 @@ impl Search<'_, '_> {
         exit: Exit,
         state: &State,
     ) -> Option<Vec<Arrival>> {
-        let goal = to.goal;
+        let (goal, bodies) = (to.goal, self.bodies);
         let mut arrivals = Vec::new();
         let mut sound = state.doubt != Doubt::Path;
         for (number, way) in copied::ways(self.bodies.new, exit).into_iter().enumerate() {
             let mut state = state.clone();
             let point = if way == goal {
-                state.doubt = self.doubt_at(old, goal, state.doubt);
+                if state.doubt != Doubt::None && bodies.evidence.is_anchored(old, goal) {
+                    state.found(bodies, &mut self.values, goal);
+                }
                 Point::Joint { old, new: goal }
             } else if self.reaches(goal)[way.0] {
                 sound &= self.is_allowed(old, way);
@@ -123,12 +125,6 @@ impl Search<'_, '_> {
             arrivals.push((point, (id, edge, number), state));
         }
         (sound && !arrivals.is_empty()).then_some(arrivals)
-    }
-
-    /// What is left of a doubt when OLD is at a block and NEW at `goal`: at a place that is the only one of its
-    /// kind NEW is, however it came there.
-    fn doubt_at(&self, old: BlockId, goal: BlockId, doubt: Doubt) -> Doubt {
-        if self.bodies.evidence.is_anchored(old, goal) { Doubt::None } else { doubt }
     }
 
     /// OLD is at the beginning of a matched block; NEW goes there by blocks without partner.
@@ -154,14 +150,13 @@ impl Search<'_, '_> {
         self.failing.insert((id, edge, 0), (old, goal));
         let joint = Point::Joint { old, new: goal };
         let target = self.point(joint);
-        let doubt = self.doubt_at(old, goal, Doubt::Place);
+        let new = self.unrelated(target, goal);
+        let seen = state.seen.left(exit, &state.new);
+        let mut state = State { new, doubt: Doubt::Place, seen, ..state.clone() };
         // From where NEW is known to have been it has come here, if this is the only place of its kind.
-        let way = (state.doubt == Doubt::None && doubt == Doubt::None).then_some(exit);
-        let new = match way.and_then(|exit| self.strayed(target, exit, goal, &state.new)) {
-            Some(new) => new,
-            None => self.unrelated(target, goal),
-        };
-        let state = State { new, doubt, ..state.clone() };
+        if self.bodies.evidence.is_anchored(old, goal) {
+            state.found(self.bodies, &mut self.values, goal);
+        }
         out.push((joint, (id, edge, UNFOLLOWED), state));
     }
 

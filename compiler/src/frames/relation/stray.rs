@@ -3,20 +3,22 @@
 //! OLD goes where NEW cannot follow, and comes to a place that is the only one of its kind: NEW is there, too,
 //! however it came. Whatever way it took, what no instruction on any of these ways writes is as it was.
 //!
-//! Takes where NEW was, where it is, and what it held. Gives what it holds; nothing where it cannot have
-//! come from there.
+//! Takes where NEW was last known to be and what it held there; gives what it still holds at such a place, nothing
+//! where it cannot have come from there. What else the states say of NEW there is what it would hold had it gone as
+//! OLD went.
 
 use super::super::copied;
 use super::super::exec::number;
 use super::super::point::{Exit, PointId};
 use super::super::source::is_callee_saved;
-use super::super::state::Machine;
-use super::super::value::Side;
-use super::Search;
+use super::super::state::{Doubt, Machine, Seen, Sight, State};
+use super::super::value::{Place, Side, Value, Values};
+use super::Bodies;
 use crate::machine::flow::{BlockId, End, Flow};
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register, UsedMemory};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::rc::Rc;
 
 /// What is written on some ways.
 #[derive(Default)]
@@ -29,36 +31,81 @@ struct Written {
     anywhere: bool,
 }
 
-impl Search<'_, '_> {
-    /// What NEW holds at the beginning of `goal`.
-    pub(super) fn strayed(
-        &mut self,
-        point: PointId,
-        exit: Exit,
-        goal: BlockId,
-        before: &Machine,
-    ) -> Option<Machine> {
-        let blocks = between(self.bodies.new, exit, goal)?;
-        let mut written = Written::default();
-        for block in blocks {
-            let depth = (self.bodies.depth)(Side::New, block).and_then(|d| i64::try_from(d).ok());
-            written.add(self.bodies.new, block, depth);
+impl Seen {
+    /// NEW goes on from an exit to nobody knows where.
+    pub(super) fn left(&self, exit: Exit, machine: &Machine) -> Self {
+        if *self != Self::Here {
+            return self.clone();
         }
-        let mut machine = self.unrelated(point, goal);
-        for number in (0..16).filter(|n| *n != 4 && !written.general.contains(n)) {
-            machine.set_general(number, before.general(number));
-        }
-        for (at, bytes, value) in before.slots().filter(|_| !written.anywhere) {
-            let end = at + i64::from(bytes);
-            if !written.frame.iter().any(|part| part.start < end && at < part.end) {
-                machine.put_slot(at, bytes, value);
+        let followed = |place: &Place| match place {
+            Place::General(number) => *number != 4,
+            Place::Slot(..) => true,
+            _ => false,
+        };
+        let held = machine.places().filter(|(place, _)| followed(place)).collect();
+        Self::Before(Rc::new(Sight { exit, held }))
+    }
+
+    /// What all of these agree on that come to a point, for as long as it has not been passed once more.
+    pub(super) fn join(values: &Values, arrivals: &[State], id: PointId) -> Self {
+        let mut seen = arrivals.iter().map(|state| &state.seen);
+        let Some(first) = seen.next() else { return Self::Nowhere };
+        let Self::Before(first) = first else {
+            return if seen.all(|other| other == first) { first.clone() } else { Self::Nowhere };
+        };
+        let mut held: BTreeMap<Place, Value> = first.held.clone();
+        held.retain(|_, value| values.depends(*value).binary_search(&id).is_err());
+        for other in seen {
+            match other {
+                Self::Before(sight) if sight.exit == first.exit => {
+                    held.retain(|place, value| sight.held.get(place) == Some(value));
+                }
+                _ => return Self::Nowhere,
             }
         }
-        Some(machine)
+        Self::Before(Rc::new(Sight { exit: first.exit, held }))
     }
 }
 
+impl State {
+    /// NEW is at the beginning of `goal`, however it came there.
+    pub(super) fn found(&mut self, bodies: &Bodies<'_>, values: &mut Values, goal: BlockId) {
+        self.doubt = Doubt::None;
+        let Seen::Before(sight) = std::mem::replace(&mut self.seen, Seen::Here) else { return };
+        for (place, value) in kept(bodies, &sight, goal) {
+            match place {
+                Place::Slot(at, bytes) => self.new.set_slot(values, at, bytes, value),
+                place => self.new.put(place, value),
+            }
+        }
+    }
+}
+
+/// What NEW still holds at the beginning of `goal` of what it held before.
+fn kept(bodies: &Bodies<'_>, sight: &Sight, goal: BlockId) -> Vec<(Place, Value)> {
+    let Some(blocks) = between(bodies.new, sight.exit, goal) else { return Vec::new() };
+    let mut written = Written::default();
+    for block in blocks {
+        let depth = (bodies.depth)(Side::New, block).and_then(|d| i64::try_from(d).ok());
+        written.add(bodies.new, block, depth);
+    }
+    let held = sight.held.iter().map(|(place, value)| (*place, *value));
+    held.filter(|(place, _)| !written.covers(*place)).collect()
+}
+
 impl Written {
+    /// Whether a place may have been written.
+    fn covers(&self, place: Place) -> bool {
+        match place {
+            Place::General(number) => self.general.contains(&number),
+            Place::Slot(at, bytes) => {
+                let end = at + i64::from(bytes);
+                self.anywhere || self.frame.iter().any(|part| part.start < end && at < part.end)
+            }
+            _ => true,
+        }
+    }
+
     /// Adds what a block writes, at whose beginning the stack pointer is so far below the CFA.
     fn add(&mut self, flow: &Flow, block: BlockId, mut depth: Option<i64>) {
         let mut factory = InstructionInfoFactory::new();
