@@ -734,15 +734,16 @@ fn what_no_way_of_new_writes_is_as_it_was() {
 /// Two calls in another order: where both come to the next one NEW holds what it held before them.
 #[test]
 fn what_was_held_before_calls_in_another_order_is_held_behind_them() {
+    // What `end` jumps to no compiler has seen: memory is as the source has it.
     let rest: String =
-        (610..620).map(|n| format!(".loc 1 {n} 1\nmov ${n}, %edi\ncall hook\n")).collect();
+        (610..620).map(|n| format!(".loc 1 {n} 1\nmov ${n}, %edi\ncall end\n")).collect();
     let (one, two) =
         (".loc 1 605 1\nmov $1, %edi\ncall several", ".loc 1 606 1\nmov $2, %edi\ncall other");
     let body = |calls: [&str; 2], more: &str| {
         let [first, second] = calls;
         format!(
             ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{first}\ntest %rax, %rax\nje 7f\n{more}\n{second}\ntest \
-             %rax, %rax\nje 7f\n.loc 1 608 1\nmov $4, %edi\ncall hook\n{rest}.loc 1 620 1\nmov %rbx, \
+             %rax, %rax\nje 7f\n.loc 1 608 1\nmov $4, %edi\ncall end\n{rest}.loc 1 620 1\nmov %rbx, \
              %rdi\ncall quiet\njmp 9f\n7:\n.loc 1 630 1\nmov $9, %edi\ncall quiet\n9:"
         )
     };
