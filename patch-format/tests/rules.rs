@@ -79,7 +79,7 @@ fn dead_returns() {
     breaks("a dead return is in a blind range", |b| b.plan.dead_returns[0] = OldAddr(0x1149));
     breaks("a dead return is in a blind range", |b| b.plan.dead_returns[0] = OldAddr(0x1120));
     breaks("a dead return is in a blind range", |b| b.plan.dead_returns[0] = OldAddr(0));
-    breaks("a dead return is no site", |b| b.plan.dead_returns[0] = OldAddr(0x112b));
+    breaks("nothing returns to a site at a dead", |b| b.plan.dead_returns[0] = OldAddr(0x112b));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn frames() {
     let slot = |cfa, bytes| Location::Slot { cfa, bytes };
     breaks("each site has one translation", |b| drop(b.frames.pop()));
     breaks("a frame's depth", |b| b.frames[1].old_depth = 7);
-    breaks("a frame's depth", |b| b.frames[1].new_depth = (1 << 20) + 1);
+    breaks("a frame's depth", |b| b.frames[1].new_depth = (1 << 24) + 1);
     breaks("moves ascend", |b| b.frames[0].moves.swap(0, 1));
     breaks("moves ascend", to(1, general(0, 4)));
     breaks("destinations do not overlap", to(1, general(0, 8)));

@@ -6,7 +6,7 @@ use crate::plan::{Plan, Site};
 use crate::{Bundle, OldAddr};
 
 /// No frame that is carried over is deeper.
-pub const MAX_FRAME: u64 = 1 << 20;
+pub const MAX_FRAME: u64 = 1 << 24;
 /// Below the stack pointer a leaf function may use this much (psABI 3.2.2).
 const RED_ZONE: u64 = 128;
 /// The return address is at CFA - 8, in every frame.

@@ -14,6 +14,8 @@ mod frames;
 mod sites;
 mod written;
 
+pub use frames::MAX_FRAME;
+
 use crate::manifest::BlindPoint;
 use crate::plan::{
     BlindRange, DataPointer, FixupKind, Plan, Protection, Redirect, RedirectForm, Segment, Target,

@@ -31,11 +31,10 @@ mod prelude;
 use dsu_patch_format::NewAddr;
 use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::Fixup;
+use dsu_patch_format::validate::MAX_FRAME;
 
 /// Bytes below the stack pointer that signal handlers leave alone (psABI 3.2.2).
 const RED_ZONE: u64 = 128;
-/// A frame beyond this is a mistake, and displacements have 32 bits.
-const MAX_DEPTH: u64 = 1 << 30;
 /// What the scratch area may grow to: a stub runs on stacks of any size.
 const MAX_SCRATCH: u64 = 16 << 10;
 

@@ -4,7 +4,7 @@
 //! Refuses translations that contradict themselves.
 
 use super::code::{Code, Leaf, Place, RAX, RCX, RSP};
-use super::{MAX_DEPTH, RED_ZONE, Unencodable, refuse};
+use super::{MAX_FRAME, RED_ZONE, Unencodable, refuse};
 use dsu_patch_format::frames::{Binary, Location, Move, Translation, Value};
 
 /// Slots are copied by straight-line code.
@@ -159,7 +159,7 @@ impl<'a> Problem<'a> {
     /// Takes a translation apart.
     pub(super) fn new(translation: &'a Translation) -> Result<Self, Unencodable> {
         for depth in [translation.old_depth, translation.new_depth] {
-            if !(8..=MAX_DEPTH).contains(&depth) {
+            if !(8..=MAX_FRAME).contains(&depth) {
                 return refuse(format!("a frame of {depth} bytes"));
             }
         }
@@ -243,7 +243,7 @@ fn check_place(location: Location, lowest: i64) -> Result<(), Unencodable> {
         }
         Location::Vector { number, bytes } => number < 32 && [4, 8, 16, 32, 64].contains(&bytes),
         Location::Slot { cfa, bytes } => {
-            let highest = MAX_DEPTH.cast_signed() - i64::from(bytes);
+            let highest = MAX_FRAME.cast_signed() - i64::from(bytes);
             bytes > 0 && lowest <= cfa && cfa <= highest
         }
     };
@@ -296,7 +296,7 @@ fn check_value(value: &Value, needs: u32, lowest: i64, nesting: u32) -> Result<(
             Ok(())
         }
         Value::Constant(_) | Value::Address { .. } | Value::Canary => Ok(()),
-        Value::Frame(cfa) if cfa.unsigned_abs() > MAX_DEPTH => {
+        Value::Frame(cfa) if cfa.unsigned_abs() > MAX_FRAME => {
             refuse(format!("CFA{cfa:+} as an address"))
         }
         Value::Frame(_) => Ok(()),
