@@ -64,10 +64,89 @@ fn operands_lead_where_the_relocations_say() {
     assert!(!failed, "operands that lead elsewhere, see above");
 }
 
+/// What the numbers in the code alone do not tell: `tests` ends where `preface` begins, and the text lies among tables.
+const SCOPES: &str = r#"
+#include <unistd.h>
+#define KEEP __attribute__((noinline, noclone))
+struct test { long len, value; };
+volatile long limit = 3;
+#if VERSION == 2
+const long more[1024] = {1, 2, 3};
+#endif
+long table[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+OUTSIDE
+KEEP long hook(const void *p) { return write(9, p, 1); }
+KEEP long other(void) {
+  INSIDE
+  return hook(preface);
+}
+#if VERSION == 1
+KEEP long third(void) {
+  static const struct test between[] = {{5, 5}, {6, 6}};
+  return hook(between);
+}
+#endif
+KEEP long parse(long n) {
+  static const struct test tests[] = {{1, 2}, {3, 4}, {5, 6}, {7, 8}};
+  static const struct test *test;
+  long i = 4;
+  test = tests;
+  do {
+    if (test->len == n) return test->value + VERSION;
+    test++;
+  } while (--i);
+  return -1;
+}
+KEEP long walk(long n) {
+  const char *text = TEXT;
+  long sum = VERSION;
+  for (; n; n--) sum = sum * 31 + hook(text++);
+  return sum + table[sum & 7];
+}
+int main(int argc, char **argv) {
+  long sum = parse(argc) + other() + walk(argc);
+#if VERSION == 2
+  return sum + more[argc];
+#else
+  return sum + third();
+#endif
+}
+"#;
+
+/// Static locals are of their functions alone, and the same literal is in both builds.
+#[test]
+fn what_the_source_can_name_is_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    let preface = "static const struct test preface[] = {{9, 9}, {8, 8}, {7, 7}};";
+    let source = |outside: &str, inside: &str, text: &str| {
+        SCOPES.replace("OUTSIDE", outside).replace("INSIDE", inside).replace("TEXT", text)
+    };
+    let same = source("", preface, "\"$EOF:\"");
+    let refused = |words: &str, old: &str, new: &str| {
+        let mut tally = Tally::default();
+        compare(directory.path(), words, (old, new), "scopes", &mut tally);
+        assert!(tally.wrong.is_empty() && tally.operands > 2, "{words}: {tally:?}");
+        tally.refused > 0
+    };
+    for words in ["gcc -O1", "gcc -O2"] {
+        assert!(!refused(words, &same, &same), "{words}");
+        // OLD has another text there: this may be a distance from a table.
+        let other = source("", preface, "\"$EOF;\"");
+        assert!(refused(words, &other, &same), "{words}");
+    }
+    // Of the whole unit: then either may be meant.
+    let wide = source(preface, "", "\"$EOF:\"");
+    assert!(refused("gcc -O1", &wide, &wide));
+}
+
 fn one(directory: &Path, words: &str, seed: u64, tally: &mut Tally) {
     let (old, new) = generate::sources(seed);
-    compile(directory, words, "old", 1, &old);
-    compile(directory, words, "new", 2, &new);
+    compare(directory, words, (&old, &new), &format!("seed {seed}"), tally);
+}
+
+fn compare(directory: &Path, words: &str, (old, new): (&str, &str), name: &str, tally: &mut Tally) {
+    compile(directory, words, "old", 1, old);
+    compile(directory, words, "new", 2, new);
     let options =
         Options { old: directory.join("old"), new: directory.join("new"), ..Options::default() };
     let built = build(&options, &|_| {}).unwrap();
@@ -93,7 +172,7 @@ fn one(directory: &Path, words: &str, seed: u64, tally: &mut Tally) {
         tally.operands += 1;
         let target = fixups.get(&operand.at).copied();
         let wrong = judge(&operand, target, &built.emitted.plan, &old, &new, directory);
-        tally.wrong.extend(wrong.map(|w| format!("seed {seed}: {w}")));
+        tally.wrong.extend(wrong.map(|w| format!("{name}: {w}")));
     }
 }
 

@@ -63,7 +63,7 @@ pub use types::{
     TypeTable,
 };
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::{iter, mem};
 
@@ -97,6 +97,7 @@ pub struct DebugInfo {
     pub warnings: Vec<Warning>,
     code: CodeIndex,
     locals: locals::Index,
+    named: HashSet<(UnitId, String)>,
 }
 
 impl DebugInfo {
@@ -121,6 +122,7 @@ impl DebugInfo {
             (functions.concrete(), functions.declarations(), functions.type_users());
         let noreturn = functions.noreturn();
         let variables = variables::read(&units.raw, &files, &ids, &types, &extents);
+        let named = variables::named(&units.raw);
         let signatures = mem::take(&mut units.signatures);
         let locals = locals::Index::new(&units.raw, &files, &ids, signatures, entries);
         let mut described = Vec::with_capacity(units.raw.units.len());
@@ -142,6 +144,7 @@ impl DebugInfo {
             type_users,
             warnings,
             locals,
+            named,
         })
     }
 
@@ -177,6 +180,11 @@ impl DebugInfo {
     /// name.
     pub fn function_at(&self, address: u64) -> Option<&Function> {
         self.functions.get(self.code.at(address)?)
+    }
+
+    /// Whether a unit declares or defines a variable, by linkage name.
+    pub fn names(&self, unit: UnitId, name: &str) -> bool {
+        self.named.contains(&(unit, name.to_owned()))
     }
 
     /// The variable whose object holds an address.

@@ -7,10 +7,11 @@
 use super::functions::home;
 use super::lines::Files;
 use super::merge::TypeIds;
-use super::model::{Place, Variable};
+use super::model::{Place, UnitId, Variable};
 use super::raw::{RawUnits, RawVariable, text};
 use super::sections::Extents;
 use super::types::TypeTable;
+use std::collections::HashSet;
 
 /// All variables with a static place, sorted by it.
 pub(super) fn read(
@@ -57,6 +58,20 @@ pub(super) fn read(
     variables
         .dedup_by(|next, kept| next.place == kept.place && next.link_name() == kept.link_name());
     variables
+}
+
+/// The variables outside of functions that each unit declares or defines, by linkage name; also what blocks declare
+/// as external.
+pub(super) fn named(raw: &RawUnits<'_>) -> HashSet<(UnitId, String)> {
+    let mut named = HashSet::new();
+    for (unit, variable) in all(raw) {
+        let entity = raw.variable(unit, variable.declared);
+        let declared = entity.declared;
+        if let Some(name) = declared.linkage_name.or(declared.name) {
+            named.insert((home(raw, unit, &entity), text(name)));
+        }
+    }
+    named
 }
 
 fn all<'r, 'a>(raw: &'r RawUnits<'a>) -> impl Iterator<Item = (usize, &'r RawVariable<'a>)> {

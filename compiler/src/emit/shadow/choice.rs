@@ -6,6 +6,7 @@
 //! themselves are all taken from the shadow image, which has NEW's distances; the rest is refused.
 
 use super::{Carrying, Item, Shadow};
+use crate::change::is_same_text;
 use crate::change::meaning::{FARTHEST, Meanings, Owner, Taken, ending, unseen_end};
 use crate::code::{Reference, decode};
 use crate::image::{Image, ObjectId, SectionKind, Thing};
@@ -123,6 +124,9 @@ impl Shadow<'_> {
         let Some(other) = readings.iter().copied().find(|r| place(r) != place(&first)) else {
             return chosen(first);
         };
+        if let Some(reading) = self.literal(taken.target, &readings, old) {
+            return chosen(reading);
+        }
         let bare = readings.iter().any(|r| self.is_bare(taken.target, *r));
         let shows = |r: &Reading| !bare && self.shows(taken.target, *r, old);
         let shown: Vec<Reading> = readings.iter().copied().filter(shows).collect();
@@ -150,7 +154,8 @@ impl Shadow<'_> {
         let single = indexed && start.is_some_and(|id| image.is_single(id));
         let filling = objects.iter().any(|id| image.object(*id).range().end == address)
             && fills(image, address);
-        if !single && !filling {
+        let hidden = start.and_then(|id| image.debug.variables.get(image.object(id).debug?));
+        if !single && !filling && hidden.is_none_or(|v| self.is_in_scope(ctx, v)) {
             readings.push(Reading::Here);
         }
         if indexed {
@@ -180,22 +185,6 @@ impl Shadow<'_> {
         let range = self.new_image().object(id).range();
         let mut references = ctx.body.steps.iter().flat_map(|s| &s.references);
         range.end == address && references.any(|r| range.contains(&r.target))
-    }
-
-    /// Whether a function's source can name an object: a static one only in its own unit, unless the
-    /// units were compiled together.
-    fn sees(&self, ctx: &Carrying<'_>, id: ObjectId) -> bool {
-        let image = self.new_image();
-        let object = image.object(id);
-        let variable = object.debug.and_then(|d| image.debug.variables.get(d));
-        let unit = image.declared(ctx.function).map(|f| f.unit);
-        match (variable, unit) {
-            (Some(variable), Some(unit)) if object.local => {
-                let lto = |u| image.debug.unit(u).is_none_or(|u| u.lto);
-                variable.unit == unit || lto(unit) || lto(variable.unit)
-            }
-            _ => true,
-        }
     }
 
     /// Whether a reading is of a constant without a name: OLD has its own copy of it somewhere, which an
@@ -240,6 +229,34 @@ impl Shadow<'_> {
             (Owner::Here | Owner::Bare | Owner::Open, None) => begins.is_none(),
         };
         old.get(&there).is_some_and(|owners| owners.iter().any(fits))
+    }
+
+    /// How to read an address at which there is a text whose address OLD's body takes, too. Where it lies in OLD as
+    /// it does in NEW, OLD may have meant something else near it, and its own text serves for both.
+    fn literal(&self, address: u64, readings: &[Reading], old: &OldTaken) -> Option<Reading> {
+        let pair = self.inputs.pair;
+        let is_constant = |image: &Image, at| matches!(image.resolve(at), Thing::Constant(_));
+        if !readings.contains(&Reading::Here) || !is_constant(pair.new, address) {
+            return None;
+        }
+        let texts: Vec<u64> = old
+            .iter()
+            .filter(|(_, owners)| !owners.iter().any(|o| matches!(o, Owner::Object(_))))
+            .map(|(at, _)| *at)
+            .filter(|at| is_constant(pair.old, *at) && is_same_text(pair, *at, address))
+            .collect();
+        let [text] = texts.as_slice() else { return None };
+        let mut chosen = Reading::Here;
+        for reading in readings {
+            let Place::Old(distance) = self.place(address, *reading) else { continue };
+            let there = address.wrapping_add(distance);
+            if there == *text {
+                chosen = *reading;
+            } else if old.contains_key(&there) {
+                return None;
+            }
+        }
+        Some(chosen)
     }
 
     fn place(&self, address: u64, reading: Reading) -> Place {

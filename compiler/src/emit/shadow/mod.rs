@@ -5,6 +5,7 @@
 //! so references between them need nothing (DESIGN section 4).
 
 mod choice;
+mod scope;
 mod values;
 
 use self::choice::Choice;
