@@ -80,6 +80,10 @@ fn dead_returns() {
     breaks("a dead return is in a blind range", |b| b.plan.dead_returns[0] = OldAddr(0x1120));
     breaks("a dead return is in a blind range", |b| b.plan.dead_returns[0] = OldAddr(0));
     breaks("nothing returns to a site at a dead", |b| b.plan.dead_returns[0] = OldAddr(0x112b));
+    // A site of the function behind, which nothing returns to.
+    let mut bundle = example();
+    bundle.plan.dead_returns[0] = bundle.plan.sites[1].at;
+    validate(&bundle).unwrap();
 }
 
 #[test]

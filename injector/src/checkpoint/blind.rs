@@ -208,9 +208,13 @@ impl BlindRanges {
             return Standing::Clear;
         }
         // The call is what the message is about; it is before its return address.
-        let expected = || ra < piece.end && self.unexpected_returns.binary_search(&ra).is_err();
+        let inside = ra < piece.end;
+        let expected = || inside && self.unexpected_returns.binary_search(&ra).is_err();
         let passes = || self.passage(ra).filter(|_| expected());
-        self.site(ra).or_else(passes).unwrap_or_else(|| Standing::Blind(piece.point(ra, ra - 1)))
+        self.site(ra)
+            .filter(|_| inside)
+            .or_else(passes)
+            .unwrap_or_else(|| Standing::Blind(piece.point(ra, ra - 1)))
     }
 
     /// How a program counter stands: blind when `start <= pc < end`, not free and no site.
@@ -517,7 +521,7 @@ mod tests {
             free: Vec::new(),
             function,
         };
-        let plan = Plan {
+        let mut plan = Plan {
             blind: vec![range(0x100, 0x140, 0), range(0x140, 0x180, 1)],
             passages: vec![dsu_patch_format::plan::Passage {
                 start: OldAddr(0x140),
@@ -532,6 +536,14 @@ mod tests {
         assert_eq!(ranges.counter(0x1_0140), Standing::Site(1));
         assert_eq!(ranges.return_address(0x1_0140).blind().map(|p| p.function), Some(0));
         assert_eq!(ranges.return_address(0x1_0141), Standing::Site(1));
+        plan.passages.clear();
+        plan.sites.push(Site { kind: SiteKind::Point, ..site(0x140, 1) });
+        for (dead, stands) in [(Vec::new(), Some(0)), (vec![OldAddr(0x140)], None)] {
+            plan.dead_returns = dead;
+            let ranges = BlindRanges::new(&plan, &image(), &Detours::default());
+            assert_eq!(ranges.counter(0x1_0140), Standing::Site(1));
+            assert_eq!(ranges.return_address(0x1_0140).blind().map(|p| p.function), stands);
+        }
     }
 
     #[test]
