@@ -443,6 +443,29 @@ fn of_a_slot_as_much_is_kept_as_is_read_again() {
     assert_eq!(behind(&framed_pair(&body("", "movzbl"), &new("mov")), 1), None);
 }
 
+/// Compilers spill whole registers of which they use one byte: above it is what happened to be there.
+#[test]
+fn of_what_ways_spill_as_much_is_compared_as_counts() {
+    let body = |rest: &str, read: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 1f\n.loc 1 602 1\n{rest}\nmov $1, \
+             %al\nmov %rax, (%rsp)\njmp 2f\n1:\n.loc 1 603 1\nxor %eax, %eax\nmov %rax, (%rsp)\n2:\n.loc 1 610 \
+             1\ncall other\nmov (%rsp), %rcx\n{read}\nje 3f\n.loc 1 620 1\nadd $7, %rbx\n3:"
+        )
+    };
+    let old = |read: &str| body("mov %rbx, %rax", read);
+    let new = |read: &str| body("mov limit(%rip), %rax", read);
+    let (byte, word) = ("test %cl, %cl", "test %cx, %cx");
+    let built = framed_pair(&old(byte), &new(byte));
+    let moves = behind(&built, 1).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    let only = Location::Slot { cfa: -32, bytes: 1 };
+    let spilled = moves.iter().find(|m| matches!(m.to, Location::Slot { cfa: -32, .. }));
+    assert_eq!(spilled.map(|m| (m.to, &m.from)), Some((only, &Value::At(only))));
+    // Of both bytes only one is the same.
+    assert_eq!(behind(&framed_pair(&old(word), &new(word)), 1), None);
+    assert_eq!(behind(&framed_pair(&old(byte), &new(word)), 1), None);
+}
+
 #[test]
 fn a_function_that_was_split_goes_on_in_its_clone() {
     let source = r#"

@@ -5,12 +5,13 @@
 //! NEW seems to run it once. So what is said of NEW without OLD must be true on all of its paths.
 
 use super::exec::{Call, Context, Executor};
-use super::join::{Classes, join};
+use super::join::{Classes, cut, join};
 use super::point::PointId;
 use super::state::Machine;
 use super::value::{Place, Side, Value, Values};
 use crate::machine::flow::{BlockId, End, Flow};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Points of this walk, apart from those of the relation.
 const FIRST: u32 = 1 << 31;
@@ -27,6 +28,8 @@ pub struct Body<'a> {
     pub kept: &'a dyn Fn(BlockId, Place) -> bool,
     /// CFA minus stack pointer at the beginning of a block.
     pub depth: &'a dyn Fn(BlockId) -> Option<u64>,
+    /// What code reads again of the frame, at the beginning of a block.
+    pub live: &'a dyn Fn(BlockId) -> &'a [Range<i64>],
 }
 
 /// The states at the beginnings of blocks.
@@ -46,7 +49,9 @@ impl Alone {
         for _ in 0..VISITS * count + 1000 {
             let Some(block) = queue.pop_first() else { return Self(states) };
             let id = point(block);
-            let machines: Vec<&Machine> = arrivals[block].values().collect();
+            let mut machines: Vec<Machine> = arrivals[block].values().cloned().collect();
+            cut(values, machines.iter_mut(), (body.live)(BlockId(block)));
+            let machines: Vec<&Machine> = machines.iter().collect();
             let mut classes = Classes::default();
             let Some(mut state) = join(values, &machines, (id, Side::New), &mut classes) else {
                 continue;

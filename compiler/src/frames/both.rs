@@ -133,6 +133,11 @@ impl Both<'_> {
             };
             analysis.frame.depth(analysis.flow.blocks[block.0].steps.start)
         };
+        let (a, b) = self.analyses;
+        let live = |side: Side, block: BlockId| {
+            let analysis = if side == Side::Old { a } else { b };
+            &*analysis.live[analysis.flow.blocks[block.0].steps.start].slots
+        };
         then(&Bodies {
             old,
             new,
@@ -172,6 +177,7 @@ impl Both<'_> {
             kept: &kept,
             entry: &entry,
             depth: &depth,
+            live: &live,
         })
     }
 

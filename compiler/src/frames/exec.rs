@@ -297,6 +297,15 @@ impl<'a, 'v> Executor<'a, 'v> {
                 return self.values.low(bytes, value);
             }
             let value = self.unknown(place);
+            // Of what counts again there may be less.
+            let known = [4, 2, 1].into_iter().filter(|n| *n < bytes);
+            let known = known
+                .map(|n| (n, self.machine.slot(self.values, at, n)))
+                .find_map(|(n, known)| Some((n, known?)));
+            let value = match known {
+                Some((n, known)) => self.values.insert(n, value, known),
+                None => value,
+            };
             return self.values.low(bytes, value);
         }
         if self.context.side == Side::New && self.is_overwritten(address) {

@@ -13,6 +13,7 @@ use super::point::PointId;
 use super::state::{Held, Machine};
 use super::value::{Node, Place, Side, Value, Values};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 /// Places by what they hold on each edge into a point: those of OLD first, then those of NEW.
 #[derive(Debug, Default)]
@@ -42,6 +43,23 @@ impl Classes {
 /// Whether a place may hold a number of an element, or its address.
 fn may_count(place: Place) -> bool {
     matches!(place, Place::General(_) | Place::Slot(..))
+}
+
+/// Where the edges into a point do not agree on a slot, only those of its bytes count that some code reads
+/// again: compilers spill whole registers of which they use a part.
+pub fn cut<'a>(
+    values: &mut Values,
+    arrivals: impl Iterator<Item = &'a mut Machine>,
+    live: &[Range<i64>],
+) {
+    let mut arrivals: Vec<&mut Machine> = arrivals.collect();
+    let mut edges: HashMap<(Place, Value), usize> = HashMap::new();
+    for (at, bytes, value) in arrivals.iter().flat_map(|m| m.slots()) {
+        *edges.entry((Place::Slot(at, bytes), value)).or_default() += 1;
+    }
+    let all = arrivals.len();
+    let agree = |place, value| edges.get(&(place, value)) == Some(&all);
+    arrivals.iter_mut().for_each(|machine| machine.keep_live(values, live, agree));
 }
 
 /// The state of one side at a point; `None` when nothing leads there. OLD's comes first.
@@ -224,7 +242,7 @@ fn extents(arrivals: &[&Machine]) -> BTreeMap<i64, u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Classes, join};
+    use super::{Classes, cut, join};
     use crate::frames::point::PointId;
     use crate::frames::state::Machine;
     use crate::frames::value::{Node, Place, Side, Value, Values};
@@ -348,6 +366,29 @@ mod tests {
         });
         let machine = counting(&mut values, &edges);
         assert_eq!(machine.general(3), own);
+    }
+
+    #[test]
+    fn of_a_slot_that_is_read_in_part_that_part_is_compared() {
+        let mut values = Values::default();
+        let (one, five) = (values.constant(1), values.constant(5));
+        let [a, b] = [6, 7].map(|n| {
+            let above = values.intern(Node::Entry(Place::General(n)));
+            values.insert(1, above, one)
+        });
+        let mut edges = [a, b].map(|value| {
+            let mut edge = machine(&mut values);
+            edge.set_slot(&mut values, -40, 8, value);
+            edge.set_slot(&mut values, -48, 8, value);
+            edge.set_slot(&mut values, -56, 8, five);
+            edge
+        });
+        // Nobody reads the second again, and on the third the edges agree.
+        cut(&mut values, edges.iter_mut(), &[-56..-55, -40..-39]);
+        for (edge, whole) in edges.iter().zip([a, b]) {
+            let slots: Vec<_> = edge.slots().collect();
+            assert_eq!(slots, [(-56, 8, five), (-48, 8, whole), (-40, 1, one)]);
+        }
     }
 
     #[test]

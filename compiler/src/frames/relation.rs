@@ -31,7 +31,8 @@
 //!   cannot keep anything back from it;
 //! - two values that a branch which was taken has found equal are one value behind it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
-//!   last time this point was passed is replaced by a new one.
+//!   last time this point was passed is replaced by a new one; of the frame's slots only the bytes count that
+//!   some code reads again.
 //!
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
 //! that is no good matters for what can be shown, never for whether it is true.
@@ -46,7 +47,7 @@ pub use returned::Returned;
 use super::alone::{Alone, Body};
 use super::entries;
 use super::exec::{Call, Context, Executor};
-use super::join::{Classes, join};
+use super::join::{Classes, cut, join};
 use super::point::{Exit, Point, PointId};
 use super::state::{Doubt, Machine, Seen, State};
 use super::value::{Node, Place, Side, Value, Values};
@@ -55,6 +56,7 @@ use crate::machine::flow::{BlockId, End, Flow};
 use crate::sites::matching::BlockMatching;
 use crate::sites::matching::evidence::Evidence;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 /// Points may be executed this often each, on average, before the search is given up.
 const VISITS: usize = 40;
@@ -93,6 +95,8 @@ pub struct Bodies<'a> {
     pub entry: &'a dyn Fn(Place) -> Option<Place>,
     /// CFA minus stack pointer at the beginning of a block, when that is one number.
     pub depth: &'a dyn Fn(Side, BlockId) -> Option<u64>,
+    /// What code reads again of the frame, at the beginning of a block.
+    pub live: &'a dyn Fn(Side, BlockId) -> &'a [Range<i64>],
 }
 
 /// States by matched pair.
@@ -369,6 +373,7 @@ impl Search<'_, '_> {
             context: &bodies.new_context,
             kept: &|block, place| (bodies.kept)(Side::New, block, place),
             depth: &|block| (bodies.depth)(Side::New, block),
+            live: &|block| (bodies.live)(Side::New, block),
         };
         Alone::new(&body, &mut self.values, entry)
     }
@@ -453,7 +458,16 @@ impl Search<'_, '_> {
 
     /// The state at a point: what all edges into it agree on.
     fn join(&mut self, id: PointId) -> Option<State> {
-        let arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
+        let mut arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
+        let (a, b) = match self.points[id.0 as usize] {
+            Point::Joint { old, new } | Point::NewAlone { old, new, .. } => (old, Some(new)),
+            Point::OldAlone { old, .. } => (old, None),
+        };
+        let (values, live) = (&mut self.values, self.bodies.live);
+        cut(values, arrivals.iter_mut().map(|s| &mut s.old), live(Side::Old, a));
+        if let Some(b) = b {
+            cut(values, arrivals.iter_mut().map(|s| &mut s.new), live(Side::New, b));
+        }
         let doubt = arrivals.iter().map(|s| s.doubt).max()?;
         let changed = arrivals.iter().any(|s| s.changed);
         let mut classes = Classes::default();
@@ -466,10 +480,6 @@ impl Search<'_, '_> {
         let mut old = side(&mut self.values, Side::Old)?;
         let mut new = side(&mut self.values, Side::New)?;
         // Loops that probe a large frame page by page end where the unwind tables say.
-        let (a, b) = match self.points[id.0 as usize] {
-            Point::Joint { old, new } | Point::NewAlone { old, new, .. } => (old, Some(new)),
-            Point::OldAlone { old, .. } => (old, None),
-        };
         self.set_depth(&mut old, Side::Old, a);
         if let Some(b) = b {
             self.set_depth(&mut new, Side::New, b);

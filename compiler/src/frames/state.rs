@@ -3,6 +3,7 @@
 use super::point::Exit;
 use super::value::{Base, Node, Place, Side, Value, Values};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// General registers.
@@ -201,7 +202,7 @@ impl Machine {
     }
 
     /// Puts back the bytes of a slot that are in `part`, in pieces of a power of two.
-    fn keep_part(&mut self, values: &mut Values, slot: (i64, Value), part: std::ops::Range<i64>) {
+    fn keep_part(&mut self, values: &mut Values, slot: (i64, Value), part: Range<i64>) {
         let (start, value) = slot;
         let mut at = part.start;
         while at < part.end {
@@ -216,6 +217,39 @@ impl Machine {
             let low = values.low(bytes, moved);
             self.slots.insert(at, (bytes, low));
             at += i64::from(bytes);
+        }
+    }
+
+    /// Forgets of private slots that some code reads again in part the bytes that none does; `live` are those
+    /// that some does, sorted. Arguments, the return address and what the caller had in registers stay, and
+    /// what `stays` says does.
+    pub fn keep_live(
+        &mut self,
+        values: &mut Values,
+        live: &[Range<i64>],
+        stays: impl Fn(Place, Value) -> bool,
+    ) {
+        let is_partly = |start: i64, end: i64| {
+            let first = live.get(live.partition_point(|part| part.end <= start));
+            first.is_some_and(|part| part.start < end && (part.start > start || part.end < end))
+        };
+        let is_callers = |value: Value| matches!(values.node(value), Node::Entry(_));
+        let of_frame = self.slots.range(..-8).map(|(start, (size, v))| (*start, *size, *v));
+        let partly: Vec<(i64, u8, Value)> = of_frame
+            .filter(|(at, bytes, value)| {
+                is_partly(*at, at + i64::from(*bytes))
+                    && !is_callers(*value)
+                    && !stays(Place::Slot(*at, *bytes), *value)
+            })
+            .collect();
+        for (start, bytes, value) in partly {
+            let end = start + i64::from(bytes);
+            self.slots.remove(&start);
+            let first = live.partition_point(|part| part.end <= start);
+            for part in live[first..].iter().take_while(|part| part.start < end) {
+                let part = part.start.max(start)..part.end.min(end);
+                self.keep_part(values, (start, value), part);
+            }
         }
     }
 

@@ -135,7 +135,7 @@ fn usable(site: &Pending<'_>, place: Place) -> u8 {
         Place::Slot(at, bytes) => {
             let live = |n: &u8| {
                 let end = at + i64::from(*n);
-                site.old_live.slots.iter().any(|r| r.start <= at && end <= r.end)
+                site.old_live.read.iter().any(|r| r.start <= at && end <= r.end)
             };
             [8, 4, 2, 1].into_iter().filter(|n| *n <= bytes).find(live).unwrap_or(0)
         }

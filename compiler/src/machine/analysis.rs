@@ -51,10 +51,15 @@ impl Analysis {
         let objects = objects::find(&transfers, &dataflow::run(&transfers), locals);
         let extents: Vec<Range<i64>> = objects.iter().map(|o| o.extent.clone()).collect();
         transfers.tell_pushes(&extents);
+        let read = dataflow::run(&transfers);
+        let read: Vec<_> =
+            read.iter().map(|set| dataflow::private(&transfers, set, &extents)).collect();
+        let mut transfers = transfers.by_the_byte();
+        transfers.tell_pushes(&extents);
         let live = dataflow::run(&transfers);
-        let live = live.iter().enumerate();
-        let live =
-            live.map(|(step, set)| dataflow::told(&transfers, step, set, &extents)).collect();
+        let live = live.iter().zip(read).enumerate();
+        let told = |(step, (set, read))| dataflow::told(&transfers, step, set, &extents, read);
+        let live = live.map(told).collect();
         let problem = flow.problem.clone().or_else(|| contradiction(&flow, &frame));
         Self { live, objects, problem, flow, frame }
     }

@@ -148,6 +148,16 @@ impl Convention<'_> {
         set
     }
 
+    /// Registers in which somebody may pass something to a callee of which nothing is known, though no code
+    /// here can mean to.
+    pub(super) fn perhaps(&self, callee: &Callee) -> RegisterSet {
+        let mut set = RegisterSet::default();
+        if callee_prototype(self.image, callee).is_none() {
+            set.general[R10] = 0xff;
+        }
+        set
+    }
+
     /// Whether a callee may want the frame of the function that it is nested in (psABI 3.2.3): gcc
     /// names nested functions like clones. Pointers to them lead to trampolines.
     fn takes_chain(&self, callee: &Callee) -> bool {

@@ -1,12 +1,13 @@
 //! Liveness: what may be read before it is written. A backward analysis over blocks, to the fixpoint;
 //! registers and bytes of the frame together.
 
+use super::effects::is_high;
 use super::flow::BlockId;
 use super::frame::RSP;
 use super::live::Live;
 use super::registers::RegisterSet;
 use super::slots::Slots;
-use super::transfer::Transfers;
+use super::transfer::{Source, Transfers};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -14,6 +15,8 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Set {
     pub(super) registers: RegisterSet,
+    /// Into which copies count all the same.
+    perhaps: RegisterSet,
     pub(super) slots: Slots,
     /// Values on the x87 stack.
     pub(super) x87: u8,
@@ -22,7 +25,12 @@ pub(super) struct Set {
 /// What is live before each step.
 pub(super) fn run(transfers: &Transfers<'_>) -> Vec<Set> {
     let flow = transfers.flow;
-    let empty = || Set { registers: RegisterSet::default(), slots: transfers.atoms.none(), x87: 0 };
+    let empty = || Set {
+        registers: RegisterSet::default(),
+        perhaps: RegisterSet::default(),
+        slots: transfers.atoms.none(),
+        x87: 0,
+    };
     let mut before: Vec<Set> = flow.blocks.iter().map(|_| empty()).collect();
     let mut steps: Vec<Set> = flow.body.steps.iter().map(|_| empty()).collect();
     let mut queue: BTreeSet<usize> = (0..flow.blocks.len()).collect();
@@ -34,6 +42,7 @@ pub(super) fn run(transfers: &Transfers<'_>) -> Vec<Set> {
         for next in &block.successors {
             let next = &before[next.0];
             set.registers.add(&next.registers);
+            set.perhaps.add(&next.perhaps);
             set.slots.add(&next.slots);
             set.x87 = set.x87.max(next.x87);
         }
@@ -75,7 +84,18 @@ fn back(transfers: &Transfers<'_>, step: usize, kept: &Slots, set: &mut Set) {
     let idle_push = transfer.push
         && !transfer.slot_kills.is_empty()
         && !transfer.slot_kills.iter().any(|atoms| wanted(atoms, &set.slots));
+    let copied = transfer.copy.as_ref().map(|copy| {
+        let mut counts = set.registers.clone();
+        counts.add(&set.perhaps);
+        let mut wanted = RegisterSet::default();
+        wanted.add_register(copy.to);
+        wanted.keep(&counts);
+        (&copy.from, wanted.general[copy.to.full_register().number()] >> u8::from(is_high(copy.to)))
+    });
+    let tests = set.registers.flags & transfer.kills.flags != 0;
     set.registers.remove(&transfer.kills);
+    set.perhaps.remove(&transfer.kills);
+    set.perhaps.add(&transfer.perhaps);
     for atoms in &transfer.slot_kills {
         set.slots.remove(atoms.clone());
     }
@@ -85,11 +105,35 @@ fn back(transfers: &Transfers<'_>, step: usize, kept: &Slots, set: &mut Set) {
     for atoms in &transfer.slot_reads {
         set.slots.insert(atoms.clone());
     }
+    if tests {
+        set.registers.add(&transfer.flags_of);
+    }
+    if let Some((from, wanted)) = copied {
+        source(transfers, from, wanted, set);
+    }
     set.registers.general[RSP] = 0;
     let x87 = &transfer.x87;
     let behind = transfers.x87_behind(step, set.x87);
     let left = if x87.forgets || transfers.flow.is_call(step) { 0 } else { behind };
     set.x87 = x87.needs.max(left.saturating_add_signed(x87.pops).min(8));
+}
+
+/// Adds the bytes of a copy's source that count.
+fn source(transfers: &Transfers<'_>, from: &Source, wanted: u8, set: &mut Set) {
+    match from {
+        Source::Register(register) => {
+            let mut read = RegisterSet::default();
+            read.add_register(*register);
+            let number = register.full_register().number();
+            read.general[number] &= wanted << u8::from(is_high(*register));
+            set.registers.add(&read);
+        }
+        Source::Frame(bytes) => {
+            for (byte, _) in bytes.clone().zip(0..8).filter(|(_, n)| wanted >> n & 1 != 0) {
+                set.slots.insert(transfers.atoms.touching(&(byte..byte + 1)));
+            }
+        }
+    }
 }
 
 /// What is told of a step: of caller-saved registers only those that somebody gave a value, of the
@@ -99,6 +143,7 @@ pub(super) fn told(
     step: usize,
     set: &Set,
     objects: &[Range<i64>],
+    read: Vec<Range<i64>>,
 ) -> Live {
     let mut registers = set.registers.clone();
     if let Some(reached) = &transfers.reached[step] {
@@ -110,18 +155,29 @@ pub(super) fn told(
         (registers.tile != 0, "a tile register"),
         (set.x87 != 0, "the x87 stack"),
     ];
-    let mut slots = transfers.atoms.ranges(&set.slots);
-    // The return address is where it is in either build.
-    for taken in objects.iter().chain([&(-8..0)]) {
-        slots = slots.into_iter().flat_map(|s| without(s, taken)).collect();
-    }
+    let slots = private(transfers, set, objects);
     Live {
         general: registers.general,
         vector: registers.vector,
         flags: registers.flags != 0,
         other: other.into_iter().find(|(is, _)| *is).map(|(_, what)| what),
+        read,
         slots,
     }
+}
+
+/// What is live of the frame and in no object.
+pub(super) fn private(
+    transfers: &Transfers<'_>,
+    set: &Set,
+    objects: &[Range<i64>],
+) -> Vec<Range<i64>> {
+    let mut slots = transfers.atoms.ranges(&set.slots);
+    // The return address is where it is in either build.
+    for taken in objects.iter().chain([&(-8..0)]) {
+        slots = slots.into_iter().flat_map(|s| without(s, taken)).collect();
+    }
+    slots
 }
 
 fn without(slot: Range<i64>, taken: &Range<i64>) -> impl Iterator<Item = Range<i64>> {

@@ -21,6 +21,8 @@ use iced_x86::{
 pub struct Effects {
     /// The result depends on these.
     pub reads: RegisterSet,
+    /// It reads these, too, and a constant operand decides the result all the same.
+    pub masked: RegisterSet,
     /// Has another value afterwards, whatever was there.
     pub writes: RegisterSet,
     /// May have another value afterwards; at least `writes`.
@@ -181,10 +183,12 @@ impl Effects {
         let Ok(constant) = instruction.try_immediate(1) else { return };
         let register = instruction.op0_register();
         let first = usize::from(is_high(register));
-        let read = &mut self.reads.general[register.full_register().number()];
+        let number = register.full_register().number();
+        let (read, masked) = (&mut self.reads.general[number], &mut self.masked.general[number]);
         for (i, byte) in constant.to_le_bytes().iter().take(register.size()).enumerate() {
             if *byte == decides {
                 *read &= !(1 << (first + i));
+                *masked |= 1 << (first + i);
             }
         }
     }
@@ -219,7 +223,8 @@ fn widened(instruction: &Instruction, register: Register) -> Register {
     }
 }
 
-fn is_high(register: Register) -> bool {
+/// Whether a name stands for the second byte of a register.
+pub(super) fn is_high(register: Register) -> bool {
     matches!(register, Register::AH | Register::BH | Register::CH | Register::DH)
 }
 

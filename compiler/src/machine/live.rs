@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-/// Locations that may be read before they are written, by the byte.
+/// Locations that may be read before they are written, by the byte: what is copied counts as far as the copy
+/// does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Live {
     /// General registers by the processor's number (rax 0, rcx 1, rdx 2, rbx 3, rsp 4, rbp 5, rsi 6,
@@ -18,6 +19,8 @@ pub struct Live {
     pub other: Option<&'static str>,
     /// Private slots, as offsets from the CFA; sorted, disjoint, not adjacent. Not the return address.
     pub slots: Vec<Range<i64>>,
+    /// The same with all that some code reads of them, though nothing may come of it.
+    pub read: Vec<Range<i64>>,
 }
 
 /// An object on the stack whose address is taken.

@@ -9,7 +9,7 @@ use super::frame::{Frame, Place};
 use super::registers::RegisterSet;
 use super::slots::{Atoms, Slots};
 use crate::image::FunctionId;
-use iced_x86::{Mnemonic, OpKind};
+use iced_x86::{Mnemonic, OpKind, Register};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -26,6 +26,27 @@ pub(super) struct Transfer {
     pub(super) push: bool,
     /// It may go on behind a `setjmp` that was made before.
     pub(super) jumps_back: bool,
+    /// It is a copy, whose source is not among what it reads.
+    pub(super) copy: Option<Copy>,
+    /// It reads these, too, if somebody wants its flags.
+    pub(super) flags_of: RegisterSet,
+    /// A copy into these counts, though nobody is known to read them.
+    pub(super) perhaps: RegisterSet,
+}
+
+/// A copy into a general register: of its source those bytes count that do of the register.
+#[derive(Debug, Clone)]
+pub(super) struct Copy {
+    pub(super) to: Register,
+    pub(super) from: Source,
+}
+
+/// Where a copy is from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    Register(Register),
+    /// Bytes of the frame.
+    Frame(Range<i64>),
 }
 
 /// What holds on the way to a step.
@@ -93,7 +114,7 @@ impl<'a> Transfers<'a> {
         for effects in &out.effects {
             out.changed.add(&effects.changes);
         }
-        out.atoms = out.cut();
+        out.atoms = out.cut(false);
         out.reached = out.reach();
         out.steps = (0..flow.body.steps.len()).map(|step| out.transfer(step)).collect();
         out
@@ -113,8 +134,51 @@ impl<'a> Transfers<'a> {
         })
     }
 
-    fn cut(&self) -> Atoms {
+    /// The same, told apart by the byte: copies read of their sources what counts of what is copied.
+    pub(super) fn by_the_byte(mut self) -> Self {
+        self.atoms = self.cut(true);
+        self.reached = self.reach();
+        self.steps = (0..self.flow.body.steps.len()).map(|step| self.transfer(step)).collect();
+        for step in 0..self.steps.len() {
+            self.tell_copy(step);
+            // Flags are told from all bytes, also where a constant decides some.
+            self.steps[step].flags_of = self.effects[step].masked.clone();
+        }
+        self
+    }
+
+    fn tell_copy(&mut self, step: usize) {
+        let i = &self.flow.body.steps[step].instruction;
+        let moves = matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx);
+        if !moves || i.op0_kind() != OpKind::Register || !i.op0_register().is_gpr() {
+            return;
+        }
+        let from = match i.op1_kind() {
+            OpKind::Register if i.op1_register().is_gpr() => Source::Register(i.op1_register()),
+            OpKind::Memory => match self.accesses(step).map(|(bytes, _)| bytes).next() {
+                Some(bytes) => Source::Frame(bytes),
+                None => return,
+            },
+            _ => return,
+        };
+        let transfer = &mut self.steps[step];
+        match from {
+            Source::Register(_) => transfer.reads = RegisterSet::default(),
+            Source::Frame(_) => transfer.slot_reads.clear(),
+        }
+        transfer.copy = Some(Copy { to: i.op0_register(), from });
+    }
+
+    /// Cuts what steps access, and `finely` the parts of registers that may count of it.
+    fn cut(&self, finely: bool) -> Atoms {
         let fixed = (0..self.flow.body.steps.len()).flat_map(|s| self.accesses(s).map(|(b, _)| b));
+        let fixed = fixed.flat_map(|bytes| {
+            let parts = [1, 2, 4].into_iter().filter(|_| finely).map({
+                let bytes = bytes.clone();
+                move |size| bytes.start..bytes.end.min(bytes.start.saturating_add(size))
+            });
+            parts.chain([bytes])
+        });
         let saved = self.frame.save_slots().into_iter().map(|at| at..at.saturating_add(8));
         let passed = self.callees.keys().filter_map(|step| match self.outgoing(*step)? {
             Outgoing::Known(area) => Some(area),
@@ -247,6 +311,9 @@ impl<'a> Transfers<'a> {
             x87: effects.x87,
             push: false,
             jumps_back: false,
+            copy: None,
+            flags_of: RegisterSet::default(),
+            perhaps: RegisterSet::default(),
         };
         for (bytes, access) in self.accesses(step) {
             if access.reads {
@@ -288,6 +355,7 @@ impl<'a> Transfers<'a> {
     fn arguments(&self, step: usize, out: &mut Transfer) {
         let defined = self.reached[step].as_ref().map_or(Defined::ALL, |r| r.defined);
         out.reads.add(&self.convention.arguments(&self.callees[&step], defined));
+        out.perhaps = self.convention.perhaps(&self.callees[&step]);
         out.slot_reads.extend(self.stack_arguments(step));
     }
 
