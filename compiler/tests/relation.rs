@@ -609,6 +609,27 @@ fn ends_of_ways_that_one_build_has_twice_are_followed() {
     assert_eq!(behind(&built, 4), None, "rbx may be 5 in NEW");
 }
 
+/// Behind a call NEW has back what it keeps in its frame, and comes there also when it does not make the call.
+#[test]
+fn what_is_moved_behind_a_call_may_be_so_without_it() {
+    let body = |past: &str, number: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\nmov %rax, (%rsp)\ntest %rax, %rax\njs 5f\n.loc 1 605 \
+             1\ncmpq $3, limit(%rip)\njg {past}\n.loc 1 606 1\nmov $1, %edi\ncall quiet\n4:\n.loc 1 607 1\n\
+             {number}\n5:\n.loc 1 610 1\nmov %rbx, %rdi\ncall other"
+        )
+    };
+    let (again, others) = ("mov (%rsp), %rbx", "mov $7, %ebx");
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    let built = framed_pair(&body("5f", again), &body("4f", again));
+    assert!(behind(&built, 1).is_some(), "{}", reasons(&built));
+    let moves = behind(&built, 2).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    assert_eq!(into(&moves, RBX), Some(&same));
+    // By that way it has another number.
+    let built = framed_pair(&body("5f", others), &body("4f", others));
+    assert_eq!(behind(&built, 2), None);
+}
+
 /// What OLD counts in a variable that NEW does not have NEW cannot read.
 #[test]
 fn a_counter_that_new_no_longer_has_is_no_memory_of_new() {

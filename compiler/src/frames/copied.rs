@@ -10,7 +10,7 @@ use super::point::Exit;
 use super::relation::Bodies;
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::sites::matching::BlockMatching;
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use std::collections::BTreeSet;
 
 /// The blocks that NEW may come to by its next edge.
@@ -65,6 +65,28 @@ pub(super) fn part_jumps(old: &Flow, new: &Flow, matching: &mut BlockMatching) {
             matching.unmatch(a);
         }
     }
+}
+
+/// Whether a block goes on to one other, and before that only puts values into registers and the frame.
+pub(super) fn only_moves(flow: &Flow, block: BlockId) -> bool {
+    let b = &flow.blocks[block.0];
+    let own = |i: &Instruction| {
+        let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+        !memory || i.memory_base() == Register::RSP && i.memory_index() == Register::None
+    };
+    let clears =
+        |i: &Instruction| i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
+    matches!(b.end, End::Jump | End::Next)
+        && b.successors.len() == 1
+        && flow.body.steps[b.steps.clone()].iter().all(|step| {
+            let i = &step.instruction;
+            match i.mnemonic() {
+                Mnemonic::Mov => own(i),
+                Mnemonic::Xor => clears(i),
+                Mnemonic::Nop | Mnemonic::Jmp => true,
+                _ => false,
+            }
+        })
 }
 
 fn is_jump(flow: &Flow, block: BlockId) -> bool {

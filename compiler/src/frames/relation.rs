@@ -12,6 +12,7 @@
 //! - every OLD edge out of a point leads to a point; where NEW cannot follow by blocks without partner,
 //!   nothing is known there ([`Relation::failures`]);
 //! - where NEW can follow on several ways, all of them must agree;
+//! - where NEW has one way only it may go through a matched block that does nothing but move values;
 //! - where both sides branch on the same condition, NEW follows in the same sense, and where both jump
 //!   through tables by the same index, to the entry of the same number;
 //! - where NEW alone decides, the way that it is not taken to go must be one that OLD would have

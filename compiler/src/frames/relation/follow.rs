@@ -144,7 +144,9 @@ impl Search<'_, '_> {
             out.extend(arrivals);
             return;
         }
-        if self.follow_copy(id, edge, old, exit, state, out) {
+        if self.follow_copy(id, edge, old, exit, state, out)
+            || self.go_through(id, edge, (old, goal), exit, state, out)
+        {
             return;
         }
         self.failing.insert((id, edge, 0), (old, goal));
@@ -158,6 +160,33 @@ impl Search<'_, '_> {
             state.found(self.bodies, &mut self.values, goal);
         }
         out.push((joint, (id, edge, UNFOLLOWED), state));
+    }
+
+    /// OLD is at the beginning of a matched block; NEW, which has one way only, comes to its partner by a block
+    /// that has a partner, too, but does nothing beside putting values into their places: in the other build
+    /// somebody else goes there as well.
+    fn go_through(
+        &mut self,
+        id: PointId,
+        edge: usize,
+        (old, goal): (BlockId, BlockId),
+        exit: Exit,
+        state: &State,
+        out: &mut Vec<Arrival>,
+    ) -> bool {
+        let new = self.bodies.new;
+        let ways: Vec<BlockId> = copied::ways(new, exit).into_iter().collect();
+        let [way] = ways[..] else { return false };
+        if state.doubt == Doubt::Path || way == goal || !copied::only_moves(new, way) {
+            return false;
+        }
+        let next = new.blocks[way.0].successors[0];
+        if next != goal && !self.reaches(goal)[next.0] {
+            return false;
+        }
+        self.failing.remove(&(id, edge, 0));
+        out.push((Point::NewAlone { old, new: way, goal }, (id, edge, 0), state.clone()));
+        true
     }
 
     /// Whether NEW may have gone through a block without partner while OLD came to `old`: not when it
