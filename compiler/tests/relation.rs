@@ -630,6 +630,56 @@ fn what_is_moved_behind_a_call_may_be_so_without_it() {
     assert_eq!(behind(&built, 2), None);
 }
 
+/// Two versions of `f`, of which NEW's has a line more: so all behind it is one line further on.
+fn edited(old: &str, new: &str) -> Built {
+    let version = |body: &str, more: u32| {
+        let body = framed(body).replace(".loc 1 900", &format!(".loc 1 {}", 900 + more));
+        let next = format!("\n#line {}\nint main", 1000 + more);
+        program("long n", &body).replace("int main", &next)
+    };
+    pair(&version(old, 0), &version(new, 1), (&[], &[]))
+}
+
+/// Whom OLD calls through a pointer nobody knows; at what place of the source it does is known.
+#[test]
+fn a_call_through_a_pointer_that_stays_is_no_call_of_another_line() {
+    let call = |line: u32| format!(".loc 1 {line} 1\nmov $9, %edi\ncall *use(%rip)\n");
+    let body = |first: &str, line: u32, second: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 4f\n.loc 1 602 1\nmov $1, %edi\ncall \
+             other\n{first}4:\n.loc 1 603 1\nmov $2, %edi\ncall other\n5:\n{second}9:\n.loc 1 {line} 1\ncall hook"
+        )
+    };
+    let end = call(605) + "jmp 9f\n";
+    let old = body(&end, 610, &end);
+    let more = ".loc 1 604 1\nmov $3, %edi\ncall quiet\n";
+    let new = body("jmp 5f\n", 611, &format!("{more}{}", call(606)));
+    let built = edited(&old, &new);
+    let moves = behind(&built, 5).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    assert_eq!(into(&moves, RBX), Some(&same));
+}
+
+/// OLD has not made its call yet, and NEW may have, where it calls nobody any more at the place of that.
+#[test]
+fn a_call_through_a_pointer_may_have_been_moved_to_another_line() {
+    let body = |first: &str, line: u32, last: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{first}.loc 1 {line} 1\nmov $4, %edi\ncall other\n.loc 1 {} \
+             1\nimul $77, %rbx, %rdi\nlea 9(%rdi,%rbx,4), %rdi\nmov %rdi, area(%rip)\n{last}",
+            line + 2,
+        )
+    };
+    let (first, call) = (".loc 1 601 1\nmov $3, %edi\ncall quiet\n", "call *use(%rip)\n");
+    let old = body("", 603, call);
+    let stays = edited(&old, &body(first, 604, call));
+    let moved = edited(&old, &body(first, 604, ""));
+    for nth in [0, 1] {
+        assert!(behind(&stays, nth).is_some(), "{}", reasons(&stays));
+        assert_eq!(behind(&moved, nth), None);
+    }
+}
+
 /// What OLD counts in a variable that NEW does not have NEW cannot read.
 #[test]
 fn a_counter_that_new_no_longer_has_is_no_memory_of_new() {

@@ -29,10 +29,16 @@ impl Fates<'_> {
         let last = self.both.analyses.1.flow.blocks[new.0].steps.end - 1;
         let added = self.both.evidence.added.get(last).copied().unwrap_or(false)
             || self.callees.0.keys().any(|old| self.is_replaced(*old, new));
-        self.callees
-            .0
-            .iter()
-            .all(|(old, other)| added && self.is_paired(*old) || !self.may_be(other, callee))
+        self.callees.0.iter().all(|(old, other)| {
+            added && (self.is_paired(*old) || self.stays(*old, other))
+                || !self.may_be(other, callee)
+        })
+    }
+
+    /// Whether a call of OLD through a pointer is at a place of the source at which NEW calls somebody, too:
+    /// then it is none that was moved to a line of its own.
+    fn stays(&self, old: BlockId, callee: &Callee) -> bool {
+        matches!(callee, Callee::Inside(_) | Callee::Unknown) && self.both.evidence.still_calls(old)
     }
 
     /// Whether NEW calls nothing like what OLD calls at the end of a block.

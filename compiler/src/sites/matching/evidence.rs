@@ -30,6 +30,8 @@ pub struct Evidence {
     anchored: BTreeSet<(BlockId, BlockId)>,
     /// The same of the calls at their ends.
     calls: BTreeSet<(BlockId, BlockId)>,
+    /// OLD's blocks that end with calls which NEW makes at their place, too.
+    still_called: BTreeSet<BlockId>,
     /// What each block of OLD does, by where NEW has that.
     old_work: Vec<BTreeSet<(Place, Work)>>,
     /// What each block of NEW does that OLD's source has; no place where the calls around it have no
@@ -81,6 +83,18 @@ impl Evidence {
         Self {
             anchored: pairs(&first, [&a, &b]),
             calls: pairs(&call, [&c, &d]),
+            still_called: {
+                let calls = |step: &usize| known(&d, *step);
+                let there: BTreeSet<Place> = (0..d.len()).filter_map(|s| calls(&s)).collect();
+                let lines: BTreeSet<_> =
+                    there.iter().filter_map(|p| Some((p.file, p.line, p.body?))).collect();
+                let stays = |block: &BlockId| {
+                    let Some(step) = call(old.0, *block) else { return false };
+                    known(&c, step).is_some_and(|place| there.contains(&place))
+                        || old.1.around(step, map).iter().any(|place| lines.contains(place))
+                };
+                all(old.0).into_iter().filter(stays).collect()
+            },
             old_work: works(old.0, &old.1.steps)
                 .map(|all| {
                     all.filter_map(|(step, _, work)| Some((known(&a, step)?, work))).collect()
@@ -114,6 +128,13 @@ impl Evidence {
     #[must_use]
     pub fn is_same_place(&self, old: BlockId, new: BlockId) -> bool {
         self.calls.contains(&(old, new))
+    }
+
+    /// Whether NEW calls somebody at the place of the source of the call that a block of OLD ends with, or
+    /// does not inline the body that OLD has it in but calls that.
+    #[must_use]
+    pub fn still_calls(&self, old: BlockId) -> bool {
+        self.still_called.contains(&old)
     }
 
     /// Whether two blocks do the same, of the same places of the source, and anything at all.

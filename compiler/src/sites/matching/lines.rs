@@ -13,7 +13,7 @@ use super::common::{common, rising};
 use super::tokens::{Key, Token, number};
 use crate::change::Pair;
 use crate::code::Body;
-use crate::debug::{FileId, Inlined, LineTable, Locals};
+use crate::debug::{FileId, Inlined, LineTable, Locals, Scope};
 use crate::image::{FunctionId, Image};
 use crate::matching::names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -177,29 +177,51 @@ impl LineMap {
 impl Spots {
     /// The positions in NEW's terms: through the map for OLD, as they are for NEW.
     pub(super) fn places(&self, map: Option<&LineMap>) -> Vec<Option<Place>> {
-        let line = |file, line| match map {
-            Some(map) => map.line(file, line),
-            None => Some((file, line)),
-        };
-        let bodies = self.bodies.iter().map(|body| {
-            let calls = body.scope.iter().map(|scope| {
-                let call = scope.call.as_ref();
-                let at = call.map(|call| line(call.file?, call.line));
-                let name = names::canonical(&scope.function);
-                // The function's own body has no call around it.
-                at.map_or(Some((name.clone(), None)), |at| Some((name.clone(), Some(at?))))
-            });
-            calls.collect::<Option<Vec<_>>>().map(|calls| number(&calls))
-        });
+        let bodies = self.bodies.iter().map(|body| key(&body.scope, map));
         let bodies: Vec<Option<Key>> = bodies.collect();
         let place = |spot: &Option<Spot>| {
             let spot = (*spot)?;
-            let (file, line) = line(spot.file, spot.line)?;
+            let (file, line) = line(map, spot.file, spot.line)?;
             let body = spot.body.map_or(Some(0), |body| bodies[body]);
             Some(Place { file, line, column: spot.column, body })
         };
         self.steps.iter().map(place).collect()
     }
+
+    /// The calls that the inlined bodies around a step stand for: their lines, and the bodies that those are in.
+    pub(super) fn around(&self, step: usize, map: &LineMap) -> Vec<(FileId, u32, Key)> {
+        let body = self.steps[step].and_then(|spot| spot.body);
+        let scope = body.map_or(&[][..], |body| &self.bodies[body].scope);
+        let at = |inner: usize| {
+            let call = scope[inner].call.as_ref()?;
+            let (file, line) = map.line(call.file?, call.line)?;
+            Some((file, line, key(&scope[..inner], Some(map))?))
+        };
+        (1..scope.len()).filter_map(at).collect()
+    }
+}
+
+/// A line in NEW's terms.
+fn line(map: Option<&LineMap>, file: FileId, line: u32) -> Option<(FileId, u32)> {
+    match map {
+        Some(map) => map.line(file, line),
+        None => Some((file, line)),
+    }
+}
+
+/// A body by the calls around it, in NEW's terms; 0: the function's own.
+fn key(scope: &[Scope], map: Option<&LineMap>) -> Option<Key> {
+    if scope.len() < 2 {
+        return Some(0);
+    }
+    let calls = scope.iter().map(|scope| {
+        let call = scope.call.as_ref();
+        let at = call.map(|call| line(map, call.file?, call.line));
+        let name = names::canonical(&scope.function);
+        // The function's own body has no call around it.
+        at.map_or(Some((name.clone(), None)), |at| Some((name.clone(), Some(at?))))
+    });
+    Some(number(&calls.collect::<Option<Vec<_>>>()?))
 }
 
 impl FileMap {
