@@ -162,12 +162,18 @@ impl Join<'_> {
     /// same on every edge and the next time.
     fn along(&mut self, all: &[Value]) -> Option<Value> {
         let classes = &*self.classes;
-        let own = classes
-            .counts
-            .iter()
-            .find_map(|with| multiple(self.values, self.id, all, with).map(|(value, _)| value));
-        if own.is_some() || self.side == Side::New {
-            return own;
+        let own = classes.counts.iter().find_map(|with| {
+            let (value, _) = multiple(self.values, self.id, all, with)?;
+            Some((value, with.1))
+        });
+        if let Some((value, name)) = own {
+            if !matches!(self.values.node(name), Node::Phi(_, side, _) if *side == self.side) {
+                self.values.go_in_step(self.id);
+            }
+            return Some(value);
+        }
+        if self.side == Side::New {
+            return None;
         }
         // One of NEW's is only worth it where OLD's is no unit itself.
         let (value, with) = classes.offered.iter().find_map(|with| {
@@ -177,6 +183,7 @@ impl Join<'_> {
         let held = with.0.iter().map(|value| Held::Value(*value)).collect();
         self.classes.names.insert(held, with.1);
         self.classes.counts.push(with);
+        self.values.go_in_step(self.id);
         Some(value)
     }
 

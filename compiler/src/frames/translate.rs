@@ -97,11 +97,14 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
         site,
         sources: Sources::new(values, site.state, site.named, &site.beginnings, usable),
         moves: Vec::new(),
+        by_code: Vec::new(),
+        by_name: Vec::new(),
         obstacles,
     };
     table.saved();
     table.registers();
     table.slots();
+    table.rounds();
     let Table { mut moves, obstacles, .. } = table;
     if !obstacles.is_empty() {
         return Err(obstacles);
@@ -220,6 +223,10 @@ struct Table<'a, 'v> {
     site: &'a Pending<'a>,
     sources: Sources<'v>,
     moves: Vec<Move>,
+    /// What of NEW is known by the code alone, and where NEW keeps it.
+    by_code: Vec<(Location, Value)>,
+    /// What of NEW is known by the name of a variable alone.
+    by_name: Vec<Value>,
     obstacles: Vec<Obstacle>,
 }
 
@@ -344,9 +351,15 @@ impl Table<'_, '_> {
         let named = self.site.variables.source(self.site.at, self.site.to, to);
         match (proved, named) {
             (Some((from, proof)), Answer::Found { value, name, .. }) => {
-                let contradicts = lanes.len() == 1
-                    && value != from
-                    && self.sources.agrees(lanes[0], bytes, &value) == Some(false);
+                let agrees = match lanes {
+                    _ if value == from => Some(true),
+                    [one] => self.sources.agrees(*one, bytes, &value),
+                    _ => None,
+                };
+                let contradicts = agrees == Some(false);
+                if agrees != Some(true) {
+                    self.by_code.extend(lanes.iter().map(|value| (to, *value)));
+                }
                 // What OLD has made of something differently is in its memory, too: a buffer's length.
                 if contradicts && solved {
                     self.obstacles.push(Obstacle::new(format!(
@@ -363,11 +376,35 @@ impl Table<'_, '_> {
                 let proof = if proof == Proof::Equal { Proof::EqualVariable(name) } else { proof };
                 self.moves.push(Move { to, from, proof });
             }
-            (Some((from, proof)), _) => self.moves.push(Move { to, from, proof }),
+            (Some((from, proof)), _) => {
+                self.by_code.extend(lanes.iter().map(|value| (to, *value)));
+                self.moves.push(Move { to, from, proof });
+            }
             (None, Answer::Unavailable { name, why, new_local: true }) => {
                 self.begin(to, lanes, name, why);
             }
-            (None, answer) => self.named(to, answer),
+            (None, answer) => {
+                self.by_name.extend(lanes);
+                self.named(to, answer);
+            }
+        }
+    }
+
+    /// Where one build goes a loop's round while the other goes several, both count in step all the same. What they
+    /// count then shows in what else goes from round to round: that is not the same.
+    fn rounds(&mut self) {
+        let values = self.sources.values();
+        let meets = |a: &Value, b: &Value| {
+            let (a, b) = (values.depends(*a), values.depends(*b));
+            a.iter().any(|point| values.are_in_step(*point) && b.binary_search(point).is_ok())
+        };
+        let is_open = |value: &Value| self.by_name.iter().any(|other| meets(value, other));
+        for (to, _) in self.by_code.iter().filter(|(_, value)| is_open(value)) {
+            self.obstacles.push(Obstacle::new(format!(
+                "a value without a name that NEW keeps in {} has no proven source in OLD: the builds may not go \
+                 through the same rounds of a loop",
+                words(*to)
+            )));
         }
     }
 

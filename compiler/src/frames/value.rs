@@ -10,7 +10,7 @@
 
 use super::point::PointId;
 use dsu_patch_format::plan::Target;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// A value in [`Values`].
@@ -135,6 +135,8 @@ pub struct Values {
     numbers: HashMap<Node, Value>,
     depends: Vec<Rc<[PointId]>>,
     nothing: Rc<[PointId]>,
+    /// Points at which a place of one build is said in terms of one of the other's that it goes along with.
+    in_step: BTreeSet<PointId>,
 }
 
 impl Default for Values {
@@ -144,6 +146,7 @@ impl Default for Values {
             numbers: HashMap::new(),
             depends: Vec::new(),
             nothing: Rc::new([]),
+            in_step: BTreeSet::new(),
         }
     }
 }
@@ -152,6 +155,16 @@ impl Values {
     /// How a value is computed.
     pub fn node(&self, value: Value) -> &Node {
         &self.nodes[value.0 as usize]
+    }
+
+    /// At a point a place of one build is said in terms of one of the other's that it goes along with.
+    pub fn go_in_step(&mut self, point: PointId) {
+        self.in_step.insert(point);
+    }
+
+    /// Whether any is.
+    pub fn are_in_step(&self, point: PointId) -> bool {
+        self.in_step.contains(&point)
     }
 
     /// The points whose names a value contains, ascending.
