@@ -8,7 +8,7 @@ use super::exec::{Call, Context, Executor};
 use super::join::{Classes, cut, join};
 use super::point::PointId;
 use super::state::Machine;
-use super::value::{Place, Side, Value, Values};
+use super::value::{Node, Place, Side, Value, Values};
 use crate::machine::flow::{BlockId, End, Flow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -39,12 +39,23 @@ pub struct Alone(Vec<Option<Machine>>);
 impl Alone {
     /// Walks from the entry to the fixpoint.
     pub fn new(body: &Body<'_>, values: &mut Values, entry: Machine) -> Self {
+        Self::walk(body, values, &BTreeMap::from([(BlockId(0), entry)]), &|_| true)
+    }
+
+    /// Walks from the beginnings of some blocks to the fixpoint; on behind those blocks alone that are `inside`.
+    pub fn walk(
+        body: &Body<'_>,
+        values: &mut Values,
+        starts: &BTreeMap<BlockId, Machine>,
+        inside: &dyn Fn(BlockId) -> bool,
+    ) -> Self {
         let count = body.flow.blocks.len();
         let mut states: Vec<Option<Machine>> = vec![None; count];
         let mut arrivals: Vec<BTreeMap<usize, Machine>> = vec![BTreeMap::new(); count];
-        let mut queue = BTreeSet::from([0]);
-        if let Some(first) = arrivals.first_mut() {
-            first.insert(usize::MAX, entry);
+        let mut queue = BTreeSet::new();
+        for (start, state) in starts.iter().filter(|(start, _)| start.0 < count) {
+            arrivals[start.0].insert(usize::MAX, state.clone());
+            queue.insert(start.0);
         }
         for _ in 0..VISITS * count + 1000 {
             let Some(block) = queue.pop_first() else { return Self(states) };
@@ -63,6 +74,9 @@ impl Alone {
                 continue;
             }
             states[block] = Some(state.clone());
+            if !inside(BlockId(block)) {
+                continue;
+            }
             let after = run(body, values, id, block, state);
             for to in &body.flow.blocks[block].successors {
                 let known = &mut arrivals[to.0];
@@ -77,15 +91,28 @@ impl Alone {
 
     /// What is known of NEW before a block without OLD: places whose values do not depend on the way.
     pub fn facts(&self, block: BlockId, values: &Values) -> Vec<(Place, Value)> {
-        let state = self.0.get(block.0).and_then(Option::as_ref);
-        let places = state.into_iter().flat_map(Machine::places);
+        let places = self.at(block).into_iter().flat_map(Machine::places);
         places.filter(|(_, value)| values.depends(*value).is_empty()).collect()
+    }
+
+    /// The state before a block; `None`: the walk does not come there.
+    pub fn at(&self, block: BlockId) -> Option<&Machine> {
+        self.0.get(block.0).and_then(Option::as_ref)
+    }
+
+    /// A name of which nothing is known, as if it were from a walk.
+    pub fn unknown(values: &mut Values, place: Place) -> Value {
+        values.intern(Node::Given(PointId(u32::MAX), Some(Side::New), u32::MAX, place))
+    }
+
+    /// Whether a value has its name from a walk.
+    pub fn is_named(value: Value, values: &Values) -> bool {
+        values.depends(value).iter().any(|point| point.0 >= FIRST)
     }
 
     /// Whether a place holds a value on every path.
     pub fn holds(&self, block: BlockId, place: Place, value: Value) -> bool {
-        let state = self.0.get(block.0).and_then(Option::as_ref);
-        state.is_some_and(|state| state.at(place) == Some(value))
+        self.at(block).is_some_and(|state| state.at(place) == Some(value))
     }
 }
 

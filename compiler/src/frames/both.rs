@@ -106,6 +106,13 @@ impl Both<'_> {
         let inserted = |block: BlockId| is_inserted[block.0];
         let removed = |block: BlockId| is_removed[block.0];
         let barrier = |block: BlockId| fates.is_barrier(block);
+        let looks_anywhere = |side: Side, block: BlockId| {
+            let (callees, barriers) = match side {
+                Side::Old => (&callees.0, self.shared.barriers.0),
+                Side::New => (&callees.1, self.shared.barriers.1),
+            };
+            callees.get(&block).is_some_and(|callee| barriers.is_one(callee))
+        };
         let kept = |side: Side, block: BlockId, place: Place| {
             let (callees, clobbers) = match side {
                 Side::Old => (&callees.0, self.shared.clobbers.0),
@@ -172,6 +179,7 @@ impl Both<'_> {
             inserted: &inserted,
             removed: &removed,
             barrier: &barrier,
+            looks_anywhere: &looks_anywhere,
             evidence: &self.evidence,
             copied: self.copied,
             kept: &kept,

@@ -19,8 +19,9 @@
 //!   gone, too, if NEW had: OLD has not passed a copy of what is there, nor is a copy of the goal there
 //!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW, not even
 //!   where it is, until both come to a place of the source, or make a call, that is the only one; at such a
-//!   place it still holds what no instruction on any way from where it was known to be has written
-//!   ([`stray`]);
+//!   place it holds what all of its ways from where it was known to be leave there ([`stray`]);
+//! - where OLD alone has made a call behind which nothing is put off, and NEW comes to such a place by such
+//!   calls as well, memory is the same for both, whatever OLD's call has done to it;
 //! - what OLD calls alone NEW must not call anywhere, unless the line is gone from the source; NEW is never
 //!   taken to go where it calls what OLD has not called, unless OLD calls no such thing at all or the
 //!   line is new;
@@ -46,6 +47,7 @@ mod taken;
 pub use returned::Returned;
 
 use super::alone::{Alone, Body};
+use super::copied;
 use super::entries;
 use super::exec::{Call, Context, Executor};
 use super::join::{Classes, cut, join};
@@ -86,6 +88,8 @@ pub struct Bodies<'a> {
     pub removed: &'a dyn Fn(BlockId) -> bool,
     /// Whether the callee at the end of an OLD block may look at any memory.
     pub barrier: &'a dyn Fn(BlockId) -> bool,
+    /// Whether the callee at the end of a block of one side may.
+    pub looks_anywhere: &'a dyn Fn(Side, BlockId) -> bool,
     /// What the line tables say of both bodies.
     pub evidence: &'a Evidence,
     /// Blocks are followed together with copies of their partners, too: see [`super::copied`].
@@ -366,17 +370,9 @@ impl Search<'_, '_> {
 
     /// What holds on all of NEW's paths.
     fn alone(&mut self) -> Alone {
-        let bodies = self.bodies;
         let id = self.point(Point::Joint { old: BlockId(0), new: BlockId(0) });
         let entry = self.new_entry(id);
-        let body = Body {
-            flow: bodies.new,
-            context: &bodies.new_context,
-            kept: &|block, place| (bodies.kept)(Side::New, block, place),
-            depth: &|block| (bodies.depth)(Side::New, block),
-            live: &|block| (bodies.live)(Side::New, block),
-        };
-        Alone::new(&body, &mut self.values, entry)
+        self.bodies.new_alone(|body| Alone::new(body, &mut self.values, entry))
     }
 
     fn point(&mut self, point: Point) -> PointId {
@@ -492,7 +488,7 @@ impl Search<'_, '_> {
                 && self.values.depends(*value).binary_search(&id).is_err()
         };
         let zero = first.zero.iter().copied().filter(is_still).collect();
-        let seen = Seen::join(&self.values, &arrivals, id);
+        let seen = self.seen(id, &arrivals);
         Some(State { old, new, doubt, seen, changed, zero })
     }
 
@@ -507,11 +503,16 @@ impl Search<'_, '_> {
         match self.points[id.0 as usize] {
             Point::Joint { old, new } => self.both(id, state, old, new, &mut out),
             Point::OldAlone { old, new } => {
-                let doubt = state.doubt.max(self.left_out(old, false));
+                let left_out = self.left_out(old, false);
+                let doubt = state.doubt.max(left_out);
+                let seen = match left_out {
+                    Doubt::None => state.seen,
+                    _ => state.seen.left(copied::ways(self.bodies.new, new), &state.new),
+                };
                 let machine = self.steps(id, Side::Old, old, state.old);
                 let is_same = machine.memory() == state.new.memory();
                 let machine = self.call(id, Side::Old, old, machine, Call::Alone);
-                let mut state = State { old: machine, doubt, ..state };
+                let mut state = State { old: machine, doubt, seen, ..state };
                 if is_same && self.is_gone(old) {
                     state.change_memory();
                 }
@@ -572,6 +573,15 @@ impl Search<'_, '_> {
         if matched && self.bodies.evidence.is_same_place(old, new) {
             state.found(bodies, &mut self.values, new);
         }
+        let left_out = self.left_out(old, matched);
+        let called_alone = c_calls && !matched && !inserted;
+        let mut doubt = state.doubt.max(left_out);
+        if called_alone {
+            doubt = Doubt::Path;
+        }
+        if called_alone || left_out != Doubt::None {
+            state.seen = state.seen.left(BTreeSet::from([new]), &state.new);
+        }
         let a = self.steps(id, Side::Old, old, state.old);
         let z = self.steps(id, Side::New, new, state.new);
         let is_same = a.memory() == z.memory();
@@ -582,10 +592,6 @@ impl Search<'_, '_> {
             (false, true) => Call::Inserted,
             (false, false) => Call::Alone,
         };
-        let mut doubt = state.doubt.max(self.left_out(old, matched));
-        if c_calls && !matched && !inserted {
-            doubt = Doubt::Path;
-        }
         let mut state = State {
             old: self.call(id, Side::Old, old, a, how(false)),
             new: self.call(id, Side::New, new, z, how(inserted)),
@@ -734,6 +740,17 @@ impl Search<'_, '_> {
 }
 
 impl<'a> Bodies<'a> {
+    /// Gives NEW's body by itself to `then`.
+    fn new_alone<R>(&self, then: impl FnOnce(&Body<'_>) -> R) -> R {
+        then(&Body {
+            flow: self.new,
+            context: &self.new_context,
+            kept: &|block, place| (self.kept)(Side::New, block, place),
+            depth: &|block| (self.depth)(Side::New, block),
+            live: &|block| (self.live)(Side::New, block),
+        })
+    }
+
     fn side(&self, side: Side) -> (&'a Flow, &Context<'a>) {
         match side {
             Side::Old => (self.old, &self.old_context),

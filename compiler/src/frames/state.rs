@@ -1,7 +1,7 @@
 //! What each body's registers, private slots and memory hold at a point of the product.
 
-use super::point::Exit;
 use super::value::{Base, Node, Place, Side, Value, Values};
+use crate::machine::flow::BlockId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
@@ -323,19 +323,11 @@ pub enum Doubt {
 pub enum Seen {
     /// Where it is said to be.
     Here,
-    /// Somewhere before: it has gone on from there, and nobody knows where.
-    Before(Rc<Sight>),
-    /// At several places before.
+    /// At one of several places before, which it has left: before one of these blocks each, and what it held
+    /// there. Nobody knows where it has gone from there.
+    Before(Rc<BTreeMap<BTreeSet<BlockId>, Machine>>),
+    /// Nobody knows.
     Nowhere,
-}
-
-/// A place where NEW was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
-    /// Behind this block.
-    pub exit: Exit,
-    /// What its general registers and private slots held there.
-    pub held: BTreeMap<Place, Value>,
 }
 
 /// Both bodies' states at one point.

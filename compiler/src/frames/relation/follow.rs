@@ -153,11 +153,17 @@ impl Search<'_, '_> {
         let joint = Point::Joint { old, new: goal };
         let target = self.point(joint);
         let new = self.unrelated(target, goal);
-        let seen = state.seen.left(exit, &state.new);
+        let bodies = self.bodies;
+        let is_same = state.doubt == Doubt::None && state.old.memory() == state.new.memory();
+        let seen = state.seen.clone().left(copied::ways(bodies.new, exit), &state.new);
         let mut state = State { new, doubt: Doubt::Place, seen, ..state.clone() };
         // From where NEW is known to have been it has come here, if this is the only place of its kind.
-        if self.bodies.evidence.is_anchored(old, goal) {
-            state.found(self.bodies, &mut self.values, goal);
+        if bodies.evidence.is_anchored(old, goal) {
+            let settled = is_same && state.is_settled(bodies, &mut self.values, (target, goal));
+            state.found(bodies, &mut self.values, goal);
+            if settled {
+                state.change_memory();
+            }
         }
         out.push((joint, (id, edge, UNFOLLOWED), state));
     }

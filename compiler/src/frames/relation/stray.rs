@@ -1,69 +1,65 @@
 //! What NEW still holds when it has come from one place to another on a way that is not known.
 //!
 //! OLD goes where NEW cannot follow, and comes to a place that is the only one of its kind: NEW is there, too,
-//! however it came. Whatever way it took, what no instruction on any of these ways writes is as it was.
+//! however it came. Whatever way it took, what all of these ways leave in one place is there: in registers
+//! that none of them writes, and in those that each of them saves and restores.
 //!
 //! Takes where NEW was last known to be and what it held there; gives what it still holds at such a place, nothing
 //! where it cannot have come from there. What else the states say of NEW there is what it would hold had it gone as
-//! OLD went.
+//! OLD went. And says whether NEW finds memory there as OLD leaves it, though it may not know: where neither has
+//! put a store off, as calls come last that may look at any memory.
 
+use super::super::alone::Alone;
 use super::super::copied;
-use super::super::exec::number;
-use super::super::point::{Exit, PointId};
-use super::super::source::is_callee_saved;
-use super::super::state::{Doubt, Machine, Seen, Sight, State};
-use super::super::value::{Place, Side, Value, Values};
-use super::Bodies;
+use super::super::point::{Point, PointId};
+use super::super::state::{Doubt, Machine, Seen, State};
+use super::super::value::{Node, Place, Side, Value, Values};
+use super::{Bodies, Search, steps};
 use crate::machine::flow::{BlockId, End, Flow};
-use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register, UsedMemory};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::rc::Rc;
 
-/// What is written on some ways.
-#[derive(Default)]
-struct Written {
-    /// General registers, by their numbers.
-    general: BTreeSet<u8>,
-    /// Parts of the frame, as offsets from the CFA.
-    frame: Vec<Range<i64>>,
-    /// Some part of the frame that is not known.
-    anywhere: bool,
+/// The ways by which NEW may come to a block.
+struct Ways {
+    /// All blocks but the last.
+    blocks: BTreeSet<BlockId>,
+    /// What NEW holds before each of them, and before the last.
+    held: Alone,
+    /// The last.
+    goal: BlockId,
 }
 
 impl Seen {
-    /// NEW goes on from an exit to nobody knows where.
-    pub(super) fn left(&self, exit: Exit, machine: &Machine) -> Self {
-        if *self != Self::Here {
-            return self.clone();
+    /// NEW goes on from before one of these blocks to nobody knows where.
+    pub(super) fn left(self, blocks: BTreeSet<BlockId>, machine: &Machine) -> Self {
+        match self {
+            Self::Here => Self::Before(Rc::new(BTreeMap::from([(blocks, machine.clone())]))),
+            before => before,
         }
-        let followed = |place: &Place| match place {
-            Place::General(number) => *number != 4,
-            Place::Slot(..) => true,
-            _ => false,
-        };
-        let held = machine.places().filter(|(place, _)| followed(place)).collect();
-        Self::Before(Rc::new(Sight { exit, held }))
     }
+}
 
-    /// What all of these agree on that come to a point, for as long as it has not been passed once more.
-    pub(super) fn join(values: &Values, arrivals: &[State], id: PointId) -> Self {
-        let mut seen = arrivals.iter().map(|state| &state.seen);
-        let Some(first) = seen.next() else { return Self::Nowhere };
-        let Self::Before(first) = first else {
-            return if seen.all(|other| other == first) { first.clone() } else { Self::Nowhere };
+impl Search<'_, '_> {
+    /// Where NEW was last known to be, by all ways to a point.
+    pub(super) fn seen(&mut self, id: PointId, arrivals: &[State]) -> Seen {
+        if arrivals.iter().all(|state| state.seen == Seen::Here) {
+            return Seen::Here;
+        }
+        let here = match self.points[id.0 as usize] {
+            Point::Joint { new, .. } | Point::NewAlone { new, .. } => BTreeSet::from([new]),
+            Point::OldAlone { new: exit, .. } => copied::ways(self.bodies.new, exit),
         };
-        let mut held: BTreeMap<Place, Value> = first.held.clone();
-        held.retain(|_, value| values.depends(*value).binary_search(&id).is_err());
-        for other in seen {
-            match other {
-                Self::Before(sight) if sight.exit == first.exit => {
-                    held.retain(|place, value| sight.held.get(place) == Some(value));
-                }
-                _ => return Self::Nowhere,
+        let mut all: BTreeMap<BTreeSet<BlockId>, Machine> = BTreeMap::new();
+        for state in arrivals {
+            let Seen::Before(before) = state.seen.clone().left(here.clone(), &state.new) else {
+                return Seen::Nowhere;
+            };
+            for (blocks, machine) in before.iter() {
+                let machine = alike(&mut self.values, Some(id), machine, all.get(blocks));
+                all.insert(blocks.clone(), machine);
             }
         }
-        Self::Before(Rc::new(Sight { exit: first.exit, held }))
+        Seen::Before(Rc::new(all))
     }
 }
 
@@ -71,100 +67,129 @@ impl State {
     /// NEW is at the beginning of `goal`, however it came there.
     pub(super) fn found(&mut self, bodies: &Bodies<'_>, values: &mut Values, goal: BlockId) {
         self.doubt = Doubt::None;
-        let Seen::Before(sight) = std::mem::replace(&mut self.seen, Seen::Here) else { return };
-        for (place, value) in kept(bodies, &sight, goal) {
+        let seen = std::mem::replace(&mut self.seen, Seen::Here);
+        let Some(ways) = Ways::new(bodies, values, &seen, goal) else { return };
+        let Some(held) = ways.held.at(goal) else { return };
+        // What has a name from the walk differs from way to way, or nothing else is known by it.
+        let followed = |(place, value): &(Place, Value)| match place {
+            Place::General(4) => false,
+            Place::General(_) | Place::Slot(..) => !Alone::is_named(*value, values),
+            _ => false,
+        };
+        let known: Vec<(Place, Value)> = held.places().filter(followed).collect();
+        for (place, value) in known {
             match place {
                 Place::Slot(at, bytes) => self.new.set_slot(values, at, bytes, value),
                 place => self.new.put(place, value),
             }
         }
     }
-}
 
-/// What NEW still holds at the beginning of `goal` of what it held before.
-fn kept(bodies: &Bodies<'_>, sight: &Sight, goal: BlockId) -> Vec<(Place, Value)> {
-    let Some(blocks) = between(bodies.new, sight.exit, goal) else { return Vec::new() };
-    let mut written = Written::default();
-    for block in blocks {
-        let depth = (bodies.depth)(Side::New, block).and_then(|d| i64::try_from(d).ok());
-        written.add(bodies.new, block, depth);
+    /// Whether neither build has put off a store when NEW is at the beginning of `goal`, if NEW had put off where it
+    /// was what OLD had, and no more.
+    pub(super) fn is_settled(
+        &self,
+        bodies: &Bodies<'_>,
+        values: &mut Values,
+        (point, goal): (PointId, BlockId),
+    ) -> bool {
+        is_left_by_call(bodies, values, self.old.memory())
+            && Ways::new(bodies, values, &self.seen, goal)
+                .is_some_and(|ways| ways.settle(bodies, values, point))
     }
-    let held = sight.held.iter().map(|(place, value)| (*place, *value));
-    held.filter(|(place, _)| !written.covers(*place)).collect()
 }
 
-impl Written {
-    /// Whether a place may have been written.
-    fn covers(&self, place: Place) -> bool {
-        match place {
-            Place::General(number) => self.general.contains(&number),
-            Place::Slot(at, bytes) => {
-                let end = at + i64::from(bytes);
-                self.anywhere || self.frame.iter().any(|part| part.start < end && at < part.end)
+/// What a machine and another one hold alike, with names that are still what they were when a point has been
+/// passed.
+fn alike(
+    values: &mut Values,
+    passed: Option<PointId>,
+    machine: &Machine,
+    other: Option<&Machine>,
+) -> Machine {
+    let mut alike = machine.map(|place, value| {
+        let differs = other.is_some_and(|other| other.at(place) != Some(value));
+        let is_old = |id: PointId| values.depends(value).binary_search(&id).is_ok();
+        if differs || passed.is_some_and(is_old) { Alone::unknown(values, place) } else { value }
+    });
+    alike.lose_others();
+    alike
+}
+
+/// Whether a call that OLD made without NEW, and that may look at any memory, has left memory like this: what OLD
+/// had put off before is done.
+fn is_left_by_call(bodies: &Bodies<'_>, values: &Values, memory: Value) -> bool {
+    let old = bodies.old;
+    let Node::Given(_, Some(Side::Old), step, Place::Memory) = *values.node(memory) else {
+        return false;
+    };
+    let step = usize::try_from(step).ok();
+    let block = step.and_then(|step| old.block_of.get(step)).copied();
+    block.is_some_and(|block| {
+        old.blocks[block.0].steps.end.checked_sub(1) == step && is_barrier(bodies, Side::Old, block)
+    })
+}
+
+/// Whether a block ends with a call that may look at any memory.
+fn is_barrier(bodies: &Bodies<'_>, side: Side, block: BlockId) -> bool {
+    let (flow, _) = bodies.side(side);
+    flow.blocks[block.0].end == End::Call && (bodies.looks_anywhere)(side, block)
+}
+
+impl Ways {
+    /// All ways from where NEW was to `goal`, which it comes to for the first time; `None`: there may be none.
+    fn new(bodies: &Bodies<'_>, values: &mut Values, seen: &Seen, goal: BlockId) -> Option<Self> {
+        let Seen::Before(before) = seen else { return None };
+        let blocks = between(bodies.new, before.keys().flatten().copied().collect(), goal)?;
+        let mut starts: BTreeMap<BlockId, Machine> = BTreeMap::new();
+        for (first, machine) in before.iter() {
+            let mut leading = first.iter().filter(|b| **b == goal || blocks.contains(b)).peekable();
+            leading.peek()?;
+            for block in leading {
+                let machine = match starts.get(block) {
+                    Some(known) => alike(values, None, known, Some(machine)),
+                    None => machine.clone(),
+                };
+                starts.insert(*block, machine);
             }
-            _ => true,
         }
+        let inside = |block: BlockId| blocks.contains(&block);
+        let held = bodies.new_alone(|body| Alone::walk(body, values, &starts, &inside));
+        Some(Self { blocks, held, goal })
     }
 
-    /// Adds what a block writes, at whose beginning the stack pointer is so far below the CFA.
-    fn add(&mut self, flow: &Flow, block: BlockId, mut depth: Option<i64>) {
-        let mut factory = InstructionInfoFactory::new();
-        let b = &flow.blocks[block.0];
-        for step in &flow.body.steps[b.steps.clone()] {
-            let info = factory.info(&step.instruction);
-            for memory in info.used_memory().iter().filter(|m| writes(m.access())) {
-                self.store(memory, depth);
-            }
-            let registers = info.used_registers().iter().filter(|r| writes(r.access()));
-            for register in registers.map(|r| r.register().full_register()) {
-                if register == Register::RSP && step.instruction.flow_control() == FlowControl::Next
-                {
-                    depth = None;
-                } else if register.is_gpr() {
-                    self.general.insert(number(register));
+    /// Whether NEW has put nothing off at their end, whichever it took: of what it has stored, and had to store,
+    /// such calls were the last.
+    fn settle(&self, bodies: &Bodies<'_>, values: &mut Values, point: PointId) -> bool {
+        // Whether each block stores something; `None`: a call comes last that looks at it.
+        let mut stores: BTreeMap<BlockId, Option<bool>> = BTreeMap::new();
+        for &block in &self.blocks {
+            let Some(state) = self.held.at(block) else { continue };
+            let end = steps(bodies, values, (point, Side::New), block, state.clone());
+            let seen = is_barrier(bodies, Side::New, block);
+            stores.insert(block, (!seen).then_some(end.memory() != state.memory()));
+        }
+        let open = |block: &BlockId| stores.get(block) == Some(&Some(true));
+        let mut queue: Vec<BlockId> = self.blocks.iter().copied().filter(open).collect();
+        let mut reached: BTreeSet<BlockId> = queue.iter().copied().collect();
+        while let Some(block) = queue.pop() {
+            for &next in &bodies.new.blocks[block.0].successors {
+                if next == self.goal {
+                    return false;
+                }
+                if stores.get(&next).is_some_and(Option::is_some) && reached.insert(next) {
+                    queue.push(next);
                 }
             }
         }
-        if b.end != End::Call {
-            return;
-        }
-        self.general.extend((0..16).filter(|number| !is_callee_saved(*number)));
-        // What is below the stack pointer is the callee's.
-        match depth {
-            Some(depth) => self.frame.push(i64::MIN..-depth),
-            None => self.anywhere = true,
-        }
-    }
-
-    /// A store, as far as it may be to a part of the frame whose address nobody has taken: only by the
-    /// stack or frame pointer code gets there.
-    fn store(&mut self, memory: &UsedMemory, depth: Option<i64>) {
-        if !matches!(memory.base(), Register::RSP | Register::RBP) {
-            return;
-        }
-        let size = i64::try_from(memory.memory_size().size()).unwrap_or(0);
-        match depth {
-            Some(depth)
-                if memory.base() == Register::RSP
-                    && memory.index() == Register::None
-                    && size > 0 =>
-            {
-                let at = memory.displacement().cast_signed().wrapping_sub(depth);
-                self.frame.push(at..at.saturating_add(size));
-            }
-            _ => self.anywhere = true,
-        }
+        true
     }
 }
 
-fn writes(access: OpAccess) -> bool {
-    !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
-}
-
-/// The blocks on all ways by which NEW comes from an exit to `goal` for the first time; `None`: it does not.
-fn between(flow: &Flow, exit: Exit, goal: BlockId) -> Option<BTreeSet<BlockId>> {
-    let mut queue: Vec<BlockId> = copied::ways(flow, exit).into_iter().collect();
-    let mut ahead = BTreeSet::new();
+/// The blocks on all ways by which NEW comes from the beginnings of some blocks to `goal` for the first time;
+/// `None`: it does not.
+fn between(flow: &Flow, starts: Vec<BlockId>, goal: BlockId) -> Option<BTreeSet<BlockId>> {
+    let (mut ahead, mut queue) = (BTreeSet::new(), starts);
     while let Some(block) = queue.pop() {
         if ahead.insert(block) && block != goal {
             queue.extend(&flow.blocks[block.0].successors);
