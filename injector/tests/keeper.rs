@@ -105,6 +105,12 @@ fn signal(pid: i32, signal: Signal) {
     nix::sys::signal::kill(Pid::from_raw(pid), signal).unwrap();
 }
 
+/// Whether all threads of a process are stopped by a signal, and traced by nobody.
+fn stands(pid: i32) -> bool {
+    let stands = |tid: &i32| Status::of(*tid).is_none_or(|s| s.state == 'T' && s.tracer == 0);
+    thread_ids(pid).unwrap().iter().all(stands)
+}
+
 /// Waits until a process is not there any more, or is a zombie of somebody who does not look.
 fn gone(pid: i32) {
     let start = Instant::now();
@@ -261,7 +267,13 @@ fn signals_without_a_handler() {
 fn the_process_is_stopped_and_goes_on() {
     let (mut pair, _) = Pair::updated();
     pair.signal(Signal::SIGSTOP);
-    std::thread::sleep(Duration::from_millis(200));
+    // The parents are told when the last thread has stopped.
+    let start = Instant::now();
+    while !(stands(pair.pid) && stands(pair.control_pid)) {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(300));
     pair.signal(Signal::SIGCONT);
     pair.assert_same();
     pair.assert_same_end();

@@ -490,9 +490,18 @@ pub fn peer(stream: BorrowedFd<'_>) -> Result<(i32, u32), Errno> {
 
 /// `CLOCK_MONOTONIC`, as a number that another process understands.
 pub fn monotonic_clock() -> Duration {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// `CLOCK_BOOTTIME`.
+pub fn boot_clock() -> Duration {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
     let mut now = timespec(Duration::ZERO);
     // SAFETY: the time is whole and alive over the call, which fills it.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    unsafe { libc::clock_gettime(id, &raw mut now) };
     let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
     Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
 }

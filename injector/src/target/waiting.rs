@@ -3,7 +3,9 @@
 //! Takes a thread; gives when it began to wait and until when it does, for those calls of which the kernel
 //! forgets that when they are interrupted. The beginning is the moment at which the thread was last taken
 //! from its processor, which the scheduler has noted by that processor's clock. It is never taken for earlier
-//! than it was; so no time-out comes early.
+//! than it was; so no time-out comes early. (Linux from 6.12 on may move a thread that has just gone to sleep to another
+//! processor, whose clock may differ by what was stolen from the two; what is certain then is that it has not waited
+//! before it was there.)
 
 use crate::ptrace::restart::SYS_IO_PGETEVENTS;
 use crate::ptrace::sched::Beside;
@@ -168,14 +170,27 @@ fn of_socket(tid: i32, descriptor: u64, receives: bool) -> Option<Duration> {
 fn began(tid: i32) -> Option<Instant> {
     let theirs = last_turn(&format!("/proc/{tid}/sched"))?;
     let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
-    // proc(5), field 39, counted behind the name.
-    let processor: usize = stat.rsplit_once(')')?.1.split_whitespace().nth(36)?.parse().ok()?;
+    // proc(5), fields 39 and 22, counted behind the name.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let processor: usize = fields.get(36)?.parse().ok()?;
+    let born = born(fields.get(19)?.parse().ok()?)?;
     let known = CLOCKS.with_borrow(|clocks| clocks.get(&processor).copied());
     let Clock { now, shows } = match known.filter(|clock| clock.shows >= theirs) {
         Some(clock) => clock,
         None => Clock::beside(tid, processor)?,
     };
-    now.checked_sub(shows.checked_sub(theirs)?)
+    let since = now.checked_sub(shows.checked_sub(theirs)?);
+    Some(since.map_or(born, |since| since.max(born)))
+}
+
+/// When a thread was made that was so in this tick of the clock since boot; at the latest.
+fn born(tick: u64) -> Option<Instant> {
+    /// `USER_HZ` is 100 (include/asm-generic/param.h).
+    const TICK: u64 = 10_000_000;
+    let made = Duration::from_nanos(tick.checked_add(1)?.checked_mul(TICK)?);
+    // One that is younger than a tick may have been made just now.
+    let age = sys::boot_clock().saturating_sub(made);
+    Instant::now().checked_sub(age)
 }
 
 /// What the scheduler's clock of a processor shows at a moment.
@@ -235,6 +250,20 @@ mod tests {
         let sched =
             "a (1, #threads: 1)\n---\nse.exec_start          :      23471956.264798\nx : 1\n";
         assert_eq!(exec_start(sched), Some(Duration::from_nanos(23_471_956_264_798)));
+    }
+
+    /// What a wrong clock may say of a thread that has just been made.
+    #[test]
+    fn a_thread_has_not_waited_before_it_was_there() {
+        let before = Instant::now();
+        let made = std::thread::spawn(|| {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            let tick = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+            born(tick.parse().unwrap()).unwrap()
+        });
+        let made = made.join().unwrap();
+        assert!(made >= before, "{:?} too early", before - made);
+        assert!(made <= Instant::now() && made - before < Duration::from_millis(500));
     }
 
     /// This thread sleeps while another one looks at it.
