@@ -394,9 +394,12 @@ impl Table<'_, '_> {
     /// count then shows in what else goes from round to round: that is not the same.
     fn rounds(&mut self) {
         let values = self.sources.values();
-        let meets = |a: &Value, b: &Value| {
-            let (a, b) = (values.depends(*a), values.depends(*b));
-            a.iter().any(|point| values.are_in_step(*point) && b.binary_search(point).is_ok())
+        let meets = |counted: &Value, other: &Value| {
+            values.depends(*counted).iter().any(|point| {
+                values.are_in_step(*point)
+                    && values.depends(*other).binary_search(point).is_ok()
+                    && values.goes_around(*counted, *point)
+            })
         };
         let is_open = |value: &Value| self.by_name.iter().any(|other| meets(value, other));
         for (to, _) in self.by_code.iter().filter(|(_, value)| is_open(value)) {

@@ -167,6 +167,23 @@ impl Values {
         self.in_step.contains(&point)
     }
 
+    /// Whether a value is made of what a place held when a point was last entered; what calls gave and memory
+    /// holds aside.
+    pub fn goes_around(&self, value: Value, point: PointId) -> bool {
+        if self.depends(value).binary_search(&point).is_err() {
+            return false;
+        }
+        let any = |operands: &[Value]| operands.iter().any(|v| self.goes_around(*v, point));
+        match self.node(value) {
+            Node::Linear(terms, _) => terms.iter().any(|t| self.goes_around(t.0, point)),
+            Node::Low(_, v) | Node::Signed(_, v) => any(&[*v]),
+            Node::Insert(_, a, b) => any(&[*a, *b]),
+            Node::Operation(_, operands) => any(operands),
+            Node::Phi(..) => true,
+            _ => false,
+        }
+    }
+
     /// The points whose names a value contains, ascending.
     pub fn depends(&self, value: Value) -> &[PointId] {
         &self.depends[value.0 as usize]
