@@ -18,7 +18,6 @@ use super::dominators::Dominators;
 use super::effects::Effects;
 use super::flow::{BlockId, Flow};
 use super::frame::Frame;
-use super::returning::Returning;
 use crate::code::Field;
 use crate::image::{Function, FunctionId, Image};
 use alive::{Mask, Touched};
@@ -131,7 +130,6 @@ impl Provenance {
         if flow.problem.is_some() {
             return None;
         }
-        let flow = Returning::new(image).trimmed(&flow);
         let frame = Frame::new(image, &flow);
         let result = image.declared(function).and_then(|f| f.parameters.as_ref());
         let mut walk = Walk::new(image, &flow, &frame, result.map_or(2, |p| p.result.integer));
