@@ -235,9 +235,7 @@ fn layout_difference(
     x: &Object,
     y: &Object,
 ) -> Option<String> {
-    let types = |image: &crate::image::Image, o: &Object| {
-        image.debug.variables.get(o.debug?).and_then(|v| v.ty)
-    };
+    let types = |image: &crate::image::Image, o: &Object| image.variable(o).and_then(|v| v.ty);
     let typed = match (types(pair.old, x), types(pair.new, y)) {
         (Some(s), Some(t)) => match comparer.compare(x.name(), s, t) {
             Layout::Same | Layout::SameWithNotes(_) => None,

@@ -97,7 +97,7 @@ pub struct DebugInfo {
     pub warnings: Vec<Warning>,
     code: CodeIndex,
     locals: locals::Index,
-    named: HashSet<(UnitId, String)>,
+    named: HashMap<UnitId, HashSet<String>>,
 }
 
 impl DebugInfo {
@@ -184,7 +184,7 @@ impl DebugInfo {
 
     /// Whether a unit declares or defines a variable, by linkage name.
     pub fn names(&self, unit: UnitId, name: &str) -> bool {
-        self.named.contains(&(unit, name.to_owned()))
+        self.named.get(&unit).is_some_and(|named| named.contains(name))
     }
 
     /// The variable whose object holds an address.

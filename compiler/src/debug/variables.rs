@@ -11,7 +11,7 @@ use super::model::{Place, UnitId, Variable};
 use super::raw::{RawUnits, RawVariable, text};
 use super::sections::Extents;
 use super::types::TypeTable;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// All variables with a static place, sorted by it.
 pub(super) fn read(
@@ -60,15 +60,14 @@ pub(super) fn read(
     variables
 }
 
-/// The variables outside of functions that each unit declares or defines, by linkage name; also what blocks declare
-/// as external.
-pub(super) fn named(raw: &RawUnits<'_>) -> HashSet<(UnitId, String)> {
-    let mut named = HashSet::new();
+/// The variables that each unit declares or defines, by linkage name; statics, and what blocks declare, among them.
+pub(super) fn named(raw: &RawUnits<'_>) -> HashMap<UnitId, HashSet<String>> {
+    let mut named: HashMap<UnitId, HashSet<String>> = HashMap::new();
     for (unit, variable) in all(raw) {
         let entity = raw.variable(unit, variable.declared);
         let declared = entity.declared;
         if let Some(name) = declared.linkage_name.or(declared.name) {
-            named.insert((home(raw, unit, &entity), text(name)));
+            named.entry(home(raw, unit, &entity)).or_default().insert(text(name));
         }
     }
     named

@@ -107,13 +107,12 @@ impl Barriers {
             body.steps.iter().any(|step| {
                 use FlowControl::*;
                 let flow = step.instruction.flow_control();
+                let calls = matches!(flow, Call | IndirectCall);
+                let jumps = matches!(flow, UnconditionalBranch | IndirectBranch);
                 match callee(image, step) {
                     // Of jumps that is one through a table.
-                    Callee::Unknown => matches!(flow, Call | IndirectCall),
-                    Callee::Import(name) => {
-                        let tail = matches!(flow, UnconditionalBranch | IndirectBranch);
-                        (tail || matches!(flow, Call | IndirectCall)) && !is_known(&name)
-                    }
+                    Callee::Unknown => calls,
+                    Callee::Import(name) => (calls || jumps) && !is_known(&name),
                     Callee::Function(_) | Callee::Inside(_) => false,
                 }
             })

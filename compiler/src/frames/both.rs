@@ -107,11 +107,8 @@ impl Both<'_> {
         let removed = |block: BlockId| is_removed[block.0];
         let barrier = |block: BlockId| fates.is_barrier(block);
         let looks_anywhere = |side: Side, block: BlockId| {
-            let (callees, barriers) = match side {
-                Side::Old => (&callees.0, self.shared.barriers.0),
-                Side::New => (&callees.1, self.shared.barriers.1),
-            };
-            callees.get(&block).is_some_and(|callee| barriers.is_one(callee))
+            let callees = if side == Side::Old { &callees.0 } else { &callees.1 };
+            self.shared.looks_anywhere(side, callees.get(&block))
         };
         let kept = |side: Side, block: BlockId, place: Place| {
             let (callees, clobbers) = match side {

@@ -6,6 +6,7 @@
 //! that place of it.
 
 use super::both::Both;
+use super::value::Side;
 use crate::machine::calls::Callee;
 use crate::machine::flow::BlockId;
 use crate::matching::names;
@@ -84,11 +85,9 @@ impl Fates<'_> {
 
     /// Whether all memory is in its place when OLD and NEW make the call at the end of a block.
     pub(super) fn is_barrier(&self, old: BlockId) -> bool {
-        let (old_barriers, new_barriers) = self.both.shared.barriers;
+        let shared = self.both.shared;
         let partner = self.matching.new_of[old.0].and_then(|new| self.callees.1.get(&new));
-        match (self.callees.0.get(&old), partner) {
-            (Some(a), Some(b)) => old_barriers.is_one(a) && new_barriers.is_one(b),
-            _ => false,
-        }
+        shared.looks_anywhere(Side::Old, self.callees.0.get(&old))
+            && shared.looks_anywhere(Side::New, partner)
     }
 }

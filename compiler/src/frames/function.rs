@@ -8,11 +8,13 @@ use super::relation::{Before, Relation};
 use super::site::{Known, Wanted, wanted};
 use super::translate::Obstacle;
 use super::unread::Unread;
+use super::value::Side;
 use super::variables::{self, Variables};
 use super::{Blind, Carried, Proven, addresses, clones, repair, source};
 use crate::debug::Locals;
 use crate::emit::Inputs;
 use crate::image::FunctionId;
+use crate::machine::calls::Callee;
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::{Analysis, Clobbers, Relied, Returning};
 use crate::sites::matching::{BlockMatching, match_blocks};
@@ -43,6 +45,15 @@ pub(super) struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// Whether a callee of one side, if there is one, may look at any memory.
+    pub fn looks_anywhere(&self, side: Side, callee: Option<&Callee>) -> bool {
+        let barriers = match side {
+            Side::Old => self.barriers.0,
+            Side::New => self.barriers.1,
+        };
+        callee.is_some_and(|callee| barriers.is_one(callee))
+    }
+
     /// Whether OLD's code cannot run on beside NEW's, were it for a moment: the commit changes what it
     /// refers to, or the layout of what may come into its hands.
     fn is_disturbed(&self, old: &Flow) -> bool {
@@ -243,8 +254,7 @@ impl<'a> View<'a> {
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = Rounds::new(flows.1);
-        let barrier =
-            |call: BlockId| callees.1.get(&call).is_some_and(|c| shared.barriers.1.is_one(c));
+        let barrier = |call: BlockId| shared.looks_anywhere(Side::New, callees.1.get(&call));
         let unread = Unread::new(flows.1, &barrier, !b.objects.is_empty());
         let before = BTreeMap::new();
         let known = Known {

@@ -15,15 +15,13 @@ const CANDIDATES: usize = 8;
 const SHIFT: u32 = 6;
 
 impl Sources<'_> {
-    /// The low `bytes` of a value out of a place that holds a multiple of it and something else.
+    /// The low `width` bytes of a value out of a place that holds a multiple of it and something else.
     pub(super) fn solved(
         &mut self,
         wanted: Value,
-        bytes: u8,
-        depth: usize,
+        (depth, width): (usize, u8),
         budget: &mut usize,
     ) -> Option<Source> {
-        let width = if bytes <= 4 { 4 } else { 8 };
         let term = whole(self.known(), wanted, width);
         let mut tried = 0;
         for place in self.with(term) {

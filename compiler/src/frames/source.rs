@@ -260,7 +260,7 @@ impl<'a> Sources<'a> {
         let width = if bytes <= 4 { 4 } else { 8 };
         let made = self.forward(wanted, bytes, (depth, width), budget);
         made.or_else(|| {
-            let solved = self.solved(wanted, bytes, depth, budget);
+            let solved = self.solved(wanted, (depth, width), budget);
             self.solved |= solved.is_some();
             solved
         })

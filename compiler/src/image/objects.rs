@@ -215,8 +215,14 @@ impl Image {
         )
     }
 
+    /// What the compiler said of an object.
+    #[must_use]
+    pub fn variable(&self, object: &Object) -> Option<&crate::debug::Variable> {
+        self.debug.variables.get(object.debug?)
+    }
+
     fn object_type(&self, id: ObjectId) -> Option<&TypeKind> {
-        let variable = self.debug.variables.get(self.object(id).debug?)?;
+        let variable = self.variable(self.object(id))?;
         // What a part is of is not known from the type of the whole.
         let variable = Some(variable).filter(|variable| variable.part.is_none())?;
         let types = &self.debug.types;

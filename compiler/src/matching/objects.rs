@@ -42,13 +42,12 @@ fn key(unit: &str, scope: &[String], name: &str) -> Key {
 /// Whether the debug information declares it, as a whole, outside of every function: a static local of another
 /// function is another variable, whatever its name, and so is another part.
 fn file_scope(image: &Image, object: &Object) -> bool {
-    let variable = object.debug.and_then(|d| image.debug.variables.get(d));
-    variable.is_some_and(|v| !v.is_local && v.part.is_none())
+    image.variable(object).is_some_and(|v| !v.is_local && v.part.is_none())
 }
 
 /// Where the debug information declares a static, its name in the source, and which part of it this is.
 fn debug_scope(image: &Image, object: &Object) -> Option<(Vec<String>, String, Option<Part>)> {
-    let variable = image.debug.variables.get(object.debug?)?;
+    let variable = image.variable(object)?;
     let scope = variable.scope.iter().map(|s| names::canonical(s)).collect();
     Some((scope, names::canonical(variable.link_name()), variable.part))
 }

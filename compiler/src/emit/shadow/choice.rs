@@ -154,7 +154,7 @@ impl Shadow<'_> {
         let single = indexed && start.is_some_and(|id| image.is_single(id));
         let filling = objects.iter().any(|id| image.object(*id).range().end == address)
             && fills(image, address);
-        let hidden = start.and_then(|id| image.debug.variables.get(image.object(id).debug?));
+        let hidden = start.and_then(|id| image.variable(image.object(id)));
         if !single && !filling && hidden.is_none_or(|v| self.is_in_scope(ctx, v)) {
             readings.push(Reading::Here);
         }

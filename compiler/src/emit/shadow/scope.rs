@@ -16,9 +16,8 @@ impl Shadow<'_> {
     pub(super) fn sees(&self, ctx: &Carrying<'_>, id: ObjectId) -> bool {
         let image = self.new_image();
         let object = image.object(id);
-        let variable = object.debug.and_then(|d| image.debug.variables.get(d));
         let Some(unit) = image.declared(ctx.function).map(|f| f.unit) else { return true };
-        match variable {
+        match image.variable(object) {
             Some(variable) if object.local => {
                 // Units that were compiled together are one.
                 is_lto(image, unit)
@@ -55,9 +54,8 @@ impl Shadow<'_> {
 /// Whether a body has that of another function in it, or may have.
 fn has_inlined(image: &Image, function: &Function, of: &str) -> bool {
     let Ok(locals) = image.locals(function) else { return true };
-    let is_it = |function: &String| function == of;
     locals.damage.is_some()
-        || locals.inlined.iter().flat_map(|i| &i.scope).any(|scope| is_it(&scope.function))
+        || locals.inlined.iter().flat_map(|i| &i.scope).any(|scope| scope.function == of)
 }
 
 fn is_lto(image: &Image, unit: UnitId) -> bool {

@@ -159,9 +159,9 @@ impl Search<'_, '_> {
         let mut state = State { new, doubt: Doubt::Place, seen, ..state.clone() };
         // From where NEW is known to have been it has come here, if this is the only place of its kind.
         if bodies.evidence.is_anchored(old, goal) {
-            let settled = is_same && state.is_settled(bodies, &mut self.values, (target, goal));
-            state.found(bodies, &mut self.values, goal);
-            if settled {
+            let ways = state.found(bodies, &mut self.values, goal).filter(|_| is_same);
+            let memory = state.old.memory();
+            if ways.is_some_and(|w| w.are_settled(bodies, &mut self.values, target, memory)) {
                 state.change_memory();
             }
         }

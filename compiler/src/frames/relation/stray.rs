@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// The ways by which NEW may come to a block.
-struct Ways {
+pub(super) struct Ways {
     /// All blocks but the last.
     blocks: BTreeSet<BlockId>,
     /// What NEW holds before each of them, and before the last.
@@ -64,38 +64,31 @@ impl Search<'_, '_> {
 }
 
 impl State {
-    /// NEW is at the beginning of `goal`, however it came there.
-    pub(super) fn found(&mut self, bodies: &Bodies<'_>, values: &mut Values, goal: BlockId) {
+    /// NEW is at the beginning of `goal`, however it came there. Gives its ways there, if it had been lost.
+    pub(super) fn found(
+        &mut self,
+        bodies: &Bodies<'_>,
+        values: &mut Values,
+        goal: BlockId,
+    ) -> Option<Ways> {
         self.doubt = Doubt::None;
         let seen = std::mem::replace(&mut self.seen, Seen::Here);
-        let Some(ways) = Ways::new(bodies, values, &seen, goal) else { return };
-        let Some(held) = ways.held.at(goal) else { return };
+        let ways = Ways::new(bodies, values, &seen, goal)?;
         // What has a name from the walk differs from way to way, or nothing else is known by it.
         let followed = |(place, value): &(Place, Value)| match place {
             Place::General(4) => false,
             Place::General(_) | Place::Slot(..) => !Alone::is_named(*value, values),
             _ => false,
         };
-        let known: Vec<(Place, Value)> = held.places().filter(followed).collect();
+        let held = ways.held.at(goal).into_iter().flat_map(Machine::places);
+        let known: Vec<(Place, Value)> = held.filter(followed).collect();
         for (place, value) in known {
             match place {
                 Place::Slot(at, bytes) => self.new.set_slot(values, at, bytes, value),
                 place => self.new.put(place, value),
             }
         }
-    }
-
-    /// Whether neither build has put off a store when NEW is at the beginning of `goal`, if NEW had put off where it
-    /// was what OLD had, and no more.
-    pub(super) fn is_settled(
-        &self,
-        bodies: &Bodies<'_>,
-        values: &mut Values,
-        (point, goal): (PointId, BlockId),
-    ) -> bool {
-        is_left_by_call(bodies, values, self.old.memory())
-            && Ways::new(bodies, values, &self.seen, goal)
-                .is_some_and(|ways| ways.settle(bodies, values, point))
+        Some(ways)
     }
 }
 
@@ -156,6 +149,18 @@ impl Ways {
         let inside = |block: BlockId| blocks.contains(&block);
         let held = bodies.new_alone(|body| Alone::walk(body, values, &starts, &inside));
         Some(Self { blocks, held, goal })
+    }
+
+    /// Whether neither build has put off a store at their end, where OLD has this memory, if NEW had put off at their
+    /// beginning what OLD had, and no more.
+    pub(super) fn are_settled(
+        &self,
+        bodies: &Bodies<'_>,
+        values: &mut Values,
+        point: PointId,
+        memory: Value,
+    ) -> bool {
+        is_left_by_call(bodies, values, memory) && self.settle(bodies, values, point)
     }
 
     /// Whether NEW has put nothing off at their end, whichever it took: of what it has stored, and had to store,
