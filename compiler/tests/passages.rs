@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod assembled;
+
+use assembled::{framed_pair, reasons};
 use dsu_compiler::check::Checker;
 use dsu_compiler::code::decode;
 use dsu_compiler::{Built, Options, Outcome, build};
-use dsu_patch_format::plan::{DataWrite, Passage, SiteKind};
+use dsu_patch_format::plan::{DataWrite, Passage, RedirectForm, SiteKind};
 use dsu_patch_format::{Bundle, OldAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -97,6 +100,40 @@ fn a_loop_a_changed_callee_and_changed_data_are_no_way_out() {
         let (built, bundle) = built(statement);
         let (_, _, blind) = coverage(&built);
         assert!(blind > 0, "{statement}: {:?}", bundle.plan.passages);
+    }
+}
+
+/// Two bytes behind a site there is code that who waits in a call which NEW does not make runs through.
+#[test]
+fn a_jump_leaves_what_frames_run_through_close_behind_it() {
+    let body = |gone: &str, sooner: &str, later: &str| {
+        format!(
+            ".loc 1 600 1\nmov %rdi, %rbx\n{gone}\n.loc 1 605 1\n{sooner}\ntest %rbx, %rbx\njs 1f\n.loc 1 610 \
+             1\ncall other\njmp 2f\n1:\n.loc 1 615 1\n{later}\nadd %r12, %rbx\n2:\n.loc 1 620 1\ncall quiet"
+        )
+    };
+    let load = "mov shared(%rip), %r12";
+    let (hook, new) = ("call hook", body("", load, ""));
+    for gone in [hook, ""] {
+        let built = framed_pair(&body(gone, "", load), &new);
+        let waits = !gone.is_empty();
+        let (_, passed, blind) = coverage(&built);
+        // What memory holds behind `quiet` hangs on `hook`, too.
+        assert_eq!((passed, blind), (2 * u32::from(waits), 0), "{}", reasons(&built));
+        let f = built.old.functions.iter().find(|f| f.name() == "f").unwrap();
+        let steps = decode(&built.old, f).steps;
+        let behind = steps.iter().find(|s| s.instruction.is_jmp_short()).unwrap();
+        let plan = &built.emitted.plan;
+        let site = plan.sites.iter().find(|s| s.at.0 == behind.address()).unwrap();
+        // Where nobody waits a whole jump has room.
+        assert_eq!(matches!(site.form, RedirectForm::Short { .. }), waits, "{site:?}");
+        let is_passage = |at: u64| plan.passages.iter().any(|p| p.start.0 <= at && at < p.end.0);
+        assert_eq!(is_passage(behind.end()), waits);
+        let written = plan.sites.iter().flat_map(|s| {
+            let cave = s.form.cave().map(|cave| cave.0..cave.0 + 5);
+            (s.at.0..s.at.0 + s.form.jump_len()).chain(cave.into_iter().flatten())
+        });
+        assert_eq!(written.filter(|at| is_passage(*at)).count(), 0);
     }
 }
 

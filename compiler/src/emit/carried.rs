@@ -8,6 +8,7 @@ use crate::image::Image;
 use dsu_patch_format::manifest::{BlindPoint, Coverage};
 use dsu_patch_format::plan::SiteKind;
 use dsu_patch_format::{NewAddr, OldAddr};
+use std::collections::BTreeSet;
 
 /// Reasons told of one blind point.
 const REASONS: usize = 3;
@@ -46,7 +47,8 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
             Some((index(pair.old.function(one.function).address)?, one.flow.as_ref()?))
         })
         .collect();
-    let reserved = passages::reserve(inputs, &flows, &planned);
+    let blind: BTreeSet<u64> = points.iter().map(|p| p.at.0).collect();
+    let reserved = passages::reserve(inputs, &flows, &planned, &blind);
     let dropped = plant(pair.old, NewAddr(pair.new.extent.end), planned, &reserved, out);
     let unexpected = carried.iter().flat_map(|one| one.unexpected.iter().copied());
     passages::write(inputs, &flows, unexpected, out);

@@ -12,29 +12,34 @@ use crate::machine::flow::{BlockId, Flow};
 use crate::sites::passages::{self, Bounds};
 use dsu_patch_format::OldAddr;
 use dsu_patch_format::plan::{Passage, Plan, RedirectForm};
-use dsu_patch_format::validate::NEAR_JUMP;
+use dsu_patch_format::validate::{NEAR_JUMP, SHORT_JUMP};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Functions with passages: [`Emitted::replaced`] by index, and OLD's graph.
 pub(super) type Flows<'a> = Vec<(u32, &'a Flow)>;
 
-/// What would be passages if each site had its jump where it is: best left alone.
+/// Code that is better left alone, the first the best: what would be passages if each site had its jump where
+/// it is. Jumps of two bytes leave more of it, but need five elsewhere: worth it for what frames at `blind`
+/// points run through.
 pub(super) fn reserve(
     inputs: Inputs<'_>,
     flows: &Flows<'_>,
     planned: &[Planned],
-) -> Vec<Range<u64>> {
+    blind: &BTreeSet<u64>,
+) -> [Vec<Range<u64>>; 3] {
     let sites: BTreeSet<u64> = planned.iter().map(|p| p.at.0).collect();
-    let jumps = sites.iter().map(|at| *at..*at + NEAR_JUMP).collect();
-    let covered = Covered::new(jumps);
-    let ranges = flows.iter().flat_map(|(_, flow)| {
-        let passing = find(inputs, flow, &|at| sites.contains(&at), &covered);
-        passages::ranges(flow, &passing)
-    });
-    let mut ranges: Vec<_> = ranges.collect();
-    ranges.sort_by_key(|r| r.start);
-    ranges
+    let passing = |flow: &Flow, jump: u64| {
+        let jumps = sites.iter().map(|at| *at..*at + jump).collect();
+        find(inputs, flow, &|at| sites.contains(&at), &Covered::new(jumps))
+    };
+    let (mut needed, mut all) = (Vec::new(), Vec::new());
+    for (_, flow) in flows {
+        let through = passages::from(flow, &passing(flow, SHORT_JUMP), blind);
+        needed.extend(passages::ranges(flow, &through));
+        all.extend(passages::ranges(flow, &passing(flow, NEAR_JUMP)));
+    }
+    [union([&needed[..], &all].concat()), union(needed), union(all)]
 }
 
 /// Writes the passages that there are. `unexpected` are return addresses behind calls that never come back as

@@ -124,6 +124,20 @@ pub fn ranges(flow: &Flow, passing: &[bool]) -> Vec<Range<u64>> {
     ranges
 }
 
+/// Of the steps that are passing those to which frames come from some points.
+#[must_use]
+pub fn from(flow: &Flow, passing: &[bool], points: &BTreeSet<u64>) -> Vec<bool> {
+    let mut reached = vec![false; passing.len()];
+    let starts = points.iter().filter_map(|at| flow.body.index_at(*at));
+    let mut queue: Vec<usize> = starts.filter(|i| passing[*i]).collect();
+    while let Some(index) = queue.pop() {
+        if !std::mem::replace(&mut reached[index], true) {
+            queue.extend(flow.next(index).filter(|next| passing[*next]));
+        }
+    }
+    reached
+}
+
 /// What follows from being in a range of passing code.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Onward {

@@ -67,13 +67,13 @@ impl Dropped {
 }
 
 /// Plants sites. The redirects and blind ranges must be in `out.plan` already; `new_end` is the end of
-/// NEW's extent; `reserved` is code that is better left alone, ascending and disjoint. A redirect may
-/// become a short one to make room for a site behind it.
+/// NEW's extent; each of `reserved` is code that is better left alone, the first the best,
+/// ascending and disjoint. A redirect may become a short one to make room for a site behind it.
 pub fn plant(
     old: &Image,
     new_end: NewAddr,
     mut planned: Vec<Planned>,
-    reserved: &[Range<u64>],
+    reserved: &[Vec<Range<u64>>],
     out: &mut Emitted,
 ) -> Vec<Dropped> {
     let mut dropped = Vec::new();
@@ -132,7 +132,7 @@ struct Formed {
 fn place(
     old: &Image,
     planned: Vec<Planned>,
-    reserved: &[Range<u64>],
+    reserved: &[Vec<Range<u64>>],
     out: &mut Emitted,
     dropped: &mut Vec<Dropped>,
 ) -> Vec<Formed> {
@@ -171,7 +171,7 @@ impl Text<'_> {
         &mut self,
         (body, blind): (&Body, &BlindRange),
         mut sites: Vec<Planned>,
-        reserved: &[Range<u64>],
+        reserved: &[Vec<Range<u64>>],
         dropped: &mut Vec<Dropped>,
     ) -> Vec<Formed> {
         sites.retain(|site| {
@@ -195,12 +195,15 @@ impl Text<'_> {
             let index = wanted.partition_point(|w| w.at < at);
             wanted.insert(index, Wanted { at, rank: Rank::Entry });
         }
-        // A site is worth more than what is reserved.
-        let careful = layout::lay_out(&layout::without(&usable, reserved), &wanted);
-        let forms = match careful.iter().any(Option::is_none) {
-            true => layout::lay_out(&usable, &wanted),
-            false => careful,
+        // A site is worth more than what is reserved, and the function's entry has its jump in any case.
+        let own = entry.map(|at| at..at + NEAR_JUMP);
+        let careful = |reserved: &Vec<Range<u64>>| {
+            let reserved = layout::without(reserved, own.as_slice());
+            let forms = layout::lay_out(&layout::without(&usable, &reserved), &wanted);
+            forms.iter().all(Option::is_some).then_some(forms)
         };
+        let forms = reserved.iter().find_map(careful);
+        let forms = forms.unwrap_or_else(|| layout::lay_out(&usable, &wanted));
         let mut by_place: BTreeMap<u64, RedirectForm> = wanted
             .iter()
             .zip(forms)
