@@ -36,6 +36,20 @@ fn a_loop_unrolled_in_old_is_not_run_once() {
     assert!(matches!(number, None | Some(Value::Constant(2) | Value::At(_))), "{number:?}");
 }
 
+/// The same where NEW counts in a byte of what else is in its register.
+#[test]
+fn a_byte_of_a_loop_unrolled_in_old_is_not_counted_once() {
+    let copy = ".loc 1 600 1\nmov $5, %edi\ncall quiet\n.loc 1 601 1\nadd %rax, shared(%rip)\n";
+    let end = ".loc 1 610 1\ncall other\nmovzbl %bl, %ebx";
+    let old = format!("{copy}{copy}.loc 1 605 1\nmov $2, %ebx\n{end}");
+    let new = format!(
+        "mov limit(%rip), %rbx\nmov $0, %bl\n1:\n{copy}.loc 1 602 1\nadd $1, %bl\ncmp limit(%rip), %bl\njb \
+         1b\n{end}"
+    );
+    let built = framed_pair(&old, &new);
+    assert_eq!(behind(&built, 2), None, "NEW has passed the loop more than once");
+}
+
 /// A way that ends with a call of `die` before the code of another way, and puts a number of its own into
 /// the register that the other way keeps a value in.
 fn dying(number: &str, argument: &str) -> String {
@@ -464,6 +478,53 @@ fn of_what_ways_spill_as_much_is_compared_as_counts() {
     // Of both bytes only one is the same.
     assert_eq!(behind(&framed_pair(&old(word), &new(word)), 1), None);
     assert_eq!(behind(&framed_pair(&old(byte), &new(word)), 1), None);
+}
+
+/// The same of registers.
+#[test]
+fn of_a_register_as_much_is_compared_as_counts() {
+    let body = |first: &str, read: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{first}\ntest %rax, %rax\njs 1f\n.loc 1 602 1\nmov $1, \
+             %r12b\njmp 2f\n1:\n.loc 1 603 1\nxor %r12d, %r12d\n2:\n.loc 1 610 1\ncall other\n{read}\nje \
+             3f\n.loc 1 620 1\nadd $7, %rbx\n3:"
+        )
+    };
+    let old = |read: &str| body("mov %rax, %r12", read);
+    let new = |read: &str| body("mov limit(%rip), %r12", read);
+    let (byte, word) = ("test %r12b, %r12b", "test %r12w, %r12w");
+    let built = framed_pair(&old(byte), &new(byte));
+    let moves = behind(&built, 1).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    let only = Value::At(Location::General { number: R12, bytes: 1 });
+    assert_eq!(into(&moves, R12), Some(&only));
+    for old_read in [byte, word] {
+        assert_eq!(behind(&framed_pair(&old(old_read), &new(word)), 1), None);
+    }
+}
+
+/// What OLD uses a byte of may be what NEW uses all of, also where that byte is one number.
+#[test]
+fn of_a_register_all_is_compared_where_it_is_known() {
+    let body = |other: &str, number: usize, read: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 1f\n.loc 1 602 1\nlea {other}(%rax), \
+             %r12\nmov $1, %r12b\njmp 2f\n1:\n.loc 1 603 1\nmov %rax, %r12\nmov ${number}, %r12b\n2:\n.loc 1 \
+             610 1\ncall other\n{read}\nje 3f\n.loc 1 620 1\nadd $7, %rbx\n3:"
+        )
+    };
+    let (byte, all) = ("cmp $3, %r12b", "cmp $3, %r12");
+    for number in [1, 2] {
+        let old = body("64", number, byte);
+        let built = framed_pair(&old, &body("64", number, all));
+        let moves = behind(&built, 1).unwrap_or_else(|| panic!("{}", reasons(&built)));
+        let whole = Value::At(Location::General { number: R12, bytes: 8 });
+        assert_eq!(into(&moves, R12), Some(&whole));
+        // What is above the byte is not the same.
+        assert_eq!(behind(&framed_pair(&old, &body("4096", number, all)), 1), None);
+        assert!(behind(&framed_pair(&old, &body("4096", number, byte)), 1).is_some());
+        // The byte is not.
+        assert_eq!(behind(&framed_pair(&old, &body("64", number + 4, byte)), 1), None);
+    }
 }
 
 #[test]

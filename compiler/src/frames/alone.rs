@@ -5,13 +5,13 @@
 //! NEW seems to run it once. So what is said of NEW without OLD must be true on all of its paths.
 
 use super::exec::{Call, Context, Executor};
-use super::join::{Classes, cut, join};
+use super::join::{Classes, Counting, cut, join};
 use super::point::PointId;
 use super::state::Machine;
 use super::value::{Node, Place, Side, Value, Values};
 use crate::machine::flow::{BlockId, End, Flow};
+use crate::machine::live::Live;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 /// Points of this walk, apart from those of the relation.
 const FIRST: u32 = 1 << 31;
@@ -28,8 +28,8 @@ pub struct Body<'a> {
     pub kept: &'a dyn Fn(BlockId, Place) -> bool,
     /// CFA minus stack pointer at the beginning of a block.
     pub depth: &'a dyn Fn(BlockId) -> Option<u64>,
-    /// What code reads again of the frame, at the beginning of a block.
-    pub live: &'a dyn Fn(BlockId) -> &'a [Range<i64>],
+    /// What code may read again, at the beginning of a block.
+    pub live: &'a dyn Fn(BlockId) -> &'a Live,
 }
 
 /// The states at the beginnings of blocks.
@@ -61,10 +61,13 @@ impl Alone {
             let Some(block) = queue.pop_first() else { return Self(states) };
             let id = point(block);
             let mut machines: Vec<Machine> = arrivals[block].values().cloned().collect();
-            cut(values, machines.iter_mut(), (body.live)(BlockId(block)));
+            let live = (body.live)(BlockId(block));
+            cut(values, machines.iter_mut(), &live.slots);
             let machines: Vec<&Machine> = machines.iter().collect();
             let mut classes = Classes::default();
-            let Some(mut state) = join(values, &machines, (id, Side::New), &mut classes) else {
+            let Some(mut state) =
+                join(values, &machines, (id, Side::New), &mut classes, Counting::of(live))
+            else {
                 continue;
             };
             if let Some(depth) = (body.depth)(BlockId(block)) {

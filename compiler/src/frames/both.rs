@@ -140,7 +140,7 @@ impl Both<'_> {
         let (a, b) = self.analyses;
         let live = |side: Side, block: BlockId| {
             let analysis = if side == Side::Old { a } else { b };
-            &*analysis.live[analysis.flow.blocks[block.0].steps.start].slots
+            &analysis.live[analysis.flow.blocks[block.0].steps.start]
         };
         then(&Bodies {
             old,

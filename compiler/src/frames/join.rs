@@ -12,6 +12,7 @@ use super::multiples::{multiple, step};
 use super::point::PointId;
 use super::state::{Held, Machine};
 use super::value::{Node, Place, Side, Value, Values};
+use crate::machine::live::Live;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
@@ -38,6 +39,12 @@ impl Classes {
             }
         }
     }
+
+    /// What holds these on the edges is said otherwise from now on.
+    fn rename(&mut self, all: &[Held], value: Value) {
+        self.names.insert(all.to_vec(), value);
+        self.old.iter_mut().filter(|old| old.1 == all).for_each(|old| old.2 = value);
+    }
 }
 
 /// Whether a place may hold a number of an element, or its address.
@@ -62,12 +69,41 @@ pub fn cut<'a>(
     arrivals.iter_mut().for_each(|machine| machine.keep_live(values, live, agree));
 }
 
+/// How many low bytes of general registers count, by their numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Counting([u8; 16]);
+
+impl Counting {
+    /// All.
+    pub fn all() -> Self {
+        Self([8; 16])
+    }
+
+    /// Those that some code reads again, where that is a byte or two: wider ones may be parts of sums.
+    pub fn of(live: &Live) -> Self {
+        Self(live.general.map(|bytes| match bytes {
+            1 => 1,
+            2 | 3 => 2,
+            _ => 8,
+        }))
+    }
+
+    /// Of a place: nothing where all of it counts.
+    fn part(self, place: Place) -> Option<u8> {
+        match place {
+            Place::General(n) => self.0.get(usize::from(n)).copied().filter(|bytes| *bytes < 8),
+            _ => None,
+        }
+    }
+}
+
 /// The state of one side at a point; `None` when nothing leads there. OLD's comes first.
 pub fn join(
     values: &mut Values,
     arrivals: &[&Machine],
     (id, side): (PointId, Side),
     classes: &mut Classes,
+    counting: Counting,
 ) -> Option<Machine> {
     let first = arrivals.first()?;
     let mut join = Join { values, id, side, classes };
@@ -91,7 +127,11 @@ pub fn join(
     let mut joined = first.without_slots();
     for index in order {
         let (place, all) = &mut places[index];
-        let value = join.one(*place, std::mem::take(all));
+        let all = std::mem::take(all);
+        let value = match counting.part(*place) {
+            Some(bytes) if all.iter().any(|held| *held != all[0]) => join.part(*place, all, bytes),
+            _ => join.one(*place, all),
+        };
         joined.put(*place, value);
     }
     if arrivals.iter().any(|m| m.has_lost_slots()) {
@@ -143,6 +183,41 @@ impl Join<'_> {
         }
         self.classes.names.insert(all, value);
         value
+    }
+
+    /// The same of a register of which only so many low bytes count: what is known of these is kept, too, where
+    /// nothing is known of the whole.
+    fn part(&mut self, place: Place, all: Vec<Held>, bytes: u8) -> Value {
+        let low = |values: &mut Values, held: &Held| match held {
+            Held::Value(value) => Held::Value(values.low(bytes, *value)),
+            other => *other,
+        };
+        let lows: Vec<Held> = all.iter().map(|held| low(self.values, held)).collect();
+        let agreed = self.agreed(&lows);
+        if self.side == Side::Old {
+            let is_first = !self.classes.names.contains_key(&all);
+            let whole = self.one(place, all.clone());
+            let Some(low) = agreed else {
+                let low = self.values.low(bytes, whole);
+                self.classes.names.entry(lows).or_insert(low);
+                return whole;
+            };
+            // All of it may be what NEW uses.
+            let value = self.values.insert(bytes, whole, low);
+            if is_first {
+                self.classes.rename(&all, value);
+            }
+            return value;
+        }
+        let known = agreed.or_else(|| self.classes.names.get(&lows).copied());
+        match known {
+            Some(low) if !self.classes.names.contains_key(&all) => {
+                let whole = Node::Given(self.id, Some(self.side), u32::MAX, place);
+                let whole = self.values.intern(whole);
+                self.values.insert(bytes, whole, low)
+            }
+            _ => self.one(place, all),
+        }
     }
 
     /// The value that all edges have, if it is the same the next time, too.
@@ -249,7 +324,7 @@ fn extents(arrivals: &[&Machine]) -> BTreeMap<i64, u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Classes, cut, join};
+    use super::{Classes, Counting, cut, join};
     use crate::frames::point::PointId;
     use crate::frames::state::Machine;
     use crate::frames::value::{Node, Place, Side, Value, Values};
@@ -274,7 +349,8 @@ mod tests {
         classes: &mut Classes,
     ) -> Machine {
         let arrivals: Vec<&Machine> = arrivals.iter().collect();
-        join(values, &arrivals, (HERE, side), classes).expect("something leads here")
+        join(values, &arrivals, (HERE, side), classes, Counting::all())
+            .expect("something leads here")
     }
 
     /// Three edges: with these on the first two; on the third OLD has a value of its own, and NEW has

@@ -33,8 +33,8 @@
 //!   cannot keep anything back from it;
 //! - two values that a branch which was taken has found equal are one value behind it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
-//!   last time this point was passed is replaced by a new one; of the frame's slots only the bytes count that
-//!   some code reads again.
+//!   last time this point was passed is replaced by a new one; of the frame's slots, and of registers of
+//!   which a byte or two are used, only the bytes count that some code reads again.
 //!
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
 //! that is no good matters for what can be shown, never for whether it is true.
@@ -50,16 +50,16 @@ use super::alone::{Alone, Body};
 use super::copied;
 use super::entries;
 use super::exec::{Call, Context, Executor};
-use super::join::{Classes, cut, join};
+use super::join::{Classes, Counting, cut, join};
 use super::point::{Exit, Point, PointId};
 use super::state::{Doubt, Machine, Seen, State};
 use super::value::{Node, Place, Side, Value, Values};
 use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
+use crate::machine::live::Live;
 use crate::sites::matching::BlockMatching;
 use crate::sites::matching::evidence::Evidence;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
 
 /// Points may be executed this often each, on average, before the search is given up.
 const VISITS: usize = 40;
@@ -100,8 +100,8 @@ pub struct Bodies<'a> {
     pub entry: &'a dyn Fn(Place) -> Option<Place>,
     /// CFA minus stack pointer at the beginning of a block, when that is one number.
     pub depth: &'a dyn Fn(Side, BlockId) -> Option<u64>,
-    /// What code reads again of the frame, at the beginning of a block.
-    pub live: &'a dyn Fn(Side, BlockId) -> &'a [Range<i64>],
+    /// What code may read again, at the beginning of a block.
+    pub live: &'a dyn Fn(Side, BlockId) -> &'a Live,
 }
 
 /// States by matched pair.
@@ -247,17 +247,41 @@ impl Relation {
     /// The states at a point at which NEW is at the beginning of a block.
     fn state(&mut self, id: PointId, new: BlockId) -> Option<State> {
         let mut state = self.states.get(id.0 as usize)?.clone()?;
-        let (values, alone) = (&mut self.values, &self.alone);
-        state.new = state.new.map(|place, value| {
-            let absolute = values.depends(value).is_empty()
-                && !matches!(place, Place::Memory | Place::General(4));
-            if !absolute || alone.holds(new, place, value) {
-                return value;
-            }
-            values.intern(Node::Given(id, Some(Side::New), u32::MAX, place))
-        });
+        let State { old, new: machine, .. } = &state;
+        let checked = machine.map(|place, value| self.on_all_ways((id, new), old, place, value));
+        state.new = checked;
         self.complete(new, &mut state.new);
         Some(state)
+    }
+
+    /// What a place of NEW is said to hold; of numbers and addresses, if they are a part of it only, just those
+    /// that NEW has there on all of its paths, or shares with OLD as part of something else.
+    fn on_all_ways(
+        &mut self,
+        (id, block): (PointId, BlockId),
+        old: &Machine,
+        place: Place,
+        value: Value,
+    ) -> Value {
+        let values = &mut self.values;
+        let unknown = Node::Given(id, Some(Side::New), u32::MAX, place);
+        match *values.node(value) {
+            _ if matches!(place, Place::Memory | Place::General(4)) => value,
+            _ if values.depends(value).is_empty() => match self.alone.holds(block, place, value) {
+                true => value,
+                false => values.intern(unknown),
+            },
+            Node::Insert(bytes, _, low) if values.depends(low).is_empty() => {
+                let held = self.alone.at(block).and_then(|state| state.at(place));
+                let is_old = || old.places().any(|(_, held)| held == value);
+                if held.is_some_and(|held| values.low(bytes, held) == low) || is_old() {
+                    return value;
+                }
+                let unknown = values.intern(unknown);
+                values.insert(bytes, value, unknown)
+            }
+            _ => value,
+        }
     }
 
     /// Adds what is true of NEW on all of its paths, where the relation has nothing that OLD has, too: its
@@ -461,21 +485,26 @@ impl Search<'_, '_> {
             Point::OldAlone { old, .. } => (old, None),
         };
         let (values, live) = (&mut self.values, self.bodies.live);
-        cut(values, arrivals.iter_mut().map(|s| &mut s.old), live(Side::Old, a));
-        if let Some(b) = b {
-            cut(values, arrivals.iter_mut().map(|s| &mut s.new), live(Side::New, b));
+        let counting = [Some(live(Side::Old, a)), b.map(|b| live(Side::New, b))];
+        if let Some(live) = counting[0] {
+            cut(values, arrivals.iter_mut().map(|s| &mut s.old), &live.slots);
         }
+        if let Some(live) = counting[1] {
+            cut(values, arrivals.iter_mut().map(|s| &mut s.new), &live.slots);
+        }
+        let [old_counting, new_counting] =
+            counting.map(|live| live.map_or_else(Counting::all, Counting::of));
         let doubt = arrivals.iter().map(|s| s.doubt).max()?;
         let changed = arrivals.iter().any(|s| s.changed);
         let mut classes = Classes::default();
         let new: Vec<&Machine> = arrivals.iter().map(|s| &s.new).collect();
         classes.offer(&mut self.values, &new, id);
-        let mut side = |values: &mut Values, side: Side| {
+        let mut side = |values: &mut Values, side: Side, counting: Counting| {
             let machines: Vec<&Machine> = arrivals.iter().map(|s| s.side(side)).collect();
-            join(values, &machines, (id, side), &mut classes)
+            join(values, &machines, (id, side), &mut classes, counting)
         };
-        let mut old = side(&mut self.values, Side::Old)?;
-        let mut new = side(&mut self.values, Side::New)?;
+        let mut old = side(&mut self.values, Side::Old, old_counting)?;
+        let mut new = side(&mut self.values, Side::New, new_counting)?;
         // Loops that probe a large frame page by page end where the unwind tables say.
         self.set_depth(&mut old, Side::Old, a);
         if let Some(b) = b {
