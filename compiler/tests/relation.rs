@@ -406,6 +406,28 @@ fn no_site_where_an_instruction_may_be_half_done() {
     assert_eq!(loops, 0);
 }
 
+/// Whoever has the list of a variadic function's arguments knows where those on the stack are: with the caller.
+#[test]
+fn arguments_on_the_stack_whose_address_is_taken_stay() {
+    let source = |named: &str, more: &str| {
+        format!(
+            "#include <stdarg.h>\n{AROUND}\nKEEP long take(long n, va_list list) {{ while (hook(n) < limit) n += \
+             va_arg(list, long); return n; }}\nKEEP long f(long n, {named} ...) {{ va_list list; \
+             va_start(list, n); n = take(n, list) {more}; va_end(list); return other(n); }}\nint main(int argc, \
+             char **argv) {{ return f(argc, 2, 3, 4, 5, 6, 7, 8, 9, 10L) + table[argc]; }}\n"
+        )
+    };
+    const SIX: &str = "long b, long c, long d, long e, long g,";
+    const SEVEN: &str = "long b, long c, long d, long e, long g, long fresh,";
+    for (named, is_carried) in [("", true), (SIX, true), (SEVEN, false)] {
+        let old = if named.is_empty() { "" } else { SIX };
+        let old = source(old, "");
+        let new = source(named, "+ 1");
+        let built = pair(&old, &new, (&[], &[]));
+        assert_eq!(behind(&built, 0).is_some(), is_carried, "{named}: {}", reasons(&built));
+    }
+}
+
 #[test]
 fn where_new_cannot_follow_it_is_not_said_to_be() {
     // OLD's second call of `quiet` is at the place of NEW's third; nothing is live there.

@@ -160,6 +160,8 @@ fn objects(
             continue;
         };
         match partner {
+            // Arguments on the stack are the caller's: they stay in any case.
+            Ok(extent) if extent == object.extent && extent.start >= 0 => {}
             Ok(extent) if extent == object.extent => stay.push((extent.start, extent.end)),
             Ok(extent) => obstacles.push(Obstacle::new(format!(
                 "{name}, whose address is taken, is at another place of NEW's frame (CFA{:+} instead of CFA{:+})",
