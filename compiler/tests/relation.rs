@@ -4,7 +4,8 @@
 mod assembled;
 
 use assembled::{
-    AROUND, R12, RBX, assembled, behind, carried, framed, framed_pair, into, pair, program, reasons,
+    AROUND, R12, RBX, assembled, behind, carried, edited, framed, framed_pair, into, pair, program,
+    reasons,
 };
 use dsu_compiler::Built;
 use dsu_patch_format::frames::{Location, Move, Value};
@@ -711,16 +712,6 @@ fn what_is_moved_behind_a_call_may_be_so_without_it() {
     // By that way it has another number.
     let built = framed_pair(&body("5f", others), &body("4f", others));
     assert_eq!(behind(&built, 2), None);
-}
-
-/// Two versions of `f`, of which NEW's has a line more: so all behind it is one line further on.
-fn edited(old: &str, new: &str) -> Built {
-    let version = |body: &str, more: u32| {
-        let body = framed(body).replace(".loc 1 900", &format!(".loc 1 {}", 900 + more));
-        let next = format!("\n#line {}\nint main", 1000 + more);
-        program("long n", &body).replace("int main", &next)
-    };
-    pair(&version(old, 0), &version(new, 1), (&[], &[]))
 }
 
 /// Whom OLD calls through a pointer nobody knows; at what place of the source it does is known.

@@ -8,6 +8,7 @@
 //! What goes along with another place from edge to edge, a pointer with the number of its element, gets no
 //! name of its own but is said in terms of that place: builds differ in what they count with.
 
+use super::lifted::Lift;
 use super::multiples::{multiple, step};
 use super::point::PointId;
 use super::state::{Held, Machine};
@@ -26,12 +27,16 @@ pub struct Classes {
     counts: Vec<(Vec<Value>, Value)>,
     /// The same of places of NEW that OLD need not have.
     offered: Vec<(Vec<Value>, Value)>,
+    /// The same of NEW's memory.
+    new_memory: Option<(Vec<Held>, Value)>,
 }
 
 impl Classes {
     /// Before OLD's places get their names: NEW's, which OLD's may be multiples of.
     pub fn offer(&mut self, values: &mut Values, arrivals: &[&Machine], id: PointId) {
         let Some(first) = arrivals.first() else { return };
+        let memory = arrivals.iter().map(|m| Held::Value(m.memory())).collect();
+        self.new_memory = Some((memory, values.intern(Node::Phi(id, Side::New, Place::Memory))));
         for (place, _) in first.places().filter(|(place, _)| may_count(*place)) {
             let all: Option<Vec<Value>> = arrivals.iter().map(|m| m.at(place)).collect();
             if let Some(all) = all.filter(|all| all.iter().any(|value| *value != all[0])) {
@@ -106,7 +111,10 @@ pub fn join(
     counting: Counting,
 ) -> Option<Machine> {
     let first = arrivals.first()?;
-    let mut join = Join { values, id, side, classes };
+    let memory = (arrivals.iter().map(|m| m.memory()).collect::<Vec<_>>(), first.memory());
+    let mut join = Join { values, id, side, classes, memory };
+    let held = join.memory.0.iter().map(|memory| Held::Value(*memory)).collect();
+    join.memory.1 = join.one(Place::Memory, held);
     let mut places: Vec<(Place, Vec<Held>)> = Vec::new();
     for (place, _) in first.places().filter(|(place, _)| !matches!(place, Place::Slot(..))) {
         let all = arrivals.iter().map(|m| m.at(place).map_or(Held::Unknown, Held::Value));
@@ -134,6 +142,11 @@ pub fn join(
         };
         joined.put(*place, value);
     }
+    if side == Side::Old
+        && let Some(memory) = join.stored_before()
+    {
+        joined.set_memory(memory);
+    }
     if arrivals.iter().any(|m| m.has_lost_slots()) {
         joined.lose_others();
     }
@@ -145,6 +158,8 @@ struct Join<'a> {
     id: PointId,
     side: Side,
     classes: &'a mut Classes,
+    /// Memory on the edges, and behind them.
+    memory: (Vec<Value>, Value),
 }
 
 impl Join<'_> {
@@ -171,6 +186,13 @@ impl Join<'_> {
             && let Some(known) = self.chosen(place, &all)
         {
             return known;
+        }
+        if let Some(value) = self.lifted(place, &all) {
+            if self.side == Side::Old {
+                self.classes.old.push((place, all.clone(), value));
+            }
+            self.classes.names.insert(all, value);
+            return value;
         }
         let counted = may_count(place).then(|| values_of(&all)).flatten();
         let along = counted.as_ref().and_then(|all| self.along(all));
@@ -218,6 +240,34 @@ impl Join<'_> {
             }
             _ => self.one(place, all),
         }
+    }
+
+    /// What a place holds, where that is made of what has a name here in the same way on every edge.
+    fn lifted(&mut self, place: Place, all: &[Held]) -> Option<Value> {
+        if place == Place::Flags {
+            return None;
+        }
+        let all = values_of(all)?;
+        let (id, names, memory) = (self.id, &self.classes.names, &self.memory);
+        Lift { values: self.values, id, names, memory }.value(&all)
+    }
+
+    /// OLD's memory, where that is NEW's and what OLD has stored on each edge already: NEW stores it behind.
+    fn stored_before(&mut self) -> Option<Value> {
+        let (held, name) = self.classes.new_memory.clone()?;
+        let (id, memory) = (self.id, &self.memory);
+        if self.classes.names.contains_key(&held)
+            || self.values.node(memory.1) != &Node::Phi(id, Side::Old, Place::Memory)
+        {
+            return None;
+        }
+        self.classes.names.insert(held.clone(), name);
+        let names = &self.classes.names;
+        let lifted = Lift { values: self.values, id, names, memory }.value(&memory.0);
+        if lifted.is_none() {
+            self.classes.names.remove(&held);
+        }
+        lifted
     }
 
     /// The value that all edges have, if it is the same the next time, too.

@@ -24,6 +24,7 @@ mod fates;
 mod forgotten;
 mod function;
 mod join;
+mod lifted;
 mod multiples;
 mod point;
 mod relation;

@@ -20,6 +20,8 @@
 //!   (loops unrolled or peeled in one build, tails duplicated); else nothing is known of NEW, not even
 //!   where it is, until both come to a place of the source, or make a call, that is the only one; at such a
 //!   place it holds what all of its ways from where it was known to be leave there ([`stray`]);
+//! - a test that is new in the source, and leads to nothing but what is new, has let OLD pass: NEW is taken to have
+//!   gone around that, where it comes to the same place by both ways;
 //! - where OLD alone has made a call behind which nothing is put off, and NEW comes to such a place by such
 //!   calls as well, memory is the same for both, whatever OLD's call has done to it;
 //! - what OLD calls alone NEW must not call anywhere, unless the line is gone from the source; NEW is never
@@ -33,7 +35,8 @@
 //!   cannot keep anything back from it;
 //! - two values that a branch which was taken has found equal are one value behind it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
-//!   last time this point was passed is replaced by a new one; of the frame's slots, and of registers of
+//!   last time this point was passed is replaced by a new one; what is read on every edge from its memory, and what is
+//!   stored there on every edge, is so behind the join ([`super::lifted`]); of the frame's slots, and of registers of
 //!   which a byte or two are used, only the bytes count that some code reads again.
 //!
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks

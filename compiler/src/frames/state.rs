@@ -419,6 +419,15 @@ pub mod memory {
         memory
     }
 
+    /// Whether an address is in the part of the frame that the function has made itself.
+    fn is_own((base, offset): (Base, u64)) -> bool {
+        match base {
+            Base::Local(_) => true,
+            Base::Cfa => offset.cast_signed() < 0,
+            _ => false,
+        }
+    }
+
     /// Whether two accesses surely do not overlap.
     fn apart(values: &Values, a: Value, a_bytes: u8, b: Value, b_bytes: u8) -> bool {
         let ((x, i), (y, j)) = (values.terms(a), values.terms(b));
@@ -432,7 +441,42 @@ pub mod memory {
                 let frame = |base| matches!(base, Base::Cfa | Base::Local(_));
                 p != q && (frame(p) || frame(q))
             }
-            _ => false,
+            (Some(own), None) => is_own(own) && values.is_from_entry(b),
+            (None, Some(own)) => is_own(own) && values.is_from_entry(a),
+            (None, None) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory::{load, store};
+    use super::{Base, Node, Place, Side, Values};
+    use crate::frames::point::PointId;
+
+    /// A pointer that was there before the frame was is none into it; one that somebody gave later may be.
+    #[test]
+    fn who_was_there_before_does_not_know_the_frame() {
+        let mut values = Values::default();
+        let [before, pointer, five] = [
+            Node::Entry(Place::Memory),
+            Node::Entry(Place::General(7)),
+            Node::Entry(Place::General(6)),
+        ]
+        .map(|node| values.intern(node));
+        let local = values.address(Base::Local(0), 0);
+        let written = store(&mut values, before, local, five, 8);
+        let kept = load(&mut values, written, pointer, 8);
+        assert_eq!(*values.node(kept), Node::Load(before, pointer, 8));
+        // What it points to may be, where the local's address was put there.
+        let told = store(&mut values, written, pointer, local, 8);
+        let later = values.offset(pointer, 4);
+        let next = load(&mut values, told, later, 8);
+        let through = load(&mut values, written, next, 8);
+        assert_eq!(*values.node(through), Node::Load(written, next, 8));
+        let given = Node::Given(PointId(1), Some(Side::Old), 0, Place::General(0));
+        let given = values.intern(given);
+        let unknown = load(&mut values, written, given, 8);
+        assert_eq!(*values.node(unknown), Node::Load(written, given, 8));
     }
 }

@@ -134,6 +134,8 @@ pub struct Values {
     nodes: Vec<Node>,
     numbers: HashMap<Node, Value>,
     depends: Vec<Rc<[PointId]>>,
+    /// Whether an address in the frame is part of it.
+    framed: Vec<bool>,
     nothing: Rc<[PointId]>,
     /// Points at which a place of one build is said in terms of one of the other's that it goes along with.
     in_step: BTreeSet<PointId>,
@@ -145,6 +147,7 @@ impl Default for Values {
             nodes: Vec::new(),
             numbers: HashMap::new(),
             depends: Vec::new(),
+            framed: Vec::new(),
             nothing: Rc::new([]),
             in_step: BTreeSet::new(),
         }
@@ -194,25 +197,29 @@ impl Values {
         if let Some(known) = self.numbers.get(&node) {
             return *known;
         }
-        let depends = self.dependencies(&node);
+        let operands = operands(&node);
+        let depends = self.dependencies(&node, &operands);
+        let own = matches!(node, Node::Base(Base::Cfa | Base::Local(_)));
+        let framed = own || operands.iter().any(|v| self.framed[v.0 as usize]);
         // A pair of functions has far less than 2^32 values: the relation is bounded.
         let value = Value(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         self.nodes.push(node.clone());
         self.depends.push(depends);
+        self.framed.push(framed);
         self.numbers.insert(node, value);
         value
     }
 
-    fn dependencies(&self, node: &Node) -> Rc<[PointId]> {
-        let operands: Vec<Value> = match node {
-            Node::Linear(terms, _) => terms.iter().map(|t| t.0).collect(),
-            Node::Low(_, v) | Node::Signed(_, v) => vec![*v],
-            Node::Insert(_, a, b) | Node::Load(a, b, _) => vec![*a, *b],
-            Node::Operation(_, operands) => operands.to_vec(),
-            Node::Store(a, b, c, _) => vec![*a, *b, *c],
-            Node::Phi(point, ..) | Node::Given(point, ..) => return Rc::new([*point]),
-            Node::Base(_) | Node::Entry(_) | Node::Constants => return self.nothing.clone(),
-        };
+    /// Whether a value was there when the function was entered, or is made of what was, and not of where the frame
+    /// is: then it is no address in the frame, which nobody had yet.
+    pub fn is_from_entry(&self, value: Value) -> bool {
+        self.depends(value).is_empty() && !self.framed[value.0 as usize]
+    }
+
+    fn dependencies(&self, node: &Node, operands: &[Value]) -> Rc<[PointId]> {
+        if let Node::Phi(point, ..) | Node::Given(point, ..) = node {
+            return Rc::new([*point]);
+        }
         let mut sets = operands.iter().map(|v| &self.depends[v.0 as usize]);
         let Some(first) = sets.next() else { return self.nothing.clone() };
         let mut union = first.clone();
@@ -524,6 +531,19 @@ fn covering(number: u64) -> Option<u8> {
 /// All ones in so many bytes.
 pub fn mask(bytes: u8) -> u64 {
     if bytes >= 8 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 }
+}
+
+/// What a node is made of.
+fn operands(node: &Node) -> Vec<Value> {
+    match node {
+        Node::Linear(terms, _) => terms.iter().map(|t| t.0).collect(),
+        Node::Low(_, v) | Node::Signed(_, v) => vec![*v],
+        Node::Insert(_, a, b) | Node::Load(a, b, _) => vec![*a, *b],
+        Node::Operation(_, operands) => operands.to_vec(),
+        Node::Store(a, b, c, _) => vec![*a, *b, *c],
+        Node::Phi(..) | Node::Given(..) => Vec::new(),
+        Node::Base(_) | Node::Entry(_) | Node::Constants => Vec::new(),
+    }
 }
 
 #[cfg(test)]

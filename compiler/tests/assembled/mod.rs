@@ -122,3 +122,13 @@ pub fn framed(body: &str) -> String {
 pub fn framed_pair(old: &str, new: &str) -> Built {
     assembled(("long n", &framed(old)), ("long n", &framed(new)))
 }
+
+/// Two versions of `f`, of which NEW's has a line more: so all behind it is one line further on.
+pub fn edited(old: &str, new: &str) -> Built {
+    let version = |body: &str, more: u32| {
+        let body = framed(body).replace(".loc 1 900", &format!(".loc 1 {}", 900 + more));
+        let next = format!("\n#line {}\nint main", 1000 + more);
+        program("long n", &body).replace("int main", &next)
+    };
+    pair(&version(old, 0), &version(new, 1), (&[], &[]))
+}
