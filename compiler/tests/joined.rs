@@ -1,9 +1,9 @@
 //! Where ways join: one build reads or stores something before that, on each way for itself, and the other
-//! behind.
+//! behind; one has a test more; what is behind a call that never comes back joins nothing.
 
 mod assembled;
 
-use assembled::{RBX, behind, framed_pair, into, reasons};
+use assembled::{RBX, behind, edited, framed_pair, into, reasons};
 use dsu_compiler::Built;
 use dsu_patch_format::frames::{Location, Value};
 
@@ -72,4 +72,26 @@ fn what_is_stored_on_one_way_only_is_not() {
         assert_eq!(behind(&framed_pair(&old, &new), 1), None);
         assert_eq!(behind(&framed_pair(&new, &old), 1), None);
     }
+}
+
+/// With lines of NEW's alone in front of a store; the lines behind them are one further on.
+fn bounded(added: &str, more: u32) -> String {
+    format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 5f\n.loc 1 602 1\nmov $1, %edi\ncall \
+         other\n{added}5:\n.loc 1 {} 1\nmov %rbx, area(%rip)\nmov $2, %edi\ncall quiet\n.loc 1 {} 1\nmov $3, %edi\ncall other\n",
+        603 + more,
+        605 + more
+    )
+}
+
+#[test]
+fn a_test_that_only_new_has_has_let_old_pass() {
+    let test = ".loc 1 603 1\ncmp $100, %rbx\njle 5f\nmov $100, %rbx\n";
+    stays(&edited(&bounded("", 0), &bounded(test, 1)), 2);
+}
+
+#[test]
+fn what_only_new_does_whatever_comes_old_has_not_done() {
+    let always = ".loc 1 603 1\nadd $100, %rbx\n";
+    assert_eq!(behind(&edited(&bounded("", 0), &bounded(always, 1)), 2), None);
 }

@@ -112,6 +112,8 @@ impl Search<'_, '_> {
                     state.found(bodies, &mut self.values, goal);
                 }
                 Point::Joint { old, new: goal }
+            } else if self.goes_around(exit, way, goal) {
+                continue;
             } else if self.reaches(goal)[way.0] {
                 sound &= self.is_allowed(old, way);
                 Point::NewAlone { old, new: way, goal }
@@ -125,6 +127,19 @@ impl Search<'_, '_> {
             arrivals.push((point, (id, edge, number), state));
         }
         (sound && !arrivals.is_empty()).then_some(arrivals)
+    }
+
+    /// Whether NEW is taken not to go to a block by an edge: a test that is new in the source, as what it leads to
+    /// is, is taken to fail, where NEW then comes to the same goal.
+    fn goes_around(&mut self, exit: Exit, way: BlockId, goal: BlockId) -> bool {
+        let bodies = self.bodies;
+        let last = bodies.new.blocks[exit.block.0].steps.end - 1;
+        let added = bodies.evidence.added.get(last).copied().unwrap_or(false);
+        added && bodies.evidence.is_fresh(way) && {
+            let reaches = self.reaches(goal);
+            let mut ways = copied::ways(bodies.new, exit).into_iter();
+            ways.any(|w| !bodies.evidence.is_fresh(w) && (w == goal || reaches[w.0]))
+        }
     }
 
     /// OLD is at the beginning of a matched block; NEW goes there by blocks without partner.

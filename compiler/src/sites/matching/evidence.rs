@@ -21,6 +21,10 @@ pub struct Evidence {
     pub removed: Vec<bool>,
     /// Of each step of NEW: OLD's source did not have its line.
     pub added: Vec<bool>,
+    /// OLD's blocks of which NEW's source has nothing left.
+    gone: Vec<bool>,
+    /// NEW's blocks of which OLD's source had nothing.
+    fresh: Vec<bool>,
     /// Which of OLD's blocks are copies of which.
     pub old: Copies,
     /// Which of NEW's blocks are.
@@ -57,8 +61,12 @@ enum Work {
 
 impl Evidence {
     pub(super) fn new(old: (&Flow, &Spots), new: (&Flow, &Spots), map: &LineMap) -> Self {
-        let removed = old.1.steps.iter();
-        let added = new.1.steps.iter();
+        let changed = |spots: &Spots, is_changed: &dyn Fn(&Spot) -> bool| -> Vec<bool> {
+            let steps = spots.steps.iter();
+            steps.map(|s| s.as_ref().is_some_and(is_changed)).collect()
+        };
+        let removed = changed(old.1, &|s| map.is_removed(s.file, s.line));
+        let added = changed(new.1, &|s| map.is_added(s.file, s.line));
         let (a, b) = (old.1.places(Some(map)), new.1.places(None));
         let all = |flow: &Flow| (0..flow.blocks.len()).map(BlockId).collect::<Vec<_>>();
         let first = |flow: &Flow, block: BlockId| Some(flow.blocks[block.0].steps.start);
@@ -107,8 +115,10 @@ impl Evidence {
                         .collect()
                 })
                 .collect(),
-            removed: removed.map(|s| s.is_some_and(|s| map.is_removed(s.file, s.line))).collect(),
-            added: added.map(|s| s.is_some_and(|s| map.is_added(s.file, s.line))).collect(),
+            gone: wholly(old.0, &removed),
+            fresh: wholly(new.0, &added),
+            removed,
+            added,
             old: Copies::new(old.0, &old.1.steps),
             new: Copies::new(new.0, &new.1.steps),
         }
@@ -128,6 +138,18 @@ impl Evidence {
     #[must_use]
     pub fn is_same_place(&self, old: BlockId, new: BlockId) -> bool {
         self.calls.contains(&(old, new))
+    }
+
+    /// Whether everything that a block of OLD does is gone from the source.
+    #[must_use]
+    pub fn is_gone(&self, old: BlockId) -> bool {
+        self.gone.get(old.0).copied().unwrap_or(false)
+    }
+
+    /// Whether everything that a block of NEW does is new in the source.
+    #[must_use]
+    pub fn is_fresh(&self, new: BlockId) -> bool {
+        self.fresh.get(new.0).copied().unwrap_or(false)
     }
 
     /// Whether NEW calls somebody at the place of the source of the call that a block of OLD ends with, or
@@ -190,6 +212,19 @@ fn alone(
     let own = blocks.iter().filter_map(|block| Some((places[of(flow, *block)?]?, *block)));
     let known = own.filter(|(place, _)| place.body.is_some() && holders[place].len() == 1);
     known.collect()
+}
+
+/// The blocks that do something, all of it on such lines.
+fn wholly(flow: &Flow, changed: &[bool]) -> Vec<bool> {
+    let is_jump = |step: usize| {
+        let i = &flow.body.steps[step].instruction;
+        i.mnemonic() == Mnemonic::Nop || i.flow_control() == FlowControl::UnconditionalBranch
+    };
+    let all = flow.blocks.iter().map(|block| {
+        let mut work = block.steps.clone().filter(|step| !is_jump(*step)).peekable();
+        work.peek().is_some() && work.all(|step| changed[step])
+    });
+    all.collect()
 }
 
 fn is_call(step: &Step) -> bool {

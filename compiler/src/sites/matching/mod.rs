@@ -95,7 +95,7 @@ pub fn match_blocks(
     let b = View::new(y, new.0, &t, &q.places(None));
     matching.add(BlockId(0), start);
     equal(&a, &b, &mut matching);
-    votes::settle(&a, &b, &mut matching);
+    votes::settle(&a, &b, &evidence, &mut matching);
     (matching, evidence)
 }
 

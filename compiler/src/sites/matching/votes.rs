@@ -5,9 +5,10 @@
 //! the bar is lowered. A pair whose rivals are as good is never taken.
 
 use super::BlockMatching;
+use super::evidence::Evidence;
 use super::tokens::Key;
 use super::view::{Edge, HUB, View};
-use crate::machine::flow::BlockId;
+use crate::machine::flow::{BlockId, End};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Votes and margin that a pair needs, by round.
@@ -22,8 +23,13 @@ const NEARBY: usize = 16;
 const CANDIDATES: usize = 32;
 
 /// Matches what is left.
-pub(super) fn settle(a: &View<'_>, b: &View<'_>, matching: &mut BlockMatching) {
-    let mut voting = Voting::new(a, b, matching);
+pub(super) fn settle(
+    a: &View<'_>,
+    b: &View<'_>,
+    evidence: &Evidence,
+    matching: &mut BlockMatching,
+) {
+    let mut voting = Voting::new(a, b, evidence, matching);
     for (least, margin) in ROUNDS {
         for _ in 0..PASSES {
             if !voting.pass(least, margin) {
@@ -36,6 +42,7 @@ pub(super) fn settle(a: &View<'_>, b: &View<'_>, matching: &mut BlockMatching) {
 struct Voting<'v, 'a> {
     a: &'v View<'a>,
     b: &'v View<'a>,
+    evidence: &'v Evidence,
     matching: &'v mut BlockMatching,
     /// How many blocks of each side have a feature.
     frequency: HashMap<Key, (usize, usize)>,
@@ -174,7 +181,12 @@ impl Best {
 }
 
 impl<'v, 'a> Voting<'v, 'a> {
-    fn new(a: &'v View<'a>, b: &'v View<'a>, matching: &'v mut BlockMatching) -> Self {
+    fn new(
+        a: &'v View<'a>,
+        b: &'v View<'a>,
+        evidence: &'v Evidence,
+        matching: &'v mut BlockMatching,
+    ) -> Self {
         let mut frequency: HashMap<Key, (usize, usize)> = HashMap::new();
         for (key, _) in a.facts.iter().flat_map(|f| &f.features) {
             frequency.entry(*key).or_default().0 += 1;
@@ -203,7 +215,7 @@ impl<'v, 'a> Voting<'v, 'a> {
         });
         let similar = similar.collect();
         let (content, loops, around) = (HashMap::new(), BTreeMap::new(), Default::default());
-        Self { a, b, matching, frequency, similar, content, loops, around }
+        Self { a, b, evidence, matching, frequency, similar, content, loops, around }
     }
 
     /// One pass; whether it found anything.
@@ -282,6 +294,12 @@ impl<'v, 'a> Voting<'v, 'a> {
         }
         if !self.dominated_alike(x, y) {
             votes -= 0.7;
+        }
+        // What only one build's source has is seldom the other's: where ends of ways were made one it is, and where
+        // what a call gives serves for more than one line.
+        let ends = (self.a.block(x).end, self.b.block(y).end);
+        if ends != (End::Call, End::Call) && self.evidence.is_gone(x) != self.evidence.is_fresh(y) {
+            votes -= 1.0;
         }
         Some(votes)
     }
