@@ -95,3 +95,25 @@ fn what_only_new_does_whatever_comes_old_has_not_done() {
     let always = ".loc 1 603 1\nadd $100, %rbx\n";
     assert_eq!(behind(&edited(&bounded("", 0), &bounded(always, 1)), 2), None);
 }
+
+/// Behind a call of `die` is what another way uses in r12, which NEW uses before as well.
+fn ended(used: &str, how: u32) -> String {
+    format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\ntest %rax, %rax\njs 5f\n.loc 1 602 1\n{used}mov $2, %edi\ncall \
+         other\n.loc 1 603 1\ntest %rax, %rax\njns 9f\n.loc 1 605 1\nmov ${how}, %edi\ncall die\n4:\n.loc 1 607 1\n\
+         add %r12, %rbx\njmp 9f\n5:\n.loc 1 608 1\nmov limit(%rip), %r12\njmp 4b\n9:\n.loc 1 610 1\nmov $3, \
+         %edi\ncall quiet"
+    )
+}
+
+#[test]
+fn behind_a_call_that_never_comes_back_nothing_is_read() {
+    let used = "mov limit(%rip), %r12\nadd %r12, area(%rip)\n";
+    stays(
+        &framed_pair(&ended("mov limit(%rip), %rdi\nadd %rdi, area(%rip)\n", 0), &ended(used, 0)),
+        1,
+    );
+    let built =
+        framed_pair(&ended("mov limit(%rip), %rdi\nadd %rdi, area(%rip)\n", 1), &ended(used, 1));
+    assert_eq!(behind(&built, 1), None, "it does come back with this number");
+}

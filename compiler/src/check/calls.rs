@@ -4,6 +4,7 @@
 //! caller-saved registers that it may change with all that it calls, and whether it comes back.
 
 use super::code::Code;
+use super::numbers::Given;
 use super::rows::Rows;
 use super::values::Values;
 use crate::debug::Parameters;
@@ -107,6 +108,8 @@ pub(super) struct Calls<'i> {
     own: Mutex<HashMap<FunctionId, Arc<Own>>>,
     clobbers: Mutex<HashMap<(FunctionId, bool), Set>>,
     jumps_inside: Mutex<HashMap<FunctionId, bool>>,
+    /// Whether functions come back with these numbers, within so many calls.
+    pub(super) given: Mutex<HashMap<(FunctionId, Given, usize), bool>>,
 }
 
 impl<'i> Calls<'i> {
@@ -117,6 +120,7 @@ impl<'i> Calls<'i> {
             own: Mutex::default(),
             clobbers: Mutex::default(),
             jumps_inside: Mutex::default(),
+            given: Mutex::default(),
         }
     }
 
@@ -329,7 +333,7 @@ impl<'i> Calls<'i> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

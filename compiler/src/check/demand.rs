@@ -205,6 +205,7 @@ impl Demands {
         for (from, (next, pads)) in
             function.values.successors.iter().zip(&function.values.pads).enumerate()
         {
+            let next = if function.values.ended.contains(&from) { &[][..] } else { next };
             for to in next.iter().chain(pads) {
                 before[*to].push(from);
             }
@@ -232,12 +233,13 @@ impl Demands {
 
     fn within(&self, function: Function<'_>, block: usize, index: usize) -> Demand {
         let mut demand = Demand::new(function.effects.bytes.count);
-        for next in &function.values.successors[block] {
+        let ended = function.values.ended.contains(&block);
+        for next in function.values.successors[block].iter().filter(|_| !ended) {
             demand.add(&self.starts[*next]);
         }
         // Where a pointer into the frame is lost to a join, what it points to is read through it.
         for (_, to, register, offset) in function.effects.lost_after(block) {
-            if self.starts[*to].hard.general[*register] != 0 {
+            if !ended && self.starts[*to].hard.general[*register] != 0 {
                 demand.pointed_to(function.effects, *offset);
             }
         }

@@ -73,6 +73,7 @@ mod effects;
 mod function;
 mod jumps;
 pub mod mutate;
+mod numbers;
 mod passages;
 mod reach;
 mod rows;

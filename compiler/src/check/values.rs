@@ -4,7 +4,7 @@
 //! The lattice: a location holds one [`Known`] value on every path, or [`Known::Nothing`] is known.
 //! Joins keep what is equal. What it knows of the stack pointer gives every frame access its place.
 
-use super::calls::{Callee, Calls, SAVED};
+use super::calls::{ARGUMENTS, Callee, Calls, SAVED};
 use super::code::{Code, branch_target};
 use super::jumps::Bases;
 use super::rows::Base;
@@ -180,6 +180,8 @@ pub(super) struct Values {
     pub(super) states: Vec<Option<State>>,
     /// Blocks that may follow each.
     pub(super) successors: Vec<Vec<usize>>,
+    /// Blocks that end with calls which do not come back with the numbers that they are given, whatever is behind.
+    pub(super) ended: BTreeSet<usize>,
     /// Landing pads that may follow each.
     pub(super) pads: Vec<Vec<usize>>,
     /// Indirect jumps of which nobody knows where they lead, by step.
@@ -434,6 +436,7 @@ impl Values {
         let mut values = Self {
             states: vec![None; count],
             successors: vec![Vec::new(); count],
+            ended: BTreeSet::new(),
             pads: vec![Vec::new(); count],
             unresolved: BTreeSet::new(),
             callees: BTreeMap::new(),
@@ -442,7 +445,23 @@ impl Values {
         };
         values.link(calls, code, &pads);
         values.run(calls, code, &tables);
+        values.ended = (0..count).filter(|block| values.is_end(calls, code, *block)).collect();
         values
+    }
+
+    /// Whether a block's call never comes back because of what it is given.
+    fn is_end(&self, calls: &Calls<'_>, code: &Code, block: usize) -> bool {
+        let last = code.blocks[block].end - 1;
+        let Some(callee) = self.callees.get(&last) else { return false };
+        if !is_call(&code.steps[last].instruction) {
+            return false;
+        }
+        let Some(state) = self.at(code, last) else { return false };
+        let given = ARGUMENTS.map(|register| match state.general[usize::from(register)] {
+            Number(number) => Some(number),
+            _ => None,
+        });
+        !calls.comes_back(callee, &given)
     }
 
     /// Everything that follows from an instruction alone.

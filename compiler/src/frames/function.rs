@@ -82,8 +82,9 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     let old_locals = pair.old.locals(f).unwrap_or_default();
     let whole = clones::whole(pair, new);
     let (g, new_locals) = (&whole.function, &whole.locals);
-    let a = Analysis::new(pair.old, (old, f), &old_locals, shared.clobbers.0);
-    let b = Analysis::new(pair.new, (new, g), new_locals, shared.clobbers.1);
+    let (returning, other) = shared.returning;
+    let a = Analysis::new(pair.old, (old, f), &old_locals, shared.clobbers.0, None);
+    let b = Analysis::new(pair.new, (new, g), new_locals, shared.clobbers.1, Some(other));
     let mut carried = Carried {
         function: old,
         proven: Vec::new(),
@@ -117,7 +118,6 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     // Behind calls that never come back compilers put any other path's code. Claims that nobody comes from
     // there are good for all points but those behind such calls: a callee that is replaced, too, may
     // return some day.
-    let (returning, other) = shared.returning;
     let trimmed = (returning.trimmed(&a.flow), other.trimmed(&b.flow));
     let dead = |call: BlockId| trimmed.0.blocks[call.0].end != a.flow.blocks[call.0].end;
     let calls = |flow: &Flow| flow.blocks.iter().filter(|b| b.end == End::Call).count();

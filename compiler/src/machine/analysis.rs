@@ -7,6 +7,7 @@ use super::effects::Effects;
 use super::flow::Flow;
 use super::frame::{Frame, Unknown};
 use super::live::{Live, StackObject};
+use super::returning::Returning;
 use super::transfer::Transfers;
 use super::{dataflow, objects};
 use crate::debug::{Language, Locals};
@@ -31,13 +32,14 @@ pub struct Analysis {
 
 impl Analysis {
     /// Analyses a function: its index, and itself, perhaps with more parts than the image gives it. `locals` may be empty; objects without a name are then larger. `clobbers`
-    /// are those of the image.
+    /// are those of the image. With `returning`, what is behind calls that never come back is not live before them.
     #[must_use]
     pub fn new(
         image: &Image,
         (id, function): (FunctionId, &Function),
         locals: &Locals,
         clobbers: &Clobbers,
+        returning: Option<&Returning<'_>>,
     ) -> Self {
         let flow = Flow::new(image, function);
         let frame = Frame::new(image, &flow);
@@ -47,7 +49,8 @@ impl Analysis {
         let language = image.unit_of(function).map(|unit| unit.language);
         let plain = matches!(language, Some(Language::C | Language::Cpp));
         let convention = Convention { image, clobbers, widest, plain };
-        let mut transfers = Transfers::new(convention, id, &flow, &frame, effects);
+        let followed = returning.map_or_else(|| flow.clone(), |r| r.trimmed(&flow));
+        let mut transfers = Transfers::new(convention, id, &followed, &frame, effects);
         let objects = objects::find(&transfers, &dataflow::run(&transfers), locals);
         let extents: Vec<Range<i64>> = objects.iter().map(|o| o.extent.clone()).collect();
         transfers.tell_pushes(&extents);

@@ -6,8 +6,7 @@
 //! with the constants in its registers: branches on them have one way, calls of functions that do not
 //! come back have none. What is not understood may return.
 //!
-//! Takes an image; gives graphs without the edges behind such calls. Liveness keeps them: what is never
-//! read does no harm.
+//! Takes an image; gives graphs without the edges behind such calls.
 
 use super::calls::{self, Callee, callee};
 use super::flow::{Block, BlockId, End, Flow};
