@@ -239,7 +239,8 @@ impl Demands {
         }
         // Where a pointer into the frame is lost to a join, what it points to is read through it.
         for (_, to, register, offset) in function.effects.lost_after(block) {
-            if !ended && self.starts[*to].hard.general[*register] != 0 {
+            let is_behind = !function.values.pads[block].contains(to);
+            if !(ended && is_behind) && self.starts[*to].hard.general[*register] != 0 {
                 demand.pointed_to(function.effects, *offset);
             }
         }
