@@ -28,7 +28,7 @@ impl Fates<'_> {
     pub(super) fn is_inserted(&self, new: BlockId) -> bool {
         let Some(callee) = self.callees.1.get(&new) else { return false };
         let last = self.both.analyses.1.flow.blocks[new.0].steps.end - 1;
-        let added = self.both.evidence.added.get(last).copied().unwrap_or(false)
+        let added = self.both.evidence.is_added(last)
             || self.callees.0.keys().any(|old| self.is_replaced(*old, new));
         self.callees.0.iter().all(|(old, other)| {
             added && (self.is_paired(*old) || self.stays(*old, other))

@@ -46,21 +46,20 @@ impl Lift<'_> {
     fn made(&mut self, all: &[Value], depth: usize) -> Option<Value> {
         match *self.values.node(all[0]) {
             Node::Load(_, _, bytes) => self.load(all, bytes, depth),
-            Node::Low(bytes, _) => {
+            ref first @ (Node::Low(bytes, _) | Node::Signed(bytes, _)) => {
+                let kind = std::mem::discriminant(first);
+                let is_signed = matches!(first, Node::Signed(..));
                 let inner = self.inner(all, |node| match node {
-                    Node::Low(n, inner) if *n == bytes => Some(*inner),
+                    Node::Low(n, inner) | Node::Signed(n, inner) => {
+                        (*n == bytes && std::mem::discriminant(node) == kind).then_some(*inner)
+                    }
                     _ => None,
                 })?;
                 let inner = self.value_at(&inner, depth)?;
-                Some(self.values.low(bytes, inner))
-            }
-            Node::Signed(bytes, _) => {
-                let inner = self.inner(all, |node| match node {
-                    Node::Signed(n, inner) if *n == bytes => Some(*inner),
-                    _ => None,
-                })?;
-                let inner = self.value_at(&inner, depth)?;
-                Some(self.values.signed(bytes, inner))
+                Some(match is_signed {
+                    true => self.values.signed(bytes, inner),
+                    false => self.values.low(bytes, inner),
+                })
             }
             Node::Linear(..) => self.sum(all, depth),
             Node::Store(.., bytes) => self.store(all, bytes, depth),

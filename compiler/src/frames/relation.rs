@@ -488,15 +488,13 @@ impl Search<'_, '_> {
             Point::OldAlone { old, .. } => (old, None),
         };
         let (values, live) = (&mut self.values, self.bodies.live);
-        let counting = [Some(live(Side::Old, a)), b.map(|b| live(Side::New, b))];
-        if let Some(live) = counting[0] {
-            cut(values, arrivals.iter_mut().map(|s| &mut s.old), &live.slots);
-        }
-        if let Some(live) = counting[1] {
+        let (old_live, new_live) = (live(Side::Old, a), b.map(|b| live(Side::New, b)));
+        cut(values, arrivals.iter_mut().map(|s| &mut s.old), &old_live.slots);
+        if let Some(live) = new_live {
             cut(values, arrivals.iter_mut().map(|s| &mut s.new), &live.slots);
         }
-        let [old_counting, new_counting] =
-            counting.map(|live| live.map_or_else(Counting::all, Counting::of));
+        let old_counting = Counting::of(old_live);
+        let new_counting = new_live.map_or_else(Counting::all, Counting::of);
         let doubt = arrivals.iter().map(|s| s.doubt).max()?;
         let changed = arrivals.iter().any(|s| s.changed);
         let mut classes = Classes::default();

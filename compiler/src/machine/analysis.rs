@@ -49,8 +49,9 @@ impl Analysis {
         let language = image.unit_of(function).map(|unit| unit.language);
         let plain = matches!(language, Some(Language::C | Language::Cpp));
         let convention = Convention { image, clobbers, widest, plain };
-        let followed = returning.map_or_else(|| flow.clone(), |r| r.trimmed(&flow));
-        let mut transfers = Transfers::new(convention, id, &followed, &frame, effects);
+        let trimmed = returning.map(|returning| returning.trimmed(&flow));
+        let followed = trimmed.as_ref().unwrap_or(&flow);
+        let mut transfers = Transfers::new(convention, id, followed, &frame, effects);
         let objects = objects::find(&transfers, &dataflow::run(&transfers), locals);
         let extents: Vec<Range<i64>> = objects.iter().map(|o| o.extent.clone()).collect();
         transfers.tell_pushes(&extents);

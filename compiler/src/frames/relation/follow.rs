@@ -134,12 +134,12 @@ impl Search<'_, '_> {
     fn goes_around(&mut self, exit: Exit, way: BlockId, goal: BlockId) -> bool {
         let bodies = self.bodies;
         let last = bodies.new.blocks[exit.block.0].steps.end - 1;
-        let added = bodies.evidence.added.get(last).copied().unwrap_or(false);
-        added && bodies.evidence.is_fresh(way) && {
-            let reaches = self.reaches(goal);
-            let mut ways = copied::ways(bodies.new, exit).into_iter();
-            ways.any(|w| !bodies.evidence.is_fresh(w) && (w == goal || reaches[w.0]))
+        if !bodies.evidence.is_added(last) || !bodies.evidence.is_fresh(way) {
+            return false;
         }
+        let reaches = self.reaches(goal);
+        let mut ways = copied::ways(bodies.new, exit).into_iter();
+        ways.any(|w| !bodies.evidence.is_fresh(w) && (w == goal || reaches[w.0]))
     }
 
     /// OLD is at the beginning of a matched block; NEW goes there by blocks without partner.
@@ -230,7 +230,7 @@ impl Search<'_, '_> {
     fn is_refuted(&mut self, old: BlockId, goal: BlockId, from: BlockId, way: BlockId) -> bool {
         let bodies = self.bodies;
         let last = bodies.new.blocks[from.0].steps.end - 1;
-        if bodies.evidence.added.get(last).copied().unwrap_or(false) {
+        if bodies.evidence.is_added(last) {
             return true;
         }
         let (old_copies, new_copies) = (&bodies.evidence.old, &bodies.evidence.new);

@@ -140,6 +140,12 @@ impl Evidence {
         self.calls.contains(&(old, new))
     }
 
+    /// Whether OLD's source did not have the line of a step of NEW.
+    #[must_use]
+    pub fn is_added(&self, step: usize) -> bool {
+        self.added.get(step).copied().unwrap_or(false)
+    }
+
     /// Whether everything that a block of OLD does is gone from the source.
     #[must_use]
     pub fn is_gone(&self, old: BlockId) -> bool {
