@@ -117,3 +117,32 @@ fn behind_a_call_that_never_comes_back_nothing_is_read() {
         framed_pair(&ended("mov limit(%rip), %rdi\nadd %rdi, area(%rip)\n", 1), &ended(used, 1));
     assert_eq!(behind(&built, 1), None, "it does come back with this number");
 }
+
+/// On two ways a result is found to be zero, or on one of them only; what is `kept` of it over a call is stored
+/// behind.
+fn emptied(tested: &str, kept: &str, stored: &str) -> String {
+    format!(
+        ".loc 1 600 1\ncall hook\ntest %rax, %rax\nje 3f\n.loc 1 605 1\nmov $1, %edi\ncall other\n{tested}3:\n\
+         .loc 1 610 1\n{kept}mov $2, %edi\ncall other\n.loc 1 615 1\n{stored}xchg %rax, area(%rip)\n.loc 1 \
+         620 1\nmov $3, %edi\ncall quiet\n9:\n.loc 1 640 1\nmov $4, %edi\ncall hook"
+    )
+}
+
+#[test]
+fn what_was_found_to_be_zero_on_every_way_is_stored_as_zero() {
+    let (test, kept, again) =
+        ("test %rax, %rax\njne 9f\n", "mov %rax, (%rsp)\n", "mov (%rsp), %rax\n");
+    let pair = |test: &str, other: &str| {
+        [emptied(test, kept, again), emptied(test, "", &format!("mov ${other}, %eax\n"))]
+    };
+    let [old, new] = pair(test, "0");
+    for (old, new) in [(&old, &new), (&new, &old)] {
+        let built = framed_pair(old, new);
+        assert!(behind(&built, 3).is_some(), "{}", reasons(&built));
+    }
+    let wrong = [pair(test, "1"), pair("", "0"), pair(&format!("{test}mov %rdx, %rax\n"), "0")];
+    for [old, new] in &wrong {
+        assert_eq!(behind(&framed_pair(old, new), 3), None);
+        assert_eq!(behind(&framed_pair(new, old), 3), None);
+    }
+}

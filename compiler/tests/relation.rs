@@ -172,6 +172,26 @@ fn a_string_that_only_one_has_stored_is_not() {
 /// Two variables of different scopes begin at one place of the frame: what a callee may write is the
 /// larger one, wherever the smaller one's address is taken.
 #[test]
+fn an_exchange_with_memory_reads_and_then_stores() {
+    let exchange = "mov $5, %ebx\nxchg %rbx, (%rdi)";
+    let apart = "mov (%rdi), %rbx\nmovq $5, (%rdi)";
+    let both_ways = |new: &str| {
+        [(exchange, new), (new, exchange)].map(|(old, new)| {
+            let built = framed_pair(&filled(old), &filled(new));
+            behind(&built, 1).map(|moves| into(&moves, RBX).cloned())
+        })
+    };
+    let same = Value::At(Location::General { number: RBX, bytes: 8 });
+    assert_eq!(both_ways(apart), [(); 2].map(|()| Some(Some(same.clone()))));
+    for other in ["mov (%rdi), %rbx\nmovl $5, (%rdi)", "mov (%rdi), %rbx"] {
+        assert_eq!(both_ways(other), [None, None], "{other}");
+    }
+    // What is read is what was stored then.
+    let stored = both_ways("movq $5, (%rdi)\nmov (%rdi), %rbx");
+    assert_eq!(stored, [Some(Some(Value::Constant(5))), None]);
+}
+
+#[test]
 fn a_variable_that_shares_memory_with_a_smaller_one_is_whole() {
     let source = r#"
 #include <unistd.h>

@@ -443,9 +443,8 @@ impl<'a, 'v> Executor<'a, 'v> {
                 self.machine.set_general(4, top);
                 self.machine.set_general(5, value);
             }
-            Mnemonic::Xchg
-                if i.op_kind(0) == OpKind::Register && i.op_kind(1) == OpKind::Register =>
-            {
+            // Memory is written while the register still is what its address may be made of.
+            Mnemonic::Xchg if i.op_kind(1) == OpKind::Register => {
                 let (a, b) = (self.operand(step, 0), self.operand(step, 1));
                 self.set_operand(step, 0, b);
                 self.set_operand(step, 1, a);

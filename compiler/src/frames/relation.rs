@@ -31,6 +31,7 @@
 //!   memory as it is, where its code relies on nothing else ([`super::unread`]);
 //! - a branch whose condition is known (numbers, or what OLD has found to be zero on its way and has not
 //!   made anew since) has one way only;
+//! - where both have stored the same but for what OLD has found to be zero and the number, memory is the same;
 //! - behind a matched call memory is the same if it was before, or if the callee is such that compilers
 //!   cannot keep anything back from it;
 //! - two values that a branch which was taken has found equal are one value behind it;
@@ -42,6 +43,7 @@
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
 //! that is no good matters for what can be shown, never for whether it is true.
 
+mod emptied;
 mod follow;
 mod returned;
 mod stray;
@@ -324,10 +326,14 @@ impl Relation {
                 state.found(bodies, &mut self.values, new);
             }
         }
-        let mut run = |state: State| State {
-            old: steps(bodies, &mut self.values, (id, Side::Old), old, state.old),
-            new: steps(bodies, &mut self.values, (id, Side::New), new, state.new),
-            ..state
+        let mut run = |state: State| {
+            let mut state = State {
+                old: steps(bodies, &mut self.values, (id, Side::Old), old, state.old),
+                new: steps(bodies, &mut self.values, (id, Side::New), new, state.new),
+                ..state
+            };
+            state.agree_on_zero(&mut self.values);
+            state
         };
         let arrivals = arrivals.into_iter().map(&mut run).collect();
         let state = run(start);
@@ -517,7 +523,8 @@ impl Search<'_, '_> {
             rest.iter().all(|s| s.zero.contains(value))
                 && self.values.depends(*value).binary_search(&id).is_err()
         };
-        let zero = first.zero.iter().copied().filter(is_still).collect();
+        let mut zero: BTreeSet<Value> = first.zero.iter().copied().filter(is_still).collect();
+        zero.extend(emptied::on_every_way(&self.values, &arrivals, &old));
         let seen = self.seen(id, &arrivals);
         Some(State { old, new, doubt, seen, changed, zero })
     }
@@ -572,6 +579,9 @@ impl Search<'_, '_> {
                 }
             }
         }
+        for (.., state) in &mut out {
+            state.agree_on_zero(&mut self.values);
+        }
         out
     }
 
@@ -612,8 +622,9 @@ impl Search<'_, '_> {
         if called_alone || left_out != Doubt::None {
             state.seen = state.seen.left(BTreeSet::from([new]), &state.new);
         }
-        let a = self.steps(id, Side::Old, old, state.old);
-        let z = self.steps(id, Side::New, new, state.new);
+        let mut a = self.steps(id, Side::Old, old, state.old);
+        let mut z = self.steps(id, Side::New, new, state.new);
+        emptied::agree(&mut self.values, &mut a, &mut z, &state.zero);
         let is_same = a.memory() == z.memory();
         let is_barrier = (self.bodies.barrier)(old);
         let settled = is_same || is_barrier;

@@ -344,7 +344,7 @@ pub struct State {
     /// Memory was changed by a call that NEW does not make, since both have made one behind which no code
     /// knows what memory holds: see [`super::unread`].
     pub changed: bool,
-    /// Values that OLD has found to be zero on its way.
+    /// Values that OLD has found to be zero on its way, or on each of its ways.
     pub zero: BTreeSet<Value>,
 }
 
