@@ -15,6 +15,7 @@ const AROUND: &str = r#"
 volatile long limit = 3;
 KEEP long hook(long n) { return n + write(9, (void *)&limit, 0); }
 KEEP long last(long n) { return n - write(9, (void *)&limit, 0); }
+KEEP int narrow(long n) { return n - write(9, (void *)&limit, 0); }
 KEEP long f(long n) {
 #ifdef NEW
     NEW_BODY
@@ -118,4 +119,25 @@ fn a_variable_that_both_have_is_no_new_one() {
     let new = "long c = 7; for (;;) { if (hook(n) == limit) return last(n + c); c += 2; }";
     let found = begins(old, new);
     assert!(!matches!(found, Ok(Some(_))), "{found:?}");
+}
+
+/// The debug information has it as what is computed from a register: the reason names it all the same, and no
+/// number is made up for the register.
+#[test]
+fn a_variable_that_is_computed_from_a_register_is_named() {
+    let body = |since: &str, spent: &str| {
+        format!(
+            "for (;;) {{ {since} long c = hook(n); limit += narrow(n){spent}; if (c == limit) return last(n); }}"
+        )
+    };
+    let old = body("narrow(n);", "");
+    let built = built(&old, &body("long since = narrow(n);", " - since"), true);
+    let blind = built.carried.iter().flat_map(|carried| &carried.blind);
+    let behind_calls = blind.filter(|b| b.kind == SiteKind::Return).flat_map(|b| &b.obstacles);
+    let why: Vec<(&str, bool)> = behind_calls.map(|o| (o.text.as_str(), o.new_local)).collect();
+    let names = |text: &str| {
+        text.starts_with("variable `since` (p.c:") && text.ends_with("OLD has no such variable")
+    };
+    let all_named = why.iter().all(|(text, new_local)| *new_local && names(text));
+    assert!(!why.is_empty() && all_named, "{why:?}");
 }

@@ -152,11 +152,20 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     if let Some(mut more) =
         (!open.is_empty()).then(|| view((&trimmed.0, &trimmed.1), true)).flatten()
     {
-        open.retain(|(point, _)| {
-            let found = if point.call.is_some_and(dead) { None } else { more.site(point).ok() };
-            let is_open = found.is_none();
-            carried.proven.extend(found);
-            is_open
+        open.retain_mut(|(point, obstacles)| {
+            if point.call.is_some_and(dead) {
+                return true;
+            }
+            match more.site(point) {
+                Ok(found) => {
+                    carried.proven.push(found);
+                    return false;
+                }
+                // With more that is followed nothing else is in the way.
+                Err(others) if others.iter().all(|o| o.new_local) => *obstacles = others,
+                Err(_) => {}
+            }
+            true
         });
         views.push(more);
     }

@@ -470,10 +470,13 @@ impl Table<'_, '_> {
             Answer::Unavailable { why, new_local, .. } => {
                 self.obstacles.push(Obstacle { text: why, new_local });
             }
-            _ => self.obstacles.push(Obstacle::new(format!(
-                "a value without a name that NEW keeps in {} has no proven source in OLD",
-                words(to)
-            ))),
+            _ => match self.site.variables.computed(self.site.at, self.site.to, to) {
+                Some((text, new_local)) => self.obstacles.push(Obstacle { text, new_local }),
+                None => self.obstacles.push(Obstacle::new(format!(
+                    "a value without a name that NEW keeps in {} has no proven source in OLD",
+                    words(to)
+                ))),
+            },
         }
     }
 

@@ -222,6 +222,31 @@ impl<'a> Variables<'a> {
         })
     }
 
+    /// What is said of a place of NEW that is no variable's, but from which alone a variable is computed: why OLD's
+    /// has nothing for it, and whether only NEW has the variable.
+    #[must_use]
+    pub fn computed(&self, at: u64, to: u64, wanted: Location) -> Option<(String, bool)> {
+        let Location::General { number, .. } = wanted else { return None };
+        let from = Place::Expression(Some(Register::General(number)));
+        let visible = same::visible(self.new, to, self.new_returns.contains(&to));
+        let locals = visible.map(|(index, _)| (index, &self.new.locals.variables[index]));
+        let answers =
+            locals.filter(|(_, local)| local.place_at(to) == Some(&from)).map(|(index, local)| {
+                match self.partner(index, at, to) {
+                    Err(why) => (why, self.is_new(&local.name, &local.scope)),
+                    Ok(_) => (
+                        self.sentence(
+                            local,
+                            "what NEW computes it from has no proven source in OLD",
+                        ),
+                        false,
+                    ),
+                }
+            });
+        // What OLD has, too, says more against it.
+        answers.min_by_key(|(_, new_local)| *new_local)
+    }
+
     fn partner_extent(&self, index: usize, at: u64, to: u64) -> Result<Range<i64>, String> {
         let local = &self.new.locals.variables[index];
         let partner = self.partner(index, at, to)?;
@@ -384,7 +409,7 @@ impl<'a> Variables<'a> {
             Place::EntryValue(_) => {
                 unavailable("OLD keeps only what it was when the function was entered")
             }
-            Place::Expression => unavailable("OLD has it only as an expression to be computed"),
+            Place::Expression(_) => unavailable("OLD has it only as an expression to be computed"),
             Place::OptimizedOut => unavailable("it is optimized out in OLD here"),
             Place::Register(Register::Other(_)) => unavailable("OLD has it in an unusual register"),
         }

@@ -50,8 +50,9 @@ pub enum Place {
     EntryValue(Register),
     /// In pieces, from its first byte on.
     Pieces(Vec<Piece>),
-    /// Something that must be computed, or is elsewhere in memory.
-    Expression,
+    /// Something that must be computed, or is elsewhere in memory. With the register, if its value is made by
+    /// arithmetic of what one register holds, and of numbers.
+    Expression(Option<Register>),
     /// Nowhere.
     OptimizedOut,
 }

@@ -2,7 +2,8 @@
 //!
 //! Takes: an expression, the code it holds for, and the function's unwind rows. Decides: which
 //! expressions name a register, memory of the frame by its distance from the CFA, or a value that
-//! needs no place (DWARF 5, section 2.6.1). Everything else is [`Place::Expression`].
+//! needs no place (DWARF 5, section 2.6.1). Everything else is [`Place::Expression`], of which the register is said that
+//! it is computed from, if that is one: for what people are told, not as a place.
 //!
 //! A stack pointer in an expression is turned into the CFA by the row that holds there. Producers
 //! based on LLVM mean the stack pointer as it is in the function's body, also where arguments have
@@ -100,7 +101,7 @@ impl<'a> Places<'_, 'a> {
         out: &mut Vec<(Range<u64>, Place)>,
     ) {
         let Some(operations) = self.operations(expression) else {
-            out.push((range.clone(), Place::Expression));
+            out.push((range.clone(), Place::Expression(None)));
             return;
         };
         let mut start = range.start;
@@ -183,10 +184,10 @@ impl<'a> Places<'_, 'a> {
             let Some((Operation::Piece { size_in_bits, bit_offset: None }, part)) =
                 part.split_last()
             else {
-                return Place::Expression;
+                return Place::Expression(None);
             };
             if size_in_bits % 8 != 0 {
-                return Place::Expression;
+                return Place::Expression(None);
             }
             pieces.push(Piece { bytes: size_in_bits / 8, place: self.simple(part, pc) });
         }
@@ -207,7 +208,7 @@ impl<'a> Places<'_, 'a> {
             address => match self.address(address, pc) {
                 Some(Address::Frame(offset)) => Place::Frame(offset),
                 Some(Address::Image(address)) => Place::Address(address),
-                None => Place::Expression,
+                None => Place::Expression(None),
             },
         }
     }
@@ -225,7 +226,7 @@ impl<'a> Places<'_, 'a> {
                     Some([Operation::Register { register }]) => {
                         Place::EntryValue(Register::from_dwarf(register.0))
                     }
-                    _ => Place::Expression,
+                    _ => Place::Expression(None),
                 }
             }
             // The value is what is in memory: as good as being there.
@@ -234,7 +235,7 @@ impl<'a> Places<'_, 'a> {
             {
                 match self.address(address, pc) {
                     Some(Address::Frame(offset)) => Place::Frame(offset),
-                    _ => Place::Expression,
+                    _ => Place::Expression(None),
                 }
             }
             _ => match self.address(operations, pc) {
@@ -251,13 +252,32 @@ impl<'a> Places<'_, 'a> {
             [Operation::RegisterOffset { register, offset: 0, base_type }] if base_type.0 == 0 => {
                 match Register::from_dwarf(register.0) {
                     Register::General(number) if self.frame.is_frame_register(number) => {
-                        Place::Expression
+                        Place::Expression(None)
                     }
                     register => Place::Register(register),
                 }
             }
-            _ => Place::Expression,
+            _ => Place::Expression(self.computed_from(operations)),
         }
+    }
+
+    /// The one register that a value is made of, by arithmetic alone.
+    fn computed_from(&self, operations: &[Operation<Input<'a>>]) -> Option<Register> {
+        let mut found = None;
+        for operation in operations {
+            let register = match operation {
+                Operation::RegisterOffset { register, .. } => Register::from_dwarf(register.0),
+                operation if is_arithmetic(operation) => continue,
+                _ => return None,
+            };
+            let is_frame =
+                matches!(register, Register::General(n) if self.frame.is_frame_register(n));
+            if is_frame || found.is_some_and(|found| found != register) {
+                return None;
+            }
+            found = Some(register);
+        }
+        found
     }
 
     fn address(&self, operations: &[Operation<Input<'a>>], pc: u64) -> Option<Address> {
@@ -308,4 +328,41 @@ enum Address {
     Frame(i64),
     /// As linked.
     Image(u64),
+}
+
+/// Whether an operation computes, with what is on the expression's stack and numbers alone (DWARF 5, sections 2.5.1.1,
+/// 2.5.1.3 and 2.5.1.4).
+fn is_arithmetic<R: gimli::Reader>(operation: &Operation<R>) -> bool {
+    matches!(
+        operation,
+        Operation::UnsignedConstant { .. }
+            | Operation::SignedConstant { .. }
+            | Operation::PlusConstant { .. }
+            | Operation::Pick { .. }
+            | Operation::Swap
+            | Operation::Rot
+            | Operation::Drop
+            | Operation::Abs
+            | Operation::And
+            | Operation::Div
+            | Operation::Minus
+            | Operation::Mod
+            | Operation::Mul
+            | Operation::Neg
+            | Operation::Not
+            | Operation::Or
+            | Operation::Plus
+            | Operation::Shl
+            | Operation::Shr
+            | Operation::Shra
+            | Operation::Xor
+            | Operation::Eq
+            | Operation::Ge
+            | Operation::Gt
+            | Operation::Le
+            | Operation::Lt
+            | Operation::Ne
+            | Operation::Convert { .. }
+            | Operation::Reinterpret { .. }
+    )
 }

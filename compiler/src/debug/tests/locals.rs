@@ -116,6 +116,26 @@ fn places_change_over_time() {
 }
 
 #[test]
+fn an_expression_says_from_what_register_it_is_computed() {
+    const NARROW: &str = r#"
+        int narrow(void); void take(long); volatile int number;
+        long work(void) {
+            for (;;) { long since = narrow(); take(1); number += narrow() - since; }
+        }
+        __attribute__((noipa)) int narrow(void) { return number; }
+        __attribute__((noipa)) void take(long n) { number += n; }
+        int main(void) { return work(); }
+    "#;
+    let built = compile("gcc", &["-O2"], &[NARROW]);
+    let found = locals(&built.bytes(), "work");
+    let places = &one(&found, "since").places;
+    let is_computed = |place: &Place| {
+        matches!(place, Place::Expression(Some(Register::General(3 | 5 | 12..=15))))
+    };
+    assert!(places.iter().any(|(_, place)| is_computed(place)), "{places:?}");
+}
+
+#[test]
 fn compressed_and_separate_sections_say_the_same() {
     let built = compile("gcc", &["-O2"], &[TIME]);
     let plain = locals(&built.bytes(), "work");
