@@ -146,3 +146,28 @@ fn what_was_found_to_be_zero_on_every_way_is_stored_as_zero() {
         assert_eq!(behind(&framed_pair(new, old), 3), None);
     }
 }
+
+/// Stores, from round to round, what was found to be zero before the first one or not, and goes around with a result
+/// that is zero (`je`) or is not.
+fn round(tested: &str, again: &str, stored: &str) -> String {
+    format!(
+        ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{tested}1:\n.loc 1 605 1\n{stored}\n.loc 1 610 1\nmov $2, \
+         %edi\ncall quiet\n.loc 1 615 1\nmov $3, %edi\ncall other\nmov %rax, %rbx\ntest %rbx, %rbx\n{again} \
+         1b\n9:\n.loc 1 640 1\nmov $4, %edi\ncall hook"
+    )
+}
+
+#[test]
+fn what_was_found_to_be_zero_in_one_round_is_not_so_in_the_next() {
+    let test = "test %rbx, %rbx\njne 9f\n";
+    for (tested, again, holds) in
+        [(test, "je", true), (test, "jne", false), ("", "je", false), (test, "jmp", false)]
+    {
+        let [value, number] = ["mov %rbx, area(%rip)", "movq $0, area(%rip)"]
+            .map(|stored| round(tested, again, stored));
+        for (old, new) in [(&value, &number), (&number, &value)] {
+            let built = framed_pair(old, new);
+            assert_eq!(behind(&built, 1).is_some(), holds, "{tested}{again}: {}", reasons(&built));
+        }
+    }
+}
