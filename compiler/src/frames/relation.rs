@@ -168,6 +168,8 @@ struct Search<'a, 'b> {
     order: (Vec<usize>, Vec<usize>),
     reach: HashMap<BlockId, Vec<bool>>,
     ways: Ways,
+    /// Ways of NEW on which it was lost.
+    known: stray::Known,
     /// OLD's blocks that are followed together with copies of their partners, as far as is known.
     joined: BTreeSet<BlockId>,
 }
@@ -206,6 +208,7 @@ impl Relation {
             order,
             reach: HashMap::new(),
             ways: Ways::default(),
+            known: stray::Known::default(),
             joined,
         };
         search.begin();
@@ -322,8 +325,9 @@ impl Relation {
         let mut start = self.at(old, new)?;
         let mut arrivals = self.arrivals(old, new);
         if bodies.evidence.is_same_place(old, new) {
+            let mut known = stray::Known::default();
             for state in arrivals.iter_mut().chain([&mut start]) {
-                state.found(bodies, &mut self.values, new);
+                state.found(bodies, &mut self.values, &mut known, new);
             }
         }
         let mut run = |state: State| {
@@ -611,7 +615,7 @@ impl Search<'_, '_> {
         let matched = b_calls && c_calls && (self.bodies.same_callee)(old, new);
         let inserted = (self.bodies.inserted)(new);
         if matched && self.bodies.evidence.is_same_place(old, new) {
-            state.found(bodies, &mut self.values, new);
+            state.found(bodies, &mut self.values, &mut self.known, new);
         }
         let left_out = self.left_out(old, matched);
         let called_alone = c_calls && !matched && !inserted;

@@ -109,7 +109,7 @@ impl Search<'_, '_> {
             let mut state = state.clone();
             let point = if way == goal {
                 if state.doubt != Doubt::None && bodies.evidence.is_anchored(old, goal) {
-                    state.found(bodies, &mut self.values, goal);
+                    state.found(bodies, &mut self.values, &mut self.known, goal);
                 }
                 Point::Joint { old, new: goal }
             } else if self.goes_around(exit, way, goal) {
@@ -174,7 +174,8 @@ impl Search<'_, '_> {
         let mut state = State { new, doubt: Doubt::Place, seen, ..state.clone() };
         // From where NEW is known to have been it has come here, if this is the only place of its kind.
         if bodies.evidence.is_anchored(old, goal) {
-            let ways = state.found(bodies, &mut self.values, goal).filter(|_| is_same);
+            let ways =
+                state.found(bodies, &mut self.values, &mut self.known, goal).filter(|_| is_same);
             let memory = state.old.memory();
             if ways.is_some_and(|w| w.are_settled(bodies, &mut self.values, target, memory)) {
                 state.change_memory();

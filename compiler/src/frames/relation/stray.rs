@@ -19,6 +19,38 @@ use crate::machine::flow::{BlockId, End, Flow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// Ways that were looked at already: the search asks for the same ones again and again until it settles.
+#[derive(Default)]
+pub(super) struct Known(BTreeMap<BlockId, Vec<Lost>>);
+
+/// Where NEW was, and its ways from there.
+type Lost = (Seen, Option<Rc<Ways>>);
+
+/// So many are kept for each block.
+const KEPT: usize = 16;
+
+impl Known {
+    /// All ways from where NEW was to `goal`.
+    fn ways(
+        &mut self,
+        bodies: &Bodies<'_>,
+        values: &mut Values,
+        seen: &Seen,
+        goal: BlockId,
+    ) -> Option<Rc<Ways>> {
+        let known = self.0.entry(goal).or_default();
+        if let Some((_, ways)) = known.iter().find(|(other, _)| other == seen) {
+            return ways.clone();
+        }
+        let ways = Ways::new(bodies, values, seen, goal).map(Rc::new);
+        if known.len() == KEPT {
+            known.remove(0);
+        }
+        known.push((seen.clone(), ways.clone()));
+        ways
+    }
+}
+
 /// The ways by which NEW may come to a block.
 pub(super) struct Ways {
     /// All blocks but the last.
@@ -69,11 +101,15 @@ impl State {
         &mut self,
         bodies: &Bodies<'_>,
         values: &mut Values,
+        known: &mut Known,
         goal: BlockId,
-    ) -> Option<Ways> {
+    ) -> Option<Rc<Ways>> {
         self.doubt = Doubt::None;
         let seen = std::mem::replace(&mut self.seen, Seen::Here);
-        let ways = Ways::new(bodies, values, &seen, goal)?;
+        if seen == Seen::Here {
+            return None;
+        }
+        let ways = known.ways(bodies, values, &seen, goal)?;
         // What has a name from the walk differs from way to way, or nothing else is known by it.
         let followed = |(place, value): &(Place, Value)| match place {
             Place::General(4) => false,
