@@ -44,7 +44,8 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
     let flows: Flows<'_> = carried
         .iter()
         .filter_map(|one| {
-            Some((index(pair.old.function(one.function).address)?, one.flow.as_ref()?))
+            let function = index(pair.old.function(one.function).address)?;
+            Some((function, one.flow.as_ref()?, &one.relying))
         })
         .collect();
     let blind: BTreeSet<u64> = points.iter().map(|p| p.at.0).collect();

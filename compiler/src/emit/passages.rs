@@ -16,8 +16,9 @@ use dsu_patch_format::validate::{NEAR_JUMP, SHORT_JUMP};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Functions with passages: [`Emitted::replaced`] by index, and OLD's graph.
-pub(super) type Flows<'a> = Vec<(u32, &'a Flow)>;
+/// Functions with passages: [`Emitted::replaced`] by index, OLD's graph, and the return addresses from which it may not
+/// go on.
+pub(super) type Flows<'a> = Vec<(u32, &'a Flow, &'a BTreeSet<u64>)>;
 
 /// Code that is better left alone, the first the best: what would be passages if each site had its jump where
 /// it is. Jumps of two bytes leave more of it, but need five elsewhere: worth it for what frames at `blind`
@@ -29,15 +30,16 @@ pub(super) fn reserve(
     blind: &BTreeSet<u64>,
 ) -> [Vec<Range<u64>>; 3] {
     let sites: BTreeSet<u64> = planned.iter().map(|p| p.at.0).collect();
-    let passing = |flow: &Flow, jump: u64| {
+    let passing = |flow: (&Flow, &BTreeSet<u64>), jump: u64| {
         let jumps = sites.iter().map(|at| *at..*at + jump).collect();
         find(inputs, flow, &|at| sites.contains(&at), &Covered::new(jumps))
     };
     let (mut needed, mut all) = (Vec::new(), Vec::new());
-    for (_, flow) in flows {
-        let through = passages::from(flow, &passing(flow, SHORT_JUMP), blind);
+    for &(_, flow, relying) in flows {
+        let passing = |jump: u64| passing((flow, relying), jump);
+        let through = passages::from(flow, &passing(SHORT_JUMP), blind);
         needed.extend(passages::ranges(flow, &through));
-        all.extend(passages::ranges(flow, &passing(flow, NEAR_JUMP)));
+        all.extend(passages::ranges(flow, &passing(NEAR_JUMP)));
     }
     [union([&needed[..], &all].concat()), union(needed), union(all)]
 }
@@ -53,14 +55,14 @@ pub(super) fn write(
     let sites: BTreeMap<u64, u32> = out.plan.sites.iter().map(|s| s.at.0).zip(0..).collect();
     let covered = Covered::new(planted(&out.plan));
     let mut all = Vec::new();
-    for (function, flow) in flows {
-        let passing = find(inputs, flow, &|at| sites.contains_key(&at), &covered);
+    for &(function, flow, relying) in flows {
+        let passing = find(inputs, (flow, relying), &|at| sites.contains_key(&at), &covered);
         for range in passages::ranges(flow, &passing) {
             let onward = passages::onward(flow, &passing, &range);
             all.push(Passage {
                 start: OldAddr(range.start),
                 end: OldAddr(range.end),
-                function: *function,
+                function,
                 exits: onward.exits.iter().filter_map(|at| sites.get(at).copied()).collect(),
                 names: onward.names.into_iter().map(OldAddr).collect(),
             });
@@ -82,13 +84,13 @@ pub(super) fn write(
 
 fn find(
     inputs: Inputs<'_>,
-    flow: &Flow,
+    (flow, relying): (&Flow, &BTreeSet<u64>),
     is_site: &dyn Fn(u64) -> bool,
     covered: &Covered,
 ) -> Vec<bool> {
     let bounds = Bounds {
         is_site,
-        is_covered: &|range| covered.meets(range),
+        is_covered: &|range| covered.meets(range) || relying.contains(&range.start),
         may_call: &|block| may_call(inputs, flow, block),
     };
     passages::passing(flow, &bounds)

@@ -14,7 +14,7 @@ use super::{Blind, Carried, Proven, addresses, clones, repair, source};
 use crate::debug::Locals;
 use crate::emit::Inputs;
 use crate::image::FunctionId;
-use crate::machine::calls::Callee;
+use crate::machine::calls::{Callee, callee};
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::{Analysis, Clobbers, Relied, Returning};
 use crate::sites::matching::{BlockMatching, match_blocks};
@@ -62,6 +62,9 @@ impl Shared<'_> {
     }
 }
 
+/// General registers that a call may change (psABI figure 3.4), by number.
+const CLOBBERED: [u8; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
+
 /// A pair of functions and the relation between its bodies.
 struct View<'a> {
     both: Both<'a>,
@@ -92,6 +95,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         dead_returns: dead_returns(&a.flow),
         flow: None,
         unexpected: BTreeSet::new(),
+        relying: BTreeSet::new(),
     };
     let wanted = wanted(&a.flow);
     let all_blind = |carried: &mut Carried, text: String| {
@@ -182,9 +186,34 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         rescue(&a.flow, &mut carried, &mut site);
     }
     carried.unexpected = unexpected(&a.flow, dead);
+    carried.relying = relying(shared, &a);
     drop(views);
     carried.flow = Some(a.flow);
     carried
+}
+
+/// Return addresses behind calls under which replaced code may run, where OLD's code reads registers again that OLD's
+/// callee was seen to leave alone: whoever returns there from NEW's need not have.
+fn relying(shared: &Shared<'_>, old: &Analysis) -> BTreeSet<u64> {
+    let (flow, clobbers) = (&old.flow, shared.clobbers.0);
+    let relies = |call: usize| {
+        let block = &flow.blocks[call];
+        let (Callee::Function(id), true) = (
+            callee(shared.inputs.pair.old, &flow.body.steps[block.steps.end - 1]),
+            block.end == End::Call,
+        ) else {
+            return false;
+        };
+        let Some(behind) = flow.return_point(BlockId(call)) else { return false };
+        let live = &old.live[flow.blocks[behind.0].steps.start];
+        shared.through.contains(&id)
+            && (CLOBBERED
+                .iter()
+                .any(|n| live.general[usize::from(*n)] > 0 && clobbers.keeps_general(id, *n))
+                || (0..32).any(|n| live.vector[usize::from(n)] > 0 && clobbers.keeps_vector(id, n)))
+    };
+    let calls = (0..flow.blocks.len()).filter(|call| relies(*call));
+    calls.map(|call| flow.body.steps[flow.blocks[call].steps.end - 1].end()).collect()
 }
 
 /// Return addresses behind the calls that `is_dead`.

@@ -96,6 +96,9 @@ pub struct Carried {
     pub flow: Option<Flow>,
     /// Return addresses behind calls that never come back, for all that OLD's code shows.
     pub unexpected: BTreeSet<u64>,
+    /// Return addresses at which OLD's code relies on registers that NEW's code, which may return there, need not
+    /// keep.
+    pub relying: BTreeSet<u64>,
 }
 
 impl Carried {
