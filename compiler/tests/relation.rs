@@ -427,6 +427,29 @@ fn no_site_where_an_instruction_may_be_half_done() {
     assert_eq!(loops, 0);
 }
 
+/// OLD saves one register more than NEW does, and has not used it yet: it holds what the caller left in it.
+#[test]
+fn what_is_saved_and_not_used_yet_is_still_the_callers() {
+    let saving = |body: &str| {
+        framed(body)
+            .replace(
+                "sub $8, %rsp\n.cfi_adjust_cfa_offset 8",
+                "push %r13\n.cfi_adjust_cfa_offset 8\n.cfi_rel_offset 13, 0",
+            )
+            .replace("add $8, %rsp", "pop %r13")
+    };
+    let old = saving("call hook\nmov %rax, %rbx\nmov %rbx, %r13\ncall other\nadd %r13, %rbx");
+    let new = framed("call hook\nmov %rax, %rbx\nmov %rbx, %r12\ncall other\nadd %r12, %rbx");
+    let built = assembled(("long n", &old), ("long n", &new));
+    let same = Value::At(Location::General { number: 13, bytes: 8 });
+    let moves = behind(&built, 0).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    assert_eq!(into(&moves, 13), Some(&same));
+    // Then it is where it was saved.
+    let saved = Value::At(Location::Slot { cfa: -32, bytes: 8 });
+    let moves = behind(&built, 1).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    assert_eq!(into(&moves, 13), Some(&saved));
+}
+
 /// Whoever has the list of a variadic function's arguments knows where those on the stack are: with the caller.
 #[test]
 fn arguments_on_the_stack_whose_address_is_taken_stay() {

@@ -5,7 +5,7 @@
 //! Joins keep what is equal. What it knows of the stack pointer gives every frame access its place.
 
 use super::calls::{ARGUMENTS, Callee, Calls, SAVED};
-use super::code::{Code, branch_target};
+use super::code::{Code, Step, branch_target};
 use super::jumps::Bases;
 use super::rows::Base;
 use crate::image::{Image, Meaning, Section, SectionKind};
@@ -198,7 +198,7 @@ pub(super) struct Values {
 pub(super) fn transfer(state: &mut State, code: &Code, index: usize, callee: Option<&Callee>) {
     let Some(step) = code.steps.get(index) else { return };
     let i = &step.instruction;
-    let result = result(state, i);
+    let result = result(state, step);
     let top = state.stack_pointer();
     if !is_call(i) {
         Bases::step(state, code, index);
@@ -254,8 +254,9 @@ pub(super) fn is_call(i: &Instruction) -> bool {
 }
 
 /// The registers of which the instruction's result is known, and the result.
-fn result(state: &State, i: &Instruction) -> [Option<(Register, Known)>; 2] {
+fn result(state: &State, step: &Step) -> [Option<(Register, Known)>; 2] {
     use Mnemonic as M;
+    let i = &step.instruction;
     if i.mnemonic() == M::Leave {
         let base = state.general[RBP];
         let saved = match base {
@@ -264,7 +265,10 @@ fn result(state: &State, i: &Instruction) -> [Option<(Register, Known)>; 2] {
         };
         return [Some((Register::RSP, plus(base, 8))), Some((Register::RBP, saved))];
     }
-    if i.op_count() == 0 || i.op0_kind() != OpKind::Register {
+    // What is compared or pushed stays as it is.
+    let reads =
+        matches!(step.info.op0_access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
+    if i.op_count() == 0 || i.op0_kind() != OpKind::Register || reads {
         return [None, None];
     }
     let to = i.op0_register();
