@@ -190,3 +190,50 @@ int main(int argc, char **argv) {
         assert!(wrong.is_none(), "{wrong:?}");
     }
 }
+
+/// By the number of the element in ebx, of 32 bits with a sign.
+fn by_narrow_number(first: u32, end: u32) -> String {
+    let begin = format!("mov ${first}, %ebx\nlea area(%rip), %r12");
+    let load = "movslq %ebx, %rdi\nmov (%r12,%rdi,8), %rdi";
+    walked(&begin, load, &format!("add $1, %ebx\ncmp ${end}, %ebx"))
+}
+
+#[test]
+fn a_number_of_32_bits_goes_along_with_a_pointer_up_to_a_known_end() {
+    let [pointer, number] = [by_pointer("lea area(%rip), %rbx"), by_narrow_number(0, 64)];
+    let there = framed_pair(&pointer, &number);
+    let Some(Value::Binary { op: Binary::Sar, .. }) = into(&moves(&there, 1), RBX).cloned() else {
+        panic!("{:?}", moves(&there, 1));
+    };
+    let back = framed_pair(&number, &pointer);
+    assert!(matches!(into(&moves(&back, 1), RBX), Some(Value::Binary { op: Binary::Add, .. })));
+}
+
+#[test]
+fn what_a_number_of_32_bits_that_changes_its_sign_leads_to_is_not_what_a_pointer_leads_to() {
+    // What was read is stored, and nobody else may look there.
+    let told = |body: String| {
+        body.replace("call hook\n.loc 1 620", "mov %rdi, shared(%rip)\ncall quiet\n.loc 1 620")
+    };
+    let pair = |first: u32| {
+        let start = format!("lea area(%rip), %rbx\nmov ${}, %eax\nlea (%rbx,%rax,8), %rbx", first);
+        let pointer = by_pointer(&start).replace("area+512(%rip)", "512(%rbx)");
+        [pointer, by_narrow_number(first, first + 64)].map(told)
+    };
+    let [pointer, number] = pair(3);
+    assert!(behind(&framed_pair(&pointer, &number), 1).is_some());
+    assert!(behind(&framed_pair(&number, &pointer), 1).is_some());
+    let [pointer, number] = pair(i32::MAX.cast_unsigned() - 16);
+    assert_eq!(behind(&framed_pair(&pointer, &number), 1), None);
+    assert_eq!(behind(&framed_pair(&number, &pointer), 1), None);
+}
+
+#[test]
+fn a_number_of_32_bits_whose_end_is_not_known_does_not_go_along_with_a_pointer() {
+    let unknown = |body: String, end: &str| body.replace(end, "limit(%rip)");
+    let number = unknown(by_narrow_number(0, 64), "$64");
+    let pointer = unknown(by_pointer("lea area(%rip), %rbx"), "%r12, %rbx")
+        .replace("cmp limit(%rip)", "cmp %rbx, limit(%rip)");
+    assert_eq!(behind(&framed_pair(&pointer, &number), 1), None);
+    assert_eq!(behind(&framed_pair(&number, &pointer), 1), None);
+}

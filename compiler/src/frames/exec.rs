@@ -672,6 +672,12 @@ impl<'a, 'v> Executor<'a, 'v> {
         if i.rflags_read() != 0 {
             inputs.push(self.machine.flags());
         }
+        if i.has_lock_prefix() {
+            // What it finds in memory others may have changed since anybody read it: it is the same for both
+            // builds as their memory is, and equal to nothing that is read otherwise.
+            let address = self.memory_address(step);
+            inputs.extend([self.machine.memory(), address]);
+        }
         let is_operand = |r: Register| {
             (0..i.op_count()).any(|n| {
                 i.op_kind(n) == OpKind::Register
@@ -684,6 +690,10 @@ impl<'a, 'v> Executor<'a, 'v> {
             if implicit && used.access() != OpAccess::Write {
                 inputs.push(self.register(used.register()));
             }
+        }
+        if matches!(i.mnemonic(), Mnemonic::Mul | Mnemonic::Imul) && i.op_count() == 1 {
+            // The factors change places as the compiler likes.
+            inputs.sort_unstable();
         }
         let memory_written = info
             .used_memory()
@@ -921,6 +931,24 @@ pub fn zero(values: &Values, code: ConditionCode, flags: Value) -> Option<(Value
     }
 }
 
+/// The value that is not zero where an equality is met (`true`), or is not, if the condition is one.
+pub fn apart(values: &mut Values, code: ConditionCode, flags: Value) -> Option<(Value, bool)> {
+    let met = match code {
+        ConditionCode::e => false,
+        ConditionCode::ne => true,
+        _ => return None,
+    };
+    let (bytes, value) = match values.node(flags) {
+        Node::Operation(Operation::Logic(bytes), operands) => (*bytes, operands[0]),
+        Node::Operation(Operation::Compare(bytes), operands) => {
+            let (bytes, a, b) = (*bytes, operands[0], operands[1]);
+            (bytes, values.subtract(a, b))
+        }
+        _ => return None,
+    };
+    Some((values.low(bytes, value), met))
+}
+
 /// Whether a condition is met by flags that are those of numbers, or of a value that is `known` to be zero:
 /// of equality alone, for all that is needed.
 pub fn decided(
@@ -1000,7 +1028,6 @@ fn is_pure(i: &Instruction) -> bool {
     !(string
         || stateful
         || system
-        || i.has_lock_prefix()
         || i.mnemonic() == Mnemonic::Syscall
         || matches!(
             i.mnemonic(),

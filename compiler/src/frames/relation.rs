@@ -31,9 +31,10 @@
 //!   memory as it is, where its code relies on nothing else ([`super::unread`]);
 //! - a branch whose condition is known (numbers, or what OLD has found to be zero on its way and has not
 //!   made anew since) has one way only;
-//! - where both have stored the same but for what OLD has found to be zero and the number, memory is the same;
 //! - behind a matched call memory is the same if it was before, or if the callee is such that compilers
 //!   cannot keep anything back from it;
+//! - where both have stored the same since memory was the same ([`super::stores`]), in whatever order and pieces,
+//!   what OLD has found to be zero or the number, it is the same again, as OLD has made it;
 //! - two values that a branch which was taken has found equal are one value behind it;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
 //!   last time this point was passed is replaced by a new one; what is read on every edge from its memory, and what is
@@ -52,12 +53,14 @@ mod taken;
 pub use returned::Returned;
 
 use super::alone::{Alone, Body};
+use super::bounds::Bounds;
 use super::copied;
 use super::entries;
 use super::exec::{Call, Context, Executor};
 use super::join::{Classes, Counting, cut, join};
 use super::point::{Exit, Point, PointId};
 use super::state::{Doubt, Machine, Seen, State};
+use super::stores;
 use super::value::{Node, Place, Side, Value, Values};
 use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
@@ -70,7 +73,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const VISITS: usize = 40;
 /// So often what comes out of a point may lead elsewhere than before.
 const WAVERING: usize = 12;
-/// Searches until the blocks are known that are followed together with copies.
+/// Searches until the blocks are known that are followed together with copies, and how far counters go; as many more
+/// without the latter.
 const SEARCHES: usize = 4;
 
 /// Both bodies.
@@ -172,6 +176,8 @@ struct Search<'a, 'b> {
     known: stray::Known,
     /// OLD's blocks that are followed together with copies of their partners, as far as is known.
     joined: BTreeSet<BlockId>,
+    /// Counters whose end is known.
+    bounds: Bounds,
 }
 
 impl Relation {
@@ -180,19 +186,26 @@ impl Relation {
     /// # Errors
     /// [`TooLarge`] when the states do not settle within bounds.
     pub fn new(bodies: &Bodies<'_>) -> Result<Self, TooLarge> {
-        let mut joined = BTreeSet::new();
-        for _ in 0..SEARCHES {
-            let relation = Self::search(bodies, joined.clone())?;
+        let (mut joined, mut bounds) = (BTreeSet::new(), Bounds::default());
+        for count in 0..2 * SEARCHES {
+            bounds.off = count >= SEARCHES;
+            let (relation, next, again) = Self::search(bodies, joined.clone(), bounds)?;
             let found: BTreeSet<BlockId> = relation.joined(bodies).collect();
-            if found.is_subset(&joined) {
+            if found.is_subset(&joined) && !again {
                 return Ok(relation);
             }
             joined.extend(found);
+            bounds = next;
         }
         Err(TooLarge)
     }
 
-    fn search(bodies: &Bodies<'_>, joined: BTreeSet<BlockId>) -> Result<Self, TooLarge> {
+    /// One search; what is then known of counters, and whether another one is needed for that.
+    fn search(
+        bodies: &Bodies<'_>,
+        joined: BTreeSet<BlockId>,
+        bounds: Bounds,
+    ) -> Result<(Self, Bounds, bool), TooLarge> {
         let order = (reverse_postorder(bodies.old), reverse_postorder(bodies.new));
         let mut search = Search {
             bodies,
@@ -210,13 +223,15 @@ impl Relation {
             ways: Ways::default(),
             known: stray::Known::default(),
             joined,
+            bounds,
         };
         search.begin();
         search.run()?;
         let alone = search.alone();
-        let Search { values, states, arrivals, points, index, failing, .. } = search;
+        let Search { values, states, arrivals, points, index, failing, bounds, .. } = search;
         let failures = failing.into_values().collect();
-        Ok(Self { values, alone, states, arrivals, points, index, failures })
+        let (next, again) = bounds.next();
+        Ok((Self { values, alone, states, arrivals, points, index, failures }, next, again))
     }
 
     /// OLD's blocks that are somewhere followed together with another block than their partner.
@@ -331,13 +346,12 @@ impl Relation {
             }
         }
         let mut run = |state: State| {
-            let mut state = State {
-                old: steps(bodies, &mut self.values, (id, Side::Old), old, state.old),
-                new: steps(bodies, &mut self.values, (id, Side::New), new, state.new),
-                ..state
-            };
-            state.agree_on_zero(&mut self.values);
-            state
+            let a = steps(bodies, &mut self.values, (id, Side::Old), old, state.old);
+            let mut z = steps(bodies, &mut self.values, (id, Side::New), new, state.new);
+            if state.doubt == Doubt::None {
+                settle(&mut self.values, &state.zero, &a, &mut z);
+            }
+            State { old: a, new: z, ..state }
         };
         let arrivals = arrivals.into_iter().map(&mut run).collect();
         let state = run(start);
@@ -392,6 +406,7 @@ impl Search<'_, '_> {
                 seen: Seen::Here,
                 changed: false,
                 zero: BTreeSet::new(),
+                apart: BTreeSet::new(),
             },
         );
         self.enqueue(id);
@@ -493,7 +508,9 @@ impl Search<'_, '_> {
     /// The state at a point: what all edges into it agree on.
     fn join(&mut self, id: PointId) -> Option<State> {
         let mut arrivals: Vec<State> = self.arrivals[id.0 as usize].values().cloned().collect();
-        let (a, b) = match self.points[id.0 as usize] {
+        let point = self.points[id.0 as usize];
+        self.bounds.ask(&mut self.values, (id, point), &mut arrivals);
+        let (a, b) = match point {
             Point::Joint { old, new } | Point::NewAlone { old, new, .. } => (old, Some(new)),
             Point::OldAlone { old, .. } => (old, None),
         };
@@ -521,16 +538,19 @@ impl Search<'_, '_> {
         if let Some(b) = b {
             self.set_depth(&mut new, Side::New, b);
         }
-        // What was zero when this point was passed before need not be so now.
-        let (first, rest) = arrivals.split_first()?;
-        let is_still = |value: &Value| {
-            rest.iter().all(|s| s.zero.contains(value))
-                && self.values.depends(*value).binary_search(&id).is_err()
+        // What was zero when this point was passed before, or was not, need not be so now.
+        let still = |known: fn(&State) -> &BTreeSet<Value>| {
+            let (first, rest) = arrivals.split_first()?;
+            let is_still = |value: &Value| {
+                rest.iter().all(|s| known(s).contains(value))
+                    && self.values.depends(*value).binary_search(&id).is_err()
+            };
+            Some(known(first).iter().copied().filter(is_still).collect::<BTreeSet<Value>>())
         };
-        let mut zero: BTreeSet<Value> = first.zero.iter().copied().filter(is_still).collect();
+        let (mut zero, apart) = (still(|s| &s.zero)?, still(|s| &s.apart)?);
         zero.extend(emptied::on_every_way(&self.values, &arrivals, &old));
         let seen = self.seen(id, &arrivals);
-        Some(State { old, new, doubt, seen, changed, zero })
+        Some(State { old, new, doubt, seen, changed, zero, apart })
     }
 
     fn set_depth(&mut self, machine: &mut Machine, side: Side, block: BlockId) {
@@ -583,8 +603,10 @@ impl Search<'_, '_> {
                 }
             }
         }
-        for (.., state) in &mut out {
-            state.agree_on_zero(&mut self.values);
+        for (point, _, state) in &mut out {
+            if matches!(point, Point::Joint { .. }) && state.doubt == Doubt::None {
+                settle(&mut self.values, &state.zero, &state.old, &mut state.new);
+            }
         }
         out
     }
@@ -626,9 +648,11 @@ impl Search<'_, '_> {
         if called_alone || left_out != Doubt::None {
             state.seen = state.seen.left(BTreeSet::from([new]), &state.new);
         }
-        let mut a = self.steps(id, Side::Old, old, state.old);
+        let a = self.steps(id, Side::Old, old, state.old);
         let mut z = self.steps(id, Side::New, new, state.new);
-        emptied::agree(&mut self.values, &mut a, &mut z, &state.zero);
+        if state.doubt == Doubt::None {
+            settle(&mut self.values, &state.zero, &a, &mut z);
+        }
         let is_same = a.memory() == z.memory();
         let is_barrier = (self.bodies.barrier)(old);
         let settled = is_same || is_barrier;
@@ -644,6 +668,7 @@ impl Search<'_, '_> {
             seen: state.seen,
             changed: state.changed && !(matched && is_barrier),
             zero: state.zero,
+            apart: state.apart,
         };
         if is_same && !matched && self.is_gone(old) && (!c_calls || inserted) {
             state.change_memory();
@@ -721,13 +746,22 @@ impl Search<'_, '_> {
     }
 
     /// The state behind an edge of a branch of OLD, with what the branch has found out.
-    fn tested(&self, old: BlockId, edge: usize, state: &State) -> State {
+    fn tested(&mut self, old: BlockId, edge: usize, state: &State) -> State {
         let mut state = state.clone();
         let b = &self.bodies.old.blocks[old.0];
-        if !self.bodies.copied || b.end != End::Branch {
+        if b.end != End::Branch || b.successors.first() == b.successors.get(1) {
             return state;
         }
         let code = self.bodies.old.body.steps[b.steps.end - 1].instruction.condition_code();
+        if let Some((value, met)) = super::exec::apart(&mut self.values, code, state.old.flags())
+            && edge == usize::from(!met)
+            && !self.values.depends(value).is_empty()
+        {
+            state.apart.insert(value);
+        }
+        if !self.bodies.copied {
+            return state;
+        }
         if let Some((value, met)) = super::exec::zero(&self.values, code, state.old.flags())
             && edge == usize::from(!met)
         {
@@ -801,6 +835,14 @@ impl<'a> Bodies<'a> {
             Side::Old => (self.old, &self.old_context),
             Side::New => (self.new, &self.new_context),
         }
+    }
+}
+
+/// Where both have stored the same, memory is the same: as OLD has made it.
+fn settle(values: &mut Values, zero: &BTreeSet<Value>, old: &Machine, new: &mut Machine) {
+    let both = (old.memory(), new.memory());
+    if both.0 != both.1 && stores::are_alike(values, zero, both) {
+        new.set_memory(both.0);
     }
 }
 

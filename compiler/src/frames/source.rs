@@ -9,7 +9,7 @@ use super::state::State;
 use super::value::{Base, Node, Operation, Place, Value, Values};
 use dsu_patch_format::frames::{Binary, Location, Proof, Value as Source};
 use dsu_patch_format::plan::Target;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Operations in one remade value, at most.
 const OPERATIONS: usize = 12;
@@ -33,13 +33,15 @@ pub struct Sources<'a> {
     sums: Option<HashMap<Value, Vec<Value>>>,
     /// The last source was had back from what was made of the value.
     solved: bool,
+    /// What OLD has found to be zero.
+    zero: &'a BTreeSet<Value>,
 }
 
 impl<'a> Sources<'a> {
     /// Indexes OLD's places. `usable` says how many low bytes of a place may be read; 0: none.
     pub fn new(
         values: &'a mut Values,
-        state: &State,
+        state: &'a State,
         named: &'a Named,
         beginnings: &'a Beginnings<'a>,
         usable: impl Fn(Place) -> u8,
@@ -64,7 +66,17 @@ impl<'a> Sources<'a> {
                 held.entry(key).or_default().push(location);
             }
         }
-        Self { values, named, beginnings, held, lanes, slots, sums: None, solved: false }
+        Self {
+            values,
+            named,
+            beginnings,
+            held,
+            lanes,
+            slots,
+            sums: None,
+            solved: false,
+            zero: &state.zero,
+        }
     }
 
     /// All values, for the caller's own questions.
@@ -196,6 +208,9 @@ impl<'a> Sources<'a> {
         if let Some(k) = self.values.as_constant(wanted) {
             return Some(Source::Constant(k));
         }
+        if self.zero.contains(&wanted) {
+            return Some(Source::Constant(0));
+        }
         if let Some((base, offset)) = self.values.as_address(wanted) {
             if base == Base::Cfa {
                 return Some(Source::Frame(offset.cast_signed()));
@@ -260,7 +275,9 @@ impl<'a> Sources<'a> {
         let width = if bytes <= 4 { 4 } else { 8 };
         let made = self.forward(wanted, bytes, (depth, width), budget);
         made.or_else(|| {
-            let solved = self.solved(wanted, (depth, width), budget);
+            // Where the value is no more than these bytes, it may be had from all eight.
+            let narrow = self.solved(wanted, (depth, width), budget);
+            let solved = narrow.or_else(|| self.solved(wanted, (depth, 8), budget));
             self.solved |= solved.is_some();
             solved
         })

@@ -346,6 +346,8 @@ pub struct State {
     pub changed: bool,
     /// Values that OLD has found to be zero on its way, or on each of its ways.
     pub zero: BTreeSet<Value>,
+    /// Values that it has found not to be zero.
+    pub apart: BTreeSet<Value>,
 }
 
 impl State {

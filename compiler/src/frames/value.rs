@@ -8,9 +8,11 @@
 //! names given at a point stand for its latest execution, and the relation renames older ones
 //! when the point is passed again.
 
+use super::bounds::{Bound, extended};
 use super::point::PointId;
 use dsu_patch_format::plan::Target;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// A value in [`Values`].
@@ -139,6 +141,8 @@ pub struct Values {
     nothing: Rc<[PointId]>,
     /// Points at which a place of one build is said in terms of one of the other's that it goes along with.
     in_step: BTreeSet<PointId>,
+    /// Names of counters whose end is known.
+    bounds: HashMap<Value, Bound>,
 }
 
 impl Default for Values {
@@ -150,6 +154,7 @@ impl Default for Values {
             framed: Vec::new(),
             nothing: Rc::new([]),
             in_step: BTreeSet::new(),
+            bounds: HashMap::new(),
         }
     }
 }
@@ -168,6 +173,55 @@ impl Values {
     /// Whether any is.
     pub fn are_in_step(&self, point: PointId) -> bool {
         self.in_step.contains(&point)
+    }
+
+    /// A name that is known to be bounded before there is anything made of it: what is made of it is made of what it
+    /// begins with, too. `None`: something was.
+    pub fn bound_name(&mut self, name: Node, first: Value) -> Option<Value> {
+        if self.numbers.contains_key(&name) {
+            return None;
+        }
+        let name = self.intern(name);
+        let both = [&self.depends[name.0 as usize], &self.depends[first.0 as usize]];
+        let all: BTreeSet<PointId> = both.into_iter().flat_map(|set| set.iter().copied()).collect();
+        self.depends[name.0 as usize] = all.into_iter().collect();
+        Some(name)
+    }
+
+    /// What a name may stand for is known from now on; `None`: it is not.
+    pub fn bind(&mut self, name: Value, bound: Option<Bound>) {
+        match bound {
+            Some(bound) => self.bounds.insert(name, bound),
+            None => self.bounds.remove(&name),
+        };
+    }
+
+    /// The sum whose low bytes a value has, where these are all of it: within the bounds of a name that is
+    /// part of it, it is one of `range`.
+    fn bounded(&mut self, bytes: u8, value: Value, range: RangeInclusive<i128>) -> Option<Value> {
+        if self.bounds.is_empty() {
+            return None;
+        }
+        let (terms, _) = self.terms(value);
+        terms.into_iter().find_map(|(name, factor)| {
+            let Bound { first, last } = *self.bounds.get(&name)?;
+            let factor = extended(bytes, factor);
+            let times = factor.cast_unsigned();
+            let rest = self.linear(&[(value, 1), (name, times.wrapping_neg()), (first, times)], 0);
+            let (others, number) = self.terms(rest);
+            if others.iter().any(|other| other.1 & mask(bytes) != 0) {
+                return None;
+            }
+            let number = match *range.start() < 0 {
+                true => extended(bytes, number).cast_unsigned(),
+                false => number & mask(bytes),
+            };
+            let begins = i128::from(number.cast_signed());
+            let ends = begins + i128::from(factor) * i128::from(last);
+            let inside = range.contains(&begins) && range.contains(&ends);
+            let parts = [(name, times), (first, times.wrapping_neg())];
+            inside.then(|| self.linear(&parts, number))
+        })
     }
 
     /// Whether a value is made of what a place held when a point was last entered; what calls gave and memory
@@ -362,6 +416,9 @@ impl Values {
             return value;
         }
         let mask = mask(bytes);
+        if let Some(sum) = self.bounded(bytes, value, 0..=i128::from(mask)) {
+            return sum;
+        }
         match self.node(value).clone() {
             Node::Linear(terms, k) => {
                 let stripped: Vec<(Value, u64)> =
@@ -463,6 +520,10 @@ impl Values {
             return value;
         }
         let value = self.strip(bytes, value);
+        let most = i128::from(mask(bytes) >> 1);
+        if let Some(sum) = self.bounded(bytes, value, -most - 1..=most) {
+            return sum;
+        }
         match self.as_constant(value) {
             Some(k) => {
                 let shift = 64 - 8 * u32::from(bytes);
