@@ -193,9 +193,19 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
 }
 
 /// Return addresses behind calls under which replaced code may run, where OLD's code reads registers again that OLD's
-/// callee was seen to leave alone: whoever returns there from NEW's need not have.
+/// callee was seen to leave alone: whoever returns there from NEW's need not have, unless that does, too, and
+/// the stubs below do ([`Relied`]).
 fn relying(shared: &Shared<'_>, old: &Analysis) -> BTreeSet<u64> {
-    let (flow, clobbers) = (&old.flow, shared.clobbers.0);
+    let (flow, (clobbers, others)) = (&old.flow, shared.clobbers);
+    let (matching, relied) = (&shared.inputs.pair.matching, &shared.relied);
+    let general = |id: FunctionId, n: u8| {
+        let stays = matching.new_of(id).is_some_and(|new| others.keeps_general(new, n));
+        clobbers.keeps_general(id, n) && !(stays && relied.general(id, n))
+    };
+    let vector = |id: FunctionId, n: u8| {
+        let stays = matching.new_of(id).is_some_and(|new| others.keeps_vector(new, n));
+        clobbers.keeps_vector(id, n) && !(stays && relied.vector(id, n))
+    };
     let relies = |call: usize| {
         let block = &flow.blocks[call];
         let (Callee::Function(id), true) = (
@@ -207,10 +217,8 @@ fn relying(shared: &Shared<'_>, old: &Analysis) -> BTreeSet<u64> {
         let Some(behind) = flow.return_point(BlockId(call)) else { return false };
         let live = &old.live[flow.blocks[behind.0].steps.start];
         shared.through.contains(&id)
-            && (CLOBBERED
-                .iter()
-                .any(|n| live.general[usize::from(*n)] > 0 && clobbers.keeps_general(id, *n))
-                || (0..32).any(|n| live.vector[usize::from(n)] > 0 && clobbers.keeps_vector(id, n)))
+            && (CLOBBERED.iter().any(|n| live.general[usize::from(*n)] > 0 && general(id, *n))
+                || (0..32).any(|n| live.vector[usize::from(n)] > 0 && vector(id, n)))
     };
     let calls = (0..flow.blocks.len()).filter(|call| relies(*call));
     calls.map(|call| flow.body.steps[flow.blocks[call].steps.end - 1].end()).collect()

@@ -165,7 +165,12 @@ pub fn carry(inputs: Inputs<'_>, fixups: &[Fixup]) -> Vec<Carried> {
         overwritten: places(pair.old, inputs.data.updates.iter().map(|(old, _)| *old)),
         left: places(pair.old, inputs.data.moved.keys().copied()),
         forgotten: forgotten::forgotten(pair.old, pair.matching),
-        relied: Relied::new(pair.old, &inputs.closure.replaced.keys().copied().collect(), &old),
+        relied: Relied::new(
+            pair.old,
+            &inputs.closure.replaced.keys().copied().collect(),
+            (&old, &new),
+            |id| pair.matching.new_of(id),
+        ),
         through,
     };
     replaced.into_par_iter().map(|(old, new)| function::carry(&context, old, new)).collect()

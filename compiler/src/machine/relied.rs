@@ -5,7 +5,8 @@
 //! is code that no compiler has seen.
 //!
 //! Takes OLD, the replaced functions and what every function clobbers. Gives for each function the
-//! registers that kept callers rely on, directly or through others.
+//! registers that callers rely on, directly or through others: those of kept callers, and of replaced ones, whose
+//! OLD code may run on for a moment, those that NEW's callee leaves alone, too.
 
 use super::clobbers::{Clobbers, Registers};
 use super::{callers, liveness, may_rely};
@@ -17,9 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Relied(BTreeMap<FunctionId, Registers>);
 
 impl Relied {
-    /// Looks at all functions that may be on a stack above a replaced one.
+    /// Looks at all functions that may be on a stack above a replaced one; `partner` tells NEW's.
     #[must_use]
-    pub fn new(image: &Image, replaced: &BTreeSet<FunctionId>, clobbers: &Clobbers) -> Self {
+    pub fn new(
+        image: &Image,
+        replaced: &BTreeSet<FunctionId>,
+        (clobbers, others): (&Clobbers, &Clobbers),
+        partner: impl Fn(FunctionId) -> Option<FunctionId>,
+    ) -> Self {
         let callers = callers(image);
         let none = BTreeSet::new();
         let of = |id: &FunctionId| callers.get(id).unwrap_or(&none);
@@ -31,10 +37,12 @@ impl Relied {
         let mut relied: BTreeMap<FunctionId, Registers> = BTreeMap::new();
         for id in &above {
             let left_alone = Registers::ALL.without(clobbers.of(*id));
+            let by_both = partner(*id).map(|new| left_alone.without(others.of(new)));
+            let by_both = by_both.unwrap_or_default();
             let mut set = Registers::default();
-            // What a replaced caller keeps is its translations' matter.
-            let kept = of(id).iter().filter(|caller| !replaced.contains(caller));
-            for caller in kept.filter(|caller| may_rely(image, **caller, *id)) {
+            for caller in of(id).iter().filter(|caller| may_rely(image, **caller, *id)) {
+                // What else a replaced caller keeps is its translations' matter.
+                let left_alone = if replaced.contains(caller) { by_both } else { left_alone };
                 if !left_alone.is_empty() {
                     let live =
                         liveness::all_live_after_calls(image, *caller, *id, left_alone, clobbers);
