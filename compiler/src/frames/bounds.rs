@@ -45,7 +45,7 @@ pub struct Bounds {
     /// Nothing is believed.
     pub off: bool,
     believed: BTreeMap<PointId, BTreeMap<Key, (Value, Bound)>>,
-    shown: BTreeMap<PointId, (Point, BTreeMap<Key, i64>)>,
+    shown: BTreeMap<PointId, (Point, BTreeMap<Key, Bound>)>,
     /// Something was believed that is not so.
     failed: bool,
 }
@@ -108,7 +108,7 @@ impl Bounds {
             }
         }
         self.believed.insert(id, now);
-        let shown = found.into_iter().map(|(key, (_, bound))| (key, bound.last)).collect();
+        let shown = found.into_iter().map(|(key, (_, bound))| (key, bound)).collect();
         self.shown.insert(id, (point, shown));
     }
 
@@ -117,14 +117,12 @@ impl Bounds {
         let count = self.unbound.len();
         for (id, believed) in &self.believed {
             let Some((point, shown)) = self.shown.get(id) else { continue };
-            let wrong =
-                believed.iter().filter(|(key, (_, bound))| shown.get(key) != Some(&bound.last));
+            let wrong = believed.iter().filter(|(key, (_, bound))| shown.get(key) != Some(bound));
             self.unbound.extend(wrong.map(|(key, _)| (*point, *key)));
         }
-        let all = self
-            .shown
-            .values()
-            .flat_map(|(point, shown)| shown.iter().map(|(key, last)| ((*point, *key), *last)));
+        let all = self.shown.values().flat_map(|(point, shown)| {
+            shown.iter().map(|(key, bound)| ((*point, *key), bound.last))
+        });
         let seeds: Seeds = all.filter(|(key, _)| !self.unbound.contains(key)).collect();
         let is_new = seeds.iter().any(|(key, last)| self.seeds.get(key) != Some(last));
         let again = is_new || self.unbound.len() != count || self.failed;
@@ -161,7 +159,7 @@ fn begin(values: &Values, id: PointId, arrivals: &[State], key: Key) -> Option<V
 
 /// The counters at a point, by the places of both sides: the name, and its bounds.
 fn find(values: &mut Values, id: PointId, arrivals: &[State]) -> BTreeMap<Key, (Value, Bound)> {
-    let Some(one) = arrivals.first() else { return BTreeMap::new() };
+    let [one, _, ..] = arrivals else { return BTreeMap::new() };
     let of = |side: Side| one.side(side).places().map(move |(place, _)| (side, place));
     let keys: Vec<Key> = of(Side::Old).chain(of(Side::New)).collect();
     let mut found = BTreeMap::new();
