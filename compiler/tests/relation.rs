@@ -427,6 +427,25 @@ fn no_site_where_an_instruction_may_be_half_done() {
     assert_eq!(loops, 0);
 }
 
+/// A variadic callee takes as many arguments in vector registers as al says.
+#[test]
+fn vector_registers_that_a_variadic_call_does_not_pass_are_not_needed() {
+    let body = |register: u8, after: &str, passed: u8| {
+        format!(
+            ".loc 1 600 1\nmov %rdi, %rbx\nmovsd area(%rip), %xmm{register}\naddsd %xmm{register}, \
+             %xmm{register}\nmovsd %xmm{register}, shared(%rip)\n{after}\n.loc 1 605 1\ncall quiet\n.loc 1 \
+             610 1\nmov %rbx, %rdi\nmov ${passed}, %eax\ncall several"
+        )
+    };
+    // OLD does not keep what NEW has in xmm5.
+    let built = |passed| framed_pair(&body(6, "pxor %xmm6, %xmm6", passed), &body(5, "", passed));
+    for passed in [0, 5] {
+        let built = built(passed);
+        assert!(behind(&built, 0).is_some(), "{}", reasons(&built));
+    }
+    assert_eq!(behind(&built(6), 0), None);
+}
+
 /// OLD saves one register more than NEW does, and has not used it yet: it holds what the caller left in it.
 #[test]
 fn what_is_saved_and_not_used_yet_is_still_the_callers() {

@@ -18,7 +18,7 @@ const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
 /// Vector registers 0 to 7 pass arguments.
 const VECTOR_ARGUMENTS: usize = 8;
 /// rax holds the number of vector arguments of a variadic call, r10 the static chain.
-const RAX: usize = 0;
+pub(super) const RAX: usize = 0;
 const RCX: usize = 1;
 const RDX: usize = 2;
 const R10: usize = 10;
@@ -146,6 +146,13 @@ impl Convention<'_> {
             named.limit(&mut set);
         }
         set
+    }
+
+    /// Whether a callee takes as many vector arguments as al says (psABI 3.2.3), and not more: one with a
+    /// prototype that is variadic.
+    pub(super) fn counts_vectors(&self, callee: &Callee) -> bool {
+        let known = callee_prototype(self.image, callee);
+        known.is_some_and(|p| p.variadic) && !is_odd(self.image, callee)
     }
 
     /// Registers in which somebody may pass something to a callee of which nothing is known, though no code

@@ -2,7 +2,7 @@
 //! returns by the calling convention.
 
 use super::calls::{Callee, callee};
-use super::convention::{Convention, Defined, callee_prototype, incoming, landed, prototype};
+use super::convention::{Convention, Defined, RAX, callee_prototype, incoming, landed, prototype};
 use super::effects::{Effects, X87};
 use super::flow::{End, Flow};
 use super::frame::{Frame, Place};
@@ -354,9 +354,34 @@ impl<'a> Transfers<'a> {
 
     fn arguments(&self, step: usize, out: &mut Transfer) {
         let defined = self.reached[step].as_ref().map_or(Defined::ALL, |r| r.defined);
-        out.reads.add(&self.convention.arguments(&self.callees[&step], defined));
-        out.perhaps = self.convention.perhaps(&self.callees[&step]);
+        let callee = &self.callees[&step];
+        let mut reads = self.convention.arguments(callee, defined);
+        if let Some(passed) = self.al(step).filter(|_| self.convention.counts_vectors(callee)) {
+            reads.vector.iter_mut().skip(passed.into()).for_each(|bytes| *bytes = 0);
+        }
+        out.reads.add(&reads);
+        out.perhaps = self.convention.perhaps(callee);
         out.slot_reads.extend(self.stack_arguments(step));
+    }
+
+    /// The number in al before a step, where the block gives it one.
+    fn al(&self, step: usize) -> Option<u8> {
+        let before = self.flow.block(step).steps.start..step;
+        let last = before.rev().find(|s| self.effects[*s].changes.general[RAX] != 0)?;
+        let i = &self.flow.body.steps[last].instruction;
+        if i.op_count() != 2 || i.op0_register().full_register() != Register::RAX {
+            return None;
+        }
+        match i.mnemonic() {
+            Mnemonic::Xor if i.op1_kind() == OpKind::Register => {
+                (i.op0_register() == i.op1_register()).then_some(0)
+            }
+            Mnemonic::Mov => {
+                let low = i.op0_register() != Register::AH;
+                i.try_immediate(1).ok().filter(|_| low).map(|n| n.to_le_bytes()[0])
+            }
+            _ => None,
+        }
     }
 
     fn call(&self, step: usize, out: &mut Transfer) {
