@@ -369,17 +369,15 @@ impl<'a> Transfers<'a> {
         let before = self.flow.block(step).steps.start..step;
         let last = before.rev().find(|s| self.effects[*s].changes.general[RAX] != 0)?;
         let i = &self.flow.body.steps[last].instruction;
-        if i.op_count() != 2 || i.op0_register().full_register() != Register::RAX {
+        let is_rax = i.op0_register().full_register() == Register::RAX;
+        if i.op_count() != 2 || !is_rax || i.op0_register() == Register::AH {
             return None;
         }
         match i.mnemonic() {
             Mnemonic::Xor if i.op1_kind() == OpKind::Register => {
                 (i.op0_register() == i.op1_register()).then_some(0)
             }
-            Mnemonic::Mov => {
-                let low = i.op0_register() != Register::AH;
-                i.try_immediate(1).ok().filter(|_| low).map(|n| n.to_le_bytes()[0])
-            }
+            Mnemonic::Mov => i.try_immediate(1).ok().map(|n| n.to_le_bytes()[0]),
             _ => None,
         }
     }
