@@ -250,15 +250,4 @@ impl Both<'_> {
             _ => false,
         }
     }
-
-    /// Whether a callee keeps a caller-saved register in both builds.
-    pub(super) fn keeps(&self, callee: FunctionId, place: Place) -> bool {
-        let (old, new) = self.shared.clobbers;
-        let Some(partner) = self.shared.inputs.pair.matching.new_of(callee) else { return false };
-        match place {
-            Place::General(n) => old.keeps_general(callee, n) && new.keeps_general(partner, n),
-            Place::Lane(n, _) => old.keeps_vector(callee, n) && new.keeps_vector(partner, n),
-            _ => false,
-        }
-    }
 }

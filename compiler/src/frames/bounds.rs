@@ -7,9 +7,10 @@
 //! Takes what both sides held on each edge into a point; gives the bounds of their places there. They hold only while
 //! these are the edges: who relies on them asks again each time that one of them changes.
 
+use super::join::may_count;
 use super::point::{Point, PointId};
 use super::state::{Machine, State, memory};
-use super::value::{Node, Operation, Place, Side, Value, Values, mask};
+use super::value::{Node, Place, Side, Value, Values, extended, mask, operands};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Counters that go farther than this are not followed.
@@ -27,21 +28,21 @@ pub struct Bound {
 }
 
 /// A place of one side.
-pub type Key = (Side, Place);
+type Key = (Side, Place);
 /// How far counters go, by the points.
-pub type Seeds = BTreeMap<(Point, Key), i64>;
+type Seeds = BTreeMap<(Point, Key), i64>;
 
 /// What is known of counters in one search for the fixpoint.
 ///
 /// What is made of a name before its bounds are known is made otherwise, and what a loop has once made of that goes
-/// round in it. So the search is done again with what it has found out ([`Bounds::seeds`]), which is believed from the
-/// beginning and must be found out again by the end: else it is not believed any more ([`Bounds::unbound`]).
+/// round in it. So the search is done again with what it has found out (`seeds`), which is believed from the
+/// beginning and must be found out again by the end: else it is not believed any more (`unbound`).
 #[derive(Debug, Default)]
 pub struct Bounds {
     /// What is believed from the beginning.
-    pub seeds: Seeds,
+    seeds: Seeds,
     /// Counters that turned out to have no such bounds.
-    pub unbound: BTreeSet<(Point, Key)>,
+    unbound: BTreeSet<(Point, Key)>,
     /// Nothing is believed.
     pub off: bool,
     believed: BTreeMap<PointId, BTreeMap<Key, (Value, Bound)>>,
@@ -78,7 +79,7 @@ impl Bounds {
             let known = before.get(key).filter(|(_, bound)| {
                 // The first round may have been gone through before there was a name.
                 let mut all = held(arrivals, *key).unwrap_or_default().into_iter();
-                all.all(|v| goes_round(values, id, v) || bound.has(values, v))
+                all.all(|v| values.depends_on(v, id) || bound.has(values, v))
             });
             let name = match known {
                 Some((name, bound)) if bound.last == *last => Some((*name, *bound)),
@@ -93,8 +94,7 @@ impl Bounds {
         before.retain(|key, known| now.get(key) != Some(known));
         for (key, (name, _)) in before {
             // What was made of it must be made anew.
-            self.unbound.insert((point, key));
-            self.failed = true;
+            self.disbelieve((point, key));
             values.bind(name, None);
             now.remove(&key);
         }
@@ -114,19 +114,26 @@ impl Bounds {
 
     /// At the end of a search: what is to be believed in the next one, and whether that is needed.
     pub fn next(mut self) -> (Self, bool) {
-        let count = self.unbound.len();
-        for (id, believed) in &self.believed {
-            let Some((point, shown)) = self.shown.get(id) else { continue };
-            let wrong = believed.iter().filter(|(key, (_, bound))| shown.get(key) != Some(bound));
-            self.unbound.extend(wrong.map(|(key, _)| (*point, *key)));
+        for (id, believed) in std::mem::take(&mut self.believed) {
+            let Some((point, shown)) = self.shown.get(&id) else { continue };
+            let is_wrong = |key: &Key, bound: &Bound| shown.get(key) != Some(bound);
+            let wrong = believed.into_iter().filter(|(key, (_, bound))| is_wrong(key, bound));
+            let wrong: Vec<(Point, Key)> = wrong.map(|(key, _)| (*point, key)).collect();
+            wrong.into_iter().for_each(|counter| self.disbelieve(counter));
         }
         let all = self.shown.values().flat_map(|(point, shown)| {
             shown.iter().map(|(key, bound)| ((*point, *key), bound.last))
         });
         let seeds: Seeds = all.filter(|(key, _)| !self.unbound.contains(key)).collect();
         let is_new = seeds.iter().any(|(key, last)| self.seeds.get(key) != Some(last));
-        let again = is_new || self.unbound.len() != count || self.failed;
+        let again = is_new || self.failed;
         (Self { seeds, unbound: self.unbound, ..Self::default() }, again)
+    }
+
+    /// What was believed is not so.
+    fn disbelieve(&mut self, counter: (Point, Key)) {
+        self.unbound.insert(counter);
+        self.failed = true;
     }
 }
 
@@ -139,11 +146,6 @@ impl Bound {
     }
 }
 
-/// Whether a value is made of what was held when the point was last entered.
-fn goes_round(values: &Values, id: PointId, value: Value) -> bool {
-    values.depends(value).binary_search(&id).is_ok()
-}
-
 /// What a place holds on the edges, if that is known of all of them.
 fn held(arrivals: &[State], (side, place): Key) -> Option<Vec<Value>> {
     arrivals.iter().map(|s| s.side(side).at(place)).collect()
@@ -152,7 +154,7 @@ fn held(arrivals: &[State], (side, place): Key) -> Option<Vec<Value>> {
 /// What a place holds on all edges that do not come from the point itself, if that is one value.
 fn begin(values: &Values, id: PointId, arrivals: &[State], key: Key) -> Option<Value> {
     let all = held(arrivals, key)?;
-    let mut begins = all.into_iter().filter(|v| !goes_round(values, id, *v));
+    let mut begins = all.into_iter().filter(|v| !values.depends_on(*v, id));
     let first = begins.next()?;
     begins.all(|begin| begin == first).then_some(first)
 }
@@ -163,11 +165,12 @@ fn find(values: &mut Values, id: PointId, arrivals: &[State]) -> BTreeMap<Key, (
     let of = |side: Side| one.side(side).places().map(move |(place, _)| (side, place));
     let keys: Vec<Key> = of(Side::Old).chain(of(Side::New)).collect();
     let mut found = BTreeMap::new();
+    // The stack pointer is what the unwind tables say.
+    let may_count = |place: Place| place != Place::General(4) && may_count(place);
     for key in keys.into_iter().filter(|(_, place)| may_count(*place)) {
         let Some(first) = begin(values, id, arrivals, key) else { continue };
         let all = arrivals.iter().zip(held(arrivals, key).unwrap_or_default());
-        let rounds: Vec<(&State, Value)> =
-            all.filter(|(_, v)| goes_round(values, id, *v)).collect();
+        let rounds: Vec<(&State, Value)> = all.filter(|(_, v)| values.depends_on(*v, id)).collect();
         if rounds.is_empty() {
             continue;
         }
@@ -178,11 +181,6 @@ fn find(values: &mut Values, id: PointId, arrivals: &[State]) -> BTreeMap<Key, (
         }
     }
     found
-}
-
-/// Whether a place may hold what counts.
-fn may_count(place: Place) -> bool {
-    matches!(place, Place::General(n) if n != 4) || matches!(place, Place::Slot(..))
 }
 
 /// A name, and what it stands for in the first round.
@@ -252,12 +250,6 @@ fn narrowed(values: &Values, value: Value) -> (u8, Value) {
     }
 }
 
-/// The low bytes of a number, with their sign.
-pub fn extended(bytes: u8, number: u64) -> i64 {
-    let above = 64 - 8 * u32::from(bytes.clamp(1, 8));
-    (number << above).cast_signed() >> above
-}
-
 /// Values as they are now that more is known of the names at a point.
 struct Renewed<'v> {
     values: &'v mut Values,
@@ -273,50 +265,23 @@ impl Renewed<'_> {
 
     fn value(&mut self, value: Value, depth: usize) -> Value {
         let Some(depth) = depth.checked_sub(1) else { return value };
-        if self.values.depends(value).binary_search(&self.id).is_err() {
+        if !self.values.depends_on(value, self.id) {
             return value;
         }
         if let Some(known) = self.known.get(&value) {
             return *known;
         }
-        let new = match self.values.node(value).clone() {
-            Node::Low(bytes, inner) => {
-                let inner = self.value(inner, depth);
-                self.values.low(bytes, inner)
+        let node = self.values.node(value).clone();
+        let operands: Vec<Value> =
+            operands(&node).into_iter().map(|v| self.value(v, depth)).collect();
+        let new = match (&node, &operands[..]) {
+            (Node::Load(_, _, bytes), [from, address]) => {
+                memory::load(self.values, *from, *address, *bytes)
             }
-            Node::Signed(bytes, inner) => {
-                let inner = self.value(inner, depth);
-                self.values.signed(bytes, inner)
+            (Node::Store(.., bytes), [before, address, stored]) => {
+                memory::store(self.values, *before, *address, *stored, *bytes)
             }
-            Node::Insert(bytes, above, low) => {
-                let (above, low) = (self.value(above, depth), self.value(low, depth));
-                self.values.insert(bytes, above, low)
-            }
-            Node::Linear(terms, k) => {
-                let one = |(term, factor): &(Value, u64)| (self.value(*term, depth), *factor);
-                let all: Vec<(Value, u64)> = terms.iter().map(one).collect();
-                self.values.linear(&all, k)
-            }
-            Node::Operation(operation, operands) => {
-                let all: Vec<Value> = operands.iter().map(|v| self.value(*v, depth)).collect();
-                match (operation, &all[..]) {
-                    (Operation::And | Operation::Or | Operation::Xor, [a, b]) => {
-                        self.values.bitwise(operation, *a, *b)
-                    }
-                    (Operation::Multiply, [a, b]) => self.values.multiply(*a, *b),
-                    _ => self.values.operation(operation, &all),
-                }
-            }
-            Node::Load(from, address, bytes) => {
-                let (from, address) = (self.value(from, depth), self.value(address, depth));
-                memory::load(self.values, from, address, bytes)
-            }
-            Node::Store(before, address, stored, bytes) => {
-                let before = self.value(before, depth);
-                let (address, stored) = (self.value(address, depth), self.value(stored, depth));
-                memory::store(self.values, before, address, stored, bytes)
-            }
-            _ => value,
+            _ => self.values.remade(&node, &operands),
         };
         self.known.insert(value, new);
         new

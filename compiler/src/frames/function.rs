@@ -8,8 +8,8 @@ use super::relation::{Before, Relation};
 use super::site::{Known, Wanted, wanted};
 use super::translate::Obstacle;
 use super::unread::Unread;
-use super::value::Side;
-use super::variables::{self, Variables};
+use super::value::{Place, Side};
+use super::variables::{self, CLOBBERED, Variables};
 use super::{Blind, Carried, Proven, addresses, clones, repair, source};
 use crate::debug::Locals;
 use crate::emit::Inputs;
@@ -54,6 +54,17 @@ impl Shared<'_> {
         callee.is_some_and(|callee| barriers.is_one(callee))
     }
 
+    /// Whether a callee keeps a caller-saved register in both builds.
+    pub fn keeps(&self, callee: FunctionId, place: Place) -> bool {
+        let (old, new) = self.clobbers;
+        let Some(partner) = self.inputs.pair.matching.new_of(callee) else { return false };
+        match place {
+            Place::General(n) => old.keeps_general(callee, n) && new.keeps_general(partner, n),
+            Place::Lane(n, _) => old.keeps_vector(callee, n) && new.keeps_vector(partner, n),
+            _ => false,
+        }
+    }
+
     /// Whether OLD's code cannot run on beside NEW's, were it for a moment: the commit changes what it
     /// refers to, or the layout of what may come into its hands.
     fn is_disturbed(&self, old: &Flow) -> bool {
@@ -61,9 +72,6 @@ impl Shared<'_> {
         self.inputs.layouts_accepted || changed(&self.overwritten) || changed(&self.left)
     }
 }
-
-/// General registers that a call may change (psABI figure 3.4), by number.
-const CLOBBERED: [u8; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
 
 /// A pair of functions and the relation between its bodies.
 struct View<'a> {
@@ -196,15 +204,18 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
 /// callee was seen to leave alone: whoever returns there from NEW's need not have, unless that does, too, and
 /// the stubs below do ([`Relied`]).
 fn relying(shared: &Shared<'_>, old: &Analysis) -> BTreeSet<u64> {
-    let (flow, (clobbers, others)) = (&old.flow, shared.clobbers);
-    let (matching, relied) = (&shared.inputs.pair.matching, &shared.relied);
-    let general = |id: FunctionId, n: u8| {
-        let stays = matching.new_of(id).is_some_and(|new| others.keeps_general(new, n));
-        clobbers.keeps_general(id, n) && !(stays && relied.general(id, n))
-    };
-    let vector = |id: FunctionId, n: u8| {
-        let stays = matching.new_of(id).is_some_and(|new| others.keeps_vector(new, n));
-        clobbers.keeps_vector(id, n) && !(stays && relied.vector(id, n))
+    let (flow, relied) = (&old.flow, &shared.relied);
+    // Kept by OLD's callee, and not known to be kept by whoever returns.
+    let is_lost = |id: FunctionId, place: Place| match place {
+        Place::General(n) => {
+            shared.clobbers.0.keeps_general(id, n)
+                && !(shared.keeps(id, place) && relied.general(id, n))
+        }
+        Place::Lane(n, _) => {
+            shared.clobbers.0.keeps_vector(id, n)
+                && !(shared.keeps(id, place) && relied.vector(id, n))
+        }
+        _ => false,
     };
     let relies = |call: usize| {
         let block = &flow.blocks[call];
@@ -217,8 +228,11 @@ fn relying(shared: &Shared<'_>, old: &Analysis) -> BTreeSet<u64> {
         let Some(behind) = flow.return_point(BlockId(call)) else { return false };
         let live = &old.live[flow.blocks[behind.0].steps.start];
         shared.through.contains(&id)
-            && (CLOBBERED.iter().any(|n| live.general[usize::from(*n)] > 0 && general(id, *n))
-                || (0..32).any(|n| live.vector[usize::from(n)] > 0 && vector(id, n)))
+            && (CLOBBERED
+                .into_iter()
+                .any(|n| live.general[usize::from(n)] > 0 && is_lost(id, Place::General(n)))
+                || (0..32)
+                    .any(|n| live.vector[usize::from(n)] > 0 && is_lost(id, Place::Lane(n, 0))))
     };
     let calls = (0..flow.blocks.len()).filter(|call| relies(*call));
     calls.map(|call| flow.body.steps[flow.blocks[call].steps.end - 1].end()).collect()

@@ -53,7 +53,7 @@ impl Classes {
 }
 
 /// Whether a place may hold a number of an element, or its address.
-fn may_count(place: Place) -> bool {
+pub(super) fn may_count(place: Place) -> bool {
     matches!(place, Place::General(_) | Place::Slot(..))
 }
 
@@ -280,7 +280,7 @@ impl Join<'_> {
                 _ => return None,
             }
         }
-        found.filter(|v| self.values.depends(*v).binary_search(&self.id).is_err())
+        found.filter(|v| !self.values.depends_on(*v, self.id))
     }
 
     /// A place in terms of another one that it goes along with: so many times that, and what is the

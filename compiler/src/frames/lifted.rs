@@ -33,7 +33,7 @@ impl Lift<'_> {
     fn value_at(&mut self, all: &[Value], depth: usize) -> Option<Value> {
         if all.iter().all(|value| *value == all[0]) {
             // The same the next time, too.
-            let again = self.values.depends(all[0]).binary_search(&self.id).is_ok();
+            let again = self.values.depends_on(all[0], self.id);
             return (!again).then_some(all[0]);
         }
         let held: Vec<Held> = all.iter().map(|value| Held::Value(*value)).collect();
@@ -109,7 +109,7 @@ impl Lift<'_> {
         let (first, number) = &sums[0];
         let is_shared = |term: &(Value, u64)| sums.iter().all(|(terms, _)| terms.contains(term));
         let mut parts: Vec<(Value, u64)> = first.iter().copied().filter(is_shared).collect();
-        if parts.iter().any(|(v, _)| self.values.depends(*v).binary_search(&self.id).is_ok()) {
+        if parts.iter().any(|(v, _)| self.values.depends_on(*v, self.id)) {
             return None;
         }
         let mut others = Vec::new();

@@ -53,7 +53,7 @@ pub(super) fn multiple(
             return None;
         }
     }
-    let again = values.depends(same).binary_search(&id).is_ok();
+    let again = values.depends_on(same, id);
     (!again).then(|| (values.linear(&[(*name, factor), (same, 1)], 0), factor))
 }
 

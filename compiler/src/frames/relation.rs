@@ -542,8 +542,7 @@ impl Search<'_, '_> {
         let still = |known: fn(&State) -> &BTreeSet<Value>| {
             let (first, rest) = arrivals.split_first()?;
             let is_still = |value: &Value| {
-                rest.iter().all(|s| known(s).contains(value))
-                    && self.values.depends(*value).binary_search(&id).is_err()
+                rest.iter().all(|s| known(s).contains(value)) && !self.values.depends_on(*value, id)
             };
             Some(known(first).iter().copied().filter(is_still).collect::<BTreeSet<Value>>())
         };

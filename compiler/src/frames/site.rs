@@ -175,7 +175,7 @@ impl Both<'_> {
         let callee = point.call.and_then(|call| callees.0.get(&call));
         let kept = |place: Place| match callee {
             Some(Callee::Function(id)) if !self.shared.through.contains(id) => {
-                self.keeps(*id, place)
+                self.shared.keeps(*id, place)
             }
             _ => false,
         };

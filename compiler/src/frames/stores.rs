@@ -10,7 +10,7 @@
 //! that the other one has made: memory is what OLD has made of it, whatever NEW would have. No register is said
 //! to hold anything for that reason.
 
-use super::value::{Node, Operation, Value, Values};
+use super::value::{Node, Operation, Value, Values, operands};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// So many stores are compared on each side.
@@ -39,8 +39,7 @@ type Stored = (Value, Value, u8);
 /// Whether the same was stored on both sides since memory was the same. `zero` are values that are zero.
 pub fn are_alike(values: &mut Values, zero: &BTreeSet<Value>, (old, new): (Value, Value)) -> bool {
     let mut stores = Stores::new(values, zero);
-    let Some((a, b)) = stores.of_both(old, new) else { return false };
-    a == b
+    stores.of_both(old, new).is_some_and(|(a, b)| a == b)
 }
 
 struct Stores<'v> {
@@ -134,51 +133,21 @@ impl<'v> Stores<'v> {
         }
         let depth = depth.checked_sub(1)?;
         self.left = self.left.checked_sub(1)?;
-        let seen = match self.values.node(value).clone() {
-            Node::Linear(terms, k) => {
-                let mut all = Vec::new();
-                for (term, factor) in terms.iter() {
-                    all.push((self.seen(*term, depth)?, *factor));
-                }
-                self.values.linear(&all, k)
-            }
-            Node::Low(bytes, inner) => {
-                let inner = self.seen(inner, depth)?;
-                self.values.low(bytes, inner)
-            }
-            Node::Signed(bytes, inner) => {
-                let inner = self.seen(inner, depth)?;
-                self.values.signed(bytes, inner)
-            }
-            Node::Insert(bytes, above, low) => {
-                let (above, low) = (self.seen(above, depth)?, self.seen(low, depth)?);
-                self.values.insert(bytes, above, low)
-            }
-            Node::Operation(operation, operands) => {
-                let mut all = Vec::new();
-                for operand in operands.iter() {
-                    all.push(self.seen(*operand, depth)?);
-                }
-                self.operation(operation, &all)
-            }
+        let node = self.values.node(value).clone();
+        let seen = match node {
             Node::Load(memory, address, bytes) => {
                 let address = self.seen(address, depth)?;
                 self.read(memory, address, bytes, depth)?
             }
-            _ => value,
+            Node::Store(..) => value,
+            _ => {
+                let all = operands(&node).into_iter().map(|operand| self.seen(operand, depth));
+                let all: Vec<Value> = all.collect::<Option<_>>()?;
+                self.values.remade(&node, &all)
+            }
         };
         self.known.insert(value, seen);
         Some(seen)
-    }
-
-    fn operation(&mut self, operation: Operation, operands: &[Value]) -> Value {
-        match (operation, operands) {
-            (Operation::And | Operation::Or | Operation::Xor, [a, b]) => {
-                self.values.bitwise(operation, *a, *b)
-            }
-            (Operation::Multiply, [a, b]) => self.values.multiply(*a, *b),
-            _ => self.values.operation(operation, operands),
-        }
     }
 
     /// What was last stored at an address, or what memory held there before all stores.

@@ -399,7 +399,7 @@ impl Table<'_, '_> {
         let meets = |counted: &Value, other: &Value| {
             values.depends(*counted).iter().any(|point| {
                 values.are_in_step(*point)
-                    && values.depends(*other).binary_search(point).is_ok()
+                    && values.depends_on(*other, *point)
                     && values.goes_around(*counted, *point)
             })
         };

@@ -8,7 +8,7 @@
 //! names given at a point stand for its latest execution, and the relation renames older ones
 //! when the point is passed again.
 
-use super::bounds::{Bound, extended};
+use super::bounds::Bound;
 use super::point::PointId;
 use dsu_patch_format::plan::Target;
 use std::collections::{BTreeSet, HashMap};
@@ -227,7 +227,7 @@ impl Values {
     /// Whether a value is made of what a place held when a point was last entered; what calls gave and memory
     /// holds aside.
     pub fn goes_around(&self, value: Value, point: PointId) -> bool {
-        if self.depends(value).binary_search(&point).is_err() {
+        if !self.depends_on(value, point) {
             return false;
         }
         let any = |operands: &[Value]| operands.iter().any(|v| self.goes_around(*v, point));
@@ -239,6 +239,11 @@ impl Values {
             Node::Phi(..) => true,
             _ => false,
         }
+    }
+
+    /// Whether a value contains a name of a point.
+    pub fn depends_on(&self, value: Value, point: PointId) -> bool {
+        self.depends(value).binary_search(&point).is_ok()
     }
 
     /// The points whose names a value contains, ascending.
@@ -410,6 +415,33 @@ impl Values {
         self.intern(Node::Operation(operation, operands.into()))
     }
 
+    /// What a node is with other [`operands`], in normal form; loads and stores, of which memory tells more, as they are.
+    pub fn remade(&mut self, node: &Node, operands: &[Value]) -> Value {
+        match (node, operands) {
+            (Node::Linear(terms, k), all) => {
+                let factors = terms.iter().map(|term| term.1);
+                let parts: Vec<(Value, u64)> = all.iter().copied().zip(factors).collect();
+                self.linear(&parts, *k)
+            }
+            (Node::Low(bytes, _), [inner]) => self.low(*bytes, *inner),
+            (Node::Signed(bytes, _), [inner]) => self.signed(*bytes, *inner),
+            (Node::Insert(bytes, ..), [above, low]) => self.insert(*bytes, *above, *low),
+            (
+                Node::Operation(op @ (Operation::And | Operation::Or | Operation::Xor), _),
+                [a, b],
+            ) => self.bitwise(*op, *a, *b),
+            (Node::Operation(Operation::Multiply, _), [a, b]) => self.multiply(*a, *b),
+            (Node::Operation(operation, _), all) => self.operation(*operation, all),
+            (Node::Load(_, _, bytes), [from, address]) => {
+                self.intern(Node::Load(*from, *address, *bytes))
+            }
+            (Node::Store(.., bytes), [before, address, stored]) => {
+                self.intern(Node::Store(*before, *address, *stored, *bytes))
+            }
+            _ => self.intern(node.clone()),
+        }
+    }
+
     /// The low bytes, zero-extended.
     pub fn low(&mut self, bytes: u8, value: Value) -> Value {
         if bytes >= 8 || self.fits(value, bytes) {
@@ -525,10 +557,7 @@ impl Values {
             return sum;
         }
         match self.as_constant(value) {
-            Some(k) => {
-                let shift = 64 - 8 * u32::from(bytes);
-                self.constant((((k << shift).cast_signed()) >> shift).cast_unsigned())
-            }
+            Some(k) => self.constant(extended(bytes, k).cast_unsigned()),
             None => self.intern(Node::Signed(bytes, value)),
         }
     }
@@ -594,8 +623,14 @@ pub fn mask(bytes: u8) -> u64 {
     if bytes >= 8 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 }
 }
 
+/// The low bytes of a number, with their sign.
+pub fn extended(bytes: u8, number: u64) -> i64 {
+    let above = 64 - 8 * u32::from(bytes.clamp(1, 8));
+    (number << above).cast_signed() >> above
+}
+
 /// What a node is made of.
-fn operands(node: &Node) -> Vec<Value> {
+pub fn operands(node: &Node) -> Vec<Value> {
     match node {
         Node::Linear(terms, _) => terms.iter().map(|t| t.0).collect(),
         Node::Low(_, v) | Node::Signed(_, v) => vec![*v],

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// General registers that a call may change (psABI figure 3.4), by number.
-const CLOBBERED: [u8; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
+pub(super) const CLOBBERED: [u8; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
 
 /// One function of one build.
 #[derive(Debug, Clone, Copy)]

@@ -115,8 +115,13 @@ pub(super) struct Convention<'a> {
 }
 
 impl Convention<'_> {
-    /// Registers that a call reads as arguments.
-    pub(super) fn arguments(&self, callee: &Callee, defined: Defined) -> RegisterSet {
+    /// Registers that a call reads as arguments; `al` is what is in that register, if that is known.
+    pub(super) fn arguments(
+        &self,
+        callee: &Callee,
+        defined: Defined,
+        al: Option<u8>,
+    ) -> RegisterSet {
         let known = callee_prototype(self.image, callee);
         let fixed = known.filter(|p| !p.variadic);
         let mut set = RegisterSet::default();
@@ -136,6 +141,10 @@ impl Convention<'_> {
             if self.takes_chain(callee) {
                 set.general[R10] = 0xff;
             }
+            // A variadic callee takes as many vector arguments as al says, and not more (psABI 3.2.3).
+            if let Some(passed) = al.filter(|_| known.is_some()) {
+                set.vector.iter_mut().skip(passed.into()).for_each(|bytes| *bytes = 0);
+            }
             if is_odd(self.image, callee) {
                 set.general = [0xff; 16];
                 set.vector = [low(self.widest); 32];
@@ -146,13 +155,6 @@ impl Convention<'_> {
             named.limit(&mut set);
         }
         set
-    }
-
-    /// Whether a callee takes as many vector arguments as al says (psABI 3.2.3), and not more: one with a
-    /// prototype that is variadic.
-    pub(super) fn counts_vectors(&self, callee: &Callee) -> bool {
-        let known = callee_prototype(self.image, callee);
-        known.is_some_and(|p| p.variadic) && !is_odd(self.image, callee)
     }
 
     /// Registers in which somebody may pass something to a callee of which nothing is known, though no code

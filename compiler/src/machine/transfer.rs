@@ -355,11 +355,7 @@ impl<'a> Transfers<'a> {
     fn arguments(&self, step: usize, out: &mut Transfer) {
         let defined = self.reached[step].as_ref().map_or(Defined::ALL, |r| r.defined);
         let callee = &self.callees[&step];
-        let mut reads = self.convention.arguments(callee, defined);
-        if let Some(passed) = self.al(step).filter(|_| self.convention.counts_vectors(callee)) {
-            reads.vector.iter_mut().skip(passed.into()).for_each(|bytes| *bytes = 0);
-        }
-        out.reads.add(&reads);
+        out.reads.add(&self.convention.arguments(callee, defined, self.al(step)));
         out.perhaps = self.convention.perhaps(callee);
         out.slot_reads.extend(self.stack_arguments(step));
     }

@@ -1,5 +1,6 @@
 //! What is known to be zero where ways join.
 
+use super::super::join::may_count;
 use super::super::state::{Machine, State};
 use super::super::value::{Node, Place, Value, Values};
 use std::collections::BTreeSet;
@@ -11,7 +12,6 @@ pub(super) fn on_every_way<'a>(
     arrivals: &'a [State],
     joined: &'a Machine,
 ) -> impl Iterator<Item = Value> + 'a {
-    let is_number = |place: &Place| matches!(place, Place::General(_) | Place::Slot(..));
     let empty = |place: Place| {
         arrivals.iter().all(|state| {
             state.old.at(place).is_some_and(|value| is_zero(values, value, &state.zero))
@@ -20,7 +20,7 @@ pub(super) fn on_every_way<'a>(
     let known = |value: Value| values.as_constant(value).is_some();
     joined
         .places()
-        .filter(move |(place, value)| is_number(place) && !known(*value) && empty(*place))
+        .filter(move |(place, value)| may_count(*place) && !known(*value) && empty(*place))
         .map(|(_, value)| value)
 }
 

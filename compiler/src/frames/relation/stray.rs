@@ -138,7 +138,7 @@ fn alike(
 ) -> Machine {
     let mut alike = machine.map(|place, value| {
         let differs = other.is_some_and(|other| other.at(place) != Some(value));
-        let is_old = |id: PointId| values.depends(value).binary_search(&id).is_ok();
+        let is_old = |id: PointId| values.depends_on(value, id);
         if differs || passed.is_some_and(is_old) { Alone::unknown(values, place) } else { value }
     });
     alike.lose_others();
