@@ -77,7 +77,7 @@ fn take_out(proven: &mut [Carried], objections: &[Objection]) {
             "the checker does not accept it: {} (must hold: {})",
             objection.subject, objection.rule
         );
-        by_site.entry(objection.at).or_default().push(Obstacle { text, new_local: false });
+        by_site.entry(objection.at).or_default().push(Obstacle::new(text));
     }
     for one in proven {
         let (out, left): (Vec<_>, Vec<_>) =

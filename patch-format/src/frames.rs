@@ -15,6 +15,17 @@
 //!   CFA - new_depth    the stack pointer at its counterpart
 //! ```
 //!
+//! Where an object whose address is taken lies nearer to the CFA in NEW's layout than in OLD's, it keeps its
+//! address all the same if NEW's frame stands lower by that much ([`Translation::lowered`], a multiple of
+//! 16 as psABI 3.2.2 wants the stack pointer): as if OLD's frame had called NEW's function, from code that
+//! takes the rest of OLD's frame away and returns, too. Everything here still counts from OLD's CFA:
+//!
+//! ```text
+//!   CFA - 8              OLD's return address, as it was
+//!   CFA - lowered        what NEW's body and its unwinding rows call the CFA
+//!   CFA - lowered - 8    its return address: `lea rsp, [rsp + lowered - 8]; ret` in the shadow image
+//! ```
+//!
 //! All sources are read in OLD's state before any destination is written. A location that no move
 //! names has an arbitrary value afterwards, but for: memory from the CFA up, memory outside the
 //! frame, escaped objects ([`Translation::objects`]), the flags when [`Translation::flags`] says so,
@@ -34,6 +45,8 @@ pub struct Translation {
     pub old_depth: u64,
     /// CFA minus stack pointer at the NEW counterpart, in bytes.
     pub new_depth: u64,
+    /// OLD's CFA minus that of NEW's body, in bytes. Nearly always 0.
+    pub lowered: u64,
     /// The status flags are live in NEW and equal in OLD: they go through.
     pub flags: bool,
     /// Every location that NEW may read before writing it, with its source. Also those that need no
@@ -177,6 +190,8 @@ pub enum Proof {
     /// A local that only NEW has, with the constant that NEW gives it before its outermost loop; the
     /// user allowed it.
     NewLocal(String),
+    /// Where a frame returns to that stands lower ([`Translation::lowered`]).
+    Lowered,
 }
 
 thread_local! {

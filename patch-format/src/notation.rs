@@ -1,7 +1,7 @@
 //! Translations as text: one move a line, in the notation of the field.
 //!
 //! ```text
-//! depth 40 -> 56, flags
+//! depth 40 -> 72, lowered 16, flags
 //!   rbx <- [cfa-24]:8 (equal)
 //!   [cfa-32]:4 <- r12d (variable `count`)
 //!   object cfa-48..cfa-40
@@ -19,6 +19,9 @@ const LOW: [&str; 8] = ["al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil"];
 impl Display for Translation {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         write!(f, "depth {} -> {}", self.old_depth, self.new_depth)?;
+        if self.lowered > 0 {
+            write!(f, ", lowered {}", self.lowered)?;
+        }
         if self.flags {
             write!(f, ", flags")?;
         }
@@ -125,6 +128,7 @@ impl Display for Proof {
             Self::CalleeSaved => write!(f, "callee-saved"),
             Self::Result => write!(f, "result"),
             Self::NewLocal(name) => write!(f, "new local `{name}`"),
+            Self::Lowered => write!(f, "return of a lowered frame"),
         }
     }
 }

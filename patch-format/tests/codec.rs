@@ -197,12 +197,12 @@ fn lengths_are_not_believed() {
 /// Bytes that nest without end must not use up the stack; nor may a bundle that would.
 #[test]
 fn values_nest_to_a_bound() {
-    // One frame of depths 8 and 8 with one move: to rax, from a value that extends a value ...
+    // One frame of depths 8 and 8, not lowered, with one move: to rax, from a value that extends a value ...
     let nested = |depth: usize| {
-        let mut bytes = vec![2, 8, 8, 0, 1, 0, 0, 8];
+        let mut bytes = vec![2, 8, 8, 0, 0, 1, 0, 0, 8];
         bytes.extend_from_slice(&[6, 4].repeat(depth));
         // ... that is a constant; proof, no objects. Then the second frame.
-        bytes.extend_from_slice(&[1, 7, 3, 0, 8, 8, 0, 0, 0]);
+        bytes.extend_from_slice(&[1, 7, 3, 0, 8, 8, 0, 0, 0, 0]);
         bytes
     };
     let [manifest, plan, _] = parts(&encode(&example()).unwrap());

@@ -151,6 +151,9 @@ fn frames() {
     breaks("each site has one translation", |b| drop(b.frames.pop()));
     breaks("a frame's depth", |b| b.frames[1].old_depth = 7);
     breaks("a frame's depth", |b| b.frames[1].new_depth = (1 << 24) + 1);
+    breaks("a lowered frame is aligned", |b| b.frames[0].lowered = 8);
+    breaks("a lowered frame is within its depth", |b| b.frames[0].lowered = 64);
+    breaks("a lowered frame has a return address", |b| b.frames[0].lowered = 16);
     breaks("moves ascend", |b| b.frames[0].moves.swap(0, 1));
     breaks("moves ascend", to(1, general(0, 4)));
     breaks("destinations do not overlap", to(1, general(0, 8)));

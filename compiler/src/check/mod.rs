@@ -56,6 +56,10 @@
 //! is given just that; the callee-saved registers go from where OLD's unwinding row has them to where
 //! NEW's row has them; both depths are those of the rows.
 //!
+//! Where NEW's frame stands lower than OLD's did, NEW's offsets count from a CFA that is so much lower; its
+//! return address is that of code which lifts the stack pointer and returns, and NEW touches nothing from
+//! there up ([`lowered`]).
+//!
 //! # Part 3: the sites
 //!
 //! Program points are instruction boundaries of the two bodies of one function, calls correspond,
@@ -72,6 +76,7 @@ mod demand;
 mod effects;
 mod function;
 mod jumps;
+mod lowered;
 pub mod mutate;
 mod numbers;
 mod passages;
@@ -155,6 +160,7 @@ rules! {
     Arguments: "NEW finds its arguments on the stack where OLD has them",
     Object: "what has its address taken stays where it is, and is the same thing in OLD",
     Source: "a source survives whatever may return at the site",
+    Lowered: "a frame that stands lower keeps the stack aligned, returns, and leaves what is above alone",
     Twice: "where a frame may be translated twice, every slot stays in place",
     Unknown: "it is known where NEW goes from the counterpart",
     Counterpart: "a site leads to NEW's body of its function, which the shadow image has",
@@ -273,7 +279,9 @@ impl<'i> Checker<'i> {
         let new = supply::Side { calls: &self.new, function: new, point: &new_point };
         out.extend(sites::calls(bundle, site, old, new));
         if let Some(mut ended) = ended {
-            let supply = supply::Supply { old, new, site, translation, ended: &mut ended };
+            out.extend(lowered::check(plan, translation, new.function));
+            let seen = lowered::as_seen_by_new(translation);
+            let supply = supply::Supply { old, new, site, translation, seen, ended: &mut ended };
             out.extend(supply.check());
         }
         out

@@ -97,6 +97,8 @@ pub fn tables(bundle: &Bundle, site: usize) -> Vec<Mutant> {
     }
     mutant("a deeper OLD frame".to_owned(), &|t| t.old_depth += 8);
     mutant("a deeper NEW frame".to_owned(), &|t| t.new_depth += 8);
+    mutant("a lower NEW frame".to_owned(), &|t| t.lowered += 16);
+    mutant("a higher NEW frame".to_owned(), &|t| t.lowered = t.lowered.saturating_sub(16));
     if table.flags {
         mutant("no flags".to_owned(), &|t| t.flags = false);
     }
@@ -184,6 +186,20 @@ pub fn stubs(bundle: &Bundle, site: usize) -> Vec<Mutant> {
         }
     }
     out
+}
+
+/// Changes of the code by which a frame returns that stands lower: each of its bytes.
+#[must_use]
+pub fn returns(bundle: &Bundle, site: usize) -> Vec<Mutant> {
+    let code = bundle.frames.get(site).and_then(super::lowered::returns_to);
+    let code = code.and_then(|code| super::lowered::decode(&bundle.plan, code));
+    let bytes = code.map(|(at, bytes)| (0..).map(move |n| at.offset(n)).zip(bytes));
+    let changed = |(at, byte): (NewAddr, &u8)| Mutant {
+        site,
+        what: format!("the byte at {at}"),
+        change: Change::Byte(at, byte ^ 0x08),
+    };
+    bytes.into_iter().flatten().map(changed).collect()
 }
 
 /// Whether a fix-up decides what a byte will be.

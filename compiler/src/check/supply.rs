@@ -30,6 +30,8 @@ pub(super) struct Supply<'a, 'e> {
     pub(super) new: Side<'a>,
     pub(super) site: &'a Site,
     pub(super) translation: &'a Translation,
+    /// The table with NEW's places told from what NEW calls the CFA.
+    pub(super) seen: Translation,
     /// How the stub ended.
     pub(super) ended: &'e mut Ended<'a>,
 }
@@ -51,10 +53,8 @@ impl Supply<'_, '_> {
 
     /// Both unwinding rows, both bodies and the table agree on the CFA.
     fn depths(&self, out: &mut Vec<Finding>) {
-        let sides = [
-            ("OLD", self.old, self.translation.old_depth),
-            ("NEW", self.new, self.translation.new_depth),
-        ];
+        let sides =
+            [("OLD", self.old, self.translation.old_depth), ("NEW", self.new, self.seen.new_depth)];
         for (which, side, depth) in sides {
             let expected = i64::try_from(depth).unwrap_or(i64::MAX);
             let mut object = |what: String| out.push(Finding::new(Rule::Depth, what));
@@ -113,7 +113,7 @@ impl Supply<'_, '_> {
 
     /// The part of a table's value that goes to some bytes.
     fn supplied(&self, place: Location) -> Option<Value> {
-        self.translation.moves.iter().find_map(|step| match (step.to, place) {
+        self.seen.moves.iter().find_map(|step| match (step.to, place) {
             (
                 Location::General { number: a, bytes: n },
                 Location::General { number: b, bytes: m },
@@ -207,12 +207,12 @@ impl Supply<'_, '_> {
     }
 
     fn in_object(&self, offset: i64) -> bool {
-        self.translation.objects.iter().any(|(start, end)| (*start..*end).contains(&offset))
+        self.seen.objects.iter().any(|(start, end)| (*start..*end).contains(&offset))
     }
 
     fn frame(&mut self, out: &mut Vec<Finding>) {
         let bytes = &self.new.function.effects.bytes;
-        let top = -i64::try_from(self.translation.new_depth).unwrap_or(i64::MAX);
+        let top = -i64::try_from(self.seen.new_depth).unwrap_or(i64::MAX);
         let mut gaps: Vec<Range<i64>> = Vec::new();
         for offset in bytes.offsets() {
             let live = bytes.index(offset).is_some_and(|n| self.new.point.demand.frame.has(n));
@@ -222,7 +222,7 @@ impl Supply<'_, '_> {
                 continue;
             }
             let right = match offset {
-                0.. => self.argument(offset),
+                0.. => self.translation.lowered == 0 && self.argument(offset),
                 _ => !self.may_hold(offset) || self.in_object(offset) || self.supplied_byte(offset),
             };
             if right {
@@ -245,7 +245,7 @@ impl Supply<'_, '_> {
 
     fn supplied_byte(&self, offset: i64) -> bool {
         self.supplied(Location::Slot { cfa: offset, bytes: 1 }).is_some()
-            || self.translation.moves.iter().any(|m| match m.to {
+            || self.seen.moves.iter().any(|m| match m.to {
                 Location::Slot { cfa, bytes } => {
                     (cfa..cfa.saturating_add(i64::from(bytes))).contains(&offset)
                 }
@@ -265,8 +265,15 @@ impl Supply<'_, '_> {
         (same || reads) && (!written(self.new) || written(self.old))
     }
 
-    /// What a value is known to be in OLD.
+    /// What a value is known to be, addresses of the frame as NEW tells them.
     fn known(&self, value: &Value) -> Known {
+        match self.known_in_old(value) {
+            Known::Frame(at) => Known::Frame(at.saturating_add_unsigned(self.translation.lowered)),
+            other => other,
+        }
+    }
+
+    fn known_in_old(&self, value: &Value) -> Known {
         let state = &self.old.point.state;
         match value {
             Value::Constant(number) => Known::Number(*number),
@@ -345,7 +352,7 @@ impl Supply<'_, '_> {
     /// Callee-saved registers go from where OLD's row has them to where NEW's row has them.
     fn callers_registers(&self, out: &mut Vec<Finding>) {
         let Some(row) = &self.new.point.row else { return };
-        let top = -i64::try_from(self.translation.new_depth).unwrap_or(0);
+        let top = -i64::try_from(self.seen.new_depth).unwrap_or(0);
         if let Base::Rbp(n) = row.cfa {
             let rbp = self.supplied(Location::General { number: 5, bytes: 8 });
             if rbp.is_none_or(|v| self.known(&v) != Known::Frame(-n)) {
@@ -384,16 +391,17 @@ impl Supply<'_, '_> {
     fn objects(&mut self, out: &mut Vec<Finding>) {
         let new = &self.new.function.reach.offsets;
         let old = &self.old.function.reach.offsets;
-        for &(start, end) in &self.translation.objects {
-            for (which, offsets) in [("OLD", old), ("NEW", new)] {
-                if !offsets.iter().any(|o| (start..=end).contains(o)) {
+        let both = self.translation.objects.iter().zip(&self.seen.objects);
+        for (here, there) in both {
+            for (which, offsets, (start, end)) in [("OLD", old, here), ("NEW", new, there)] {
+                if !offsets.iter().any(|o| (start..=end).contains(&o)) {
                     let what = format!("{which} takes no address in CFA{start:+} to CFA{end:+}");
                     out.push(Finding::new(Rule::Object, what));
                 }
             }
-            for (which, side) in [("OLD", self.old), ("NEW", self.new)] {
+            for (which, side, (start, end)) in [("OLD", self.old, here), ("NEW", self.new, there)] {
                 let private = side.point.state.slots.iter().find(|(at, value)| {
-                    matches!(value, Known::Caller(_) | Known::Canary) && (start..end).contains(*at)
+                    matches!(value, Known::Caller(_) | Known::Canary) && (start..end).contains(at)
                 });
                 if let Some((at, _)) = private {
                     let what = format!(
@@ -403,19 +411,20 @@ impl Supply<'_, '_> {
                 }
             }
         }
-        let top = -i64::try_from(self.translation.new_depth).unwrap_or(i64::MAX);
+        let top = -i64::try_from(self.seen.new_depth).unwrap_or(i64::MAX);
         for (position, &offset) in new.iter().enumerate() {
             // One before the lowest object is an address that compilers form, too.
             let below = (top - 16..top).contains(&offset);
             let offset = if below { top } else { offset };
-            let named = self.translation.objects.iter().any(|(s, e)| (*s..=*e).contains(&offset));
+            let named = self.seen.objects.iter().any(|(s, e)| (*s..=*e).contains(&offset));
             // From the CFA up everything stays.
             if named || offset >= -8 {
                 continue;
             }
             if self.new.point.reached.taken.has(position) {
-                let same = below || old.binary_search(&offset).is_ok();
-                if !(same && self.ended.untouched(offset)) {
+                let in_old = offset.saturating_sub_unsigned(self.translation.lowered);
+                let same = below || old.binary_search(&in_old).is_ok();
+                if !(same && self.ended.untouched(in_old)) {
                     let what = format!(
                         "somebody may know the address CFA{offset:+} of NEW's frame, which no object \
                          of the table has"
@@ -485,6 +494,9 @@ impl Supply<'_, '_> {
         });
         if !twice {
             return;
+        }
+        if self.translation.lowered > 0 {
+            out.push(Finding::new(Rule::Twice, "NEW's frame stands lower"));
         }
         for step in &self.translation.moves {
             let mut moved = false;

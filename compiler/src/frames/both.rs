@@ -38,6 +38,8 @@ pub(super) struct Both<'a> {
     pub(super) copied: bool,
     /// The literals of both.
     pub(super) texts: Texts,
+    /// So many bytes NEW's frame is to stand lower than OLD's; its analysis says so already.
+    pub(super) lowered: u64,
 }
 
 impl Both<'_> {

@@ -86,6 +86,17 @@ struct View<'a> {
     before: BTreeMap<BlockId, Before>,
 }
 
+/// Both sides of a pair of functions, before they are related.
+#[derive(Clone, Copy)]
+struct Sides<'a> {
+    functions: (FunctionId, FunctionId),
+    analyses: (&'a Analysis, &'a Analysis),
+    locals: (&'a Locals, &'a Locals),
+    whole: &'a clones::Whole,
+    /// So many bytes NEW's frame is to stand lower than OLD's; its analysis and locals say so already.
+    lowered: u64,
+}
+
 /// Translates what can be of one function's frames.
 pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Carried {
     let pair = shared.inputs.pair;
@@ -112,7 +123,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
             .map(|w| Blind {
                 at: OldAddr(w.at),
                 kind: w.kind,
-                obstacles: vec![Obstacle { text: text.clone(), new_local: false }],
+                obstacles: vec![Obstacle::new(text.clone())],
             })
             .collect();
     };
@@ -132,54 +143,37 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     // return some day.
     let trimmed = (returning.trimmed(&a.flow), other.trimmed(&b.flow));
     let dead = |call: BlockId| trimmed.0.blocks[call.0].end != a.flow.blocks[call.0].end;
-    let calls = |flow: &Flow| flow.blocks.iter().filter(|b| b.end == End::Call).count();
-    let all = (&a.flow, &b.flow);
-    let is_trimmed = calls(&trimmed.0) != calls(all.0) || calls(&trimmed.1) != calls(all.1);
-    let locals = (&old_locals, new_locals);
-    let view = |flows, copied| {
-        View::new(shared, (old, new), (&a, &b), (flows, copied), locals, &whole, &wanted)
+    let graphs = Graphs {
+        shared,
+        all: (&a.flow, &b.flow),
+        trimmed: (&trimmed.0, &trimmed.1),
+        is_dead: &dead,
+        wanted: &wanted,
     };
-    let mut views = vec![view(all, false)];
-    if is_trimmed {
-        views.insert(0, view((&trimmed.0, &trimmed.1), false));
-    }
-    let Some(mut views) = views.into_iter().collect::<Option<Vec<_>>>() else {
-        all_blind(&mut carried, "the function is too large to be followed".to_owned());
-        return carried;
+    let sides = Sides {
+        functions: (old, new),
+        analyses: (&a, &b),
+        locals: (&old_locals, new_locals),
+        whole: &whole,
+        lowered: 0,
     };
-    let mut open = Vec::new();
-    for point in &wanted {
-        let first = if point.call.is_some_and(dead) { views.len() - 1 } else { 0 };
-        let mut result = views[first].site(point);
-        if let (Err(_), Some(view)) = (&result, views.get_mut(first + 1)) {
-            result = view.site(point).or(result);
-        }
-        match result {
-            Ok(proven) => carried.proven.push(proven),
-            Err(obstacles) => open.push((point, obstacles)),
-        }
-    }
-    // Where that is not enough, blocks that one build has twice are followed, too; what is behind calls
-    // that never come back stays out of it.
-    if let Some(mut more) =
-        (!open.is_empty()).then(|| view((&trimmed.0, &trimmed.1), true)).flatten()
-    {
-        open.retain_mut(|(point, obstacles)| {
-            if point.call.is_some_and(dead) {
-                return true;
-            }
-            match more.site(point) {
-                Ok(found) => {
-                    carried.proven.push(found);
-                    return false;
-                }
-                // With more that is followed nothing else is in the way.
-                Err(others) if others.iter().all(|o| o.new_local) => *obstacles = others,
-                Err(_) => {}
-            }
-            true
-        });
-        views.push(more);
+    let mut open: Vec<Open<'_>> = wanted.iter().map(|point| (point, Vec::new())).collect();
+    let mut views = Views::new(&graphs, sides);
+    views.prove(&mut open, &mut carried.proven);
+    // Objects that lie nearer to the CFA in NEW's frame keep their address where that stands lower.
+    let lower = |by: u64| {
+        let below = by.cast_signed();
+        Some((by, b.lowered(below)?, new_locals.lowered(below)))
+    };
+    let lowered: Vec<(u64, Analysis, Locals)> =
+        distances(&open).into_iter().filter_map(lower).collect();
+    let mut below: Vec<Views<'_>> = Vec::new();
+    for (by, analysis, locals) in &lowered {
+        let analyses = (&a, analysis);
+        let locals = (&old_locals, locals);
+        let mut views = Views::new(&graphs, Sides { analyses, locals, lowered: *by, ..sides });
+        views.prove(&mut open, &mut carried.proven);
+        below.push(views);
     }
     carried.blind = open
         .into_iter()
@@ -189,15 +183,139 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         return carried;
     }
     if !carried.blind.is_empty() {
-        views.iter_mut().for_each(View::look_before_calls);
+        let mut views: Vec<&mut View<'_>> =
+            views.found().chain(below.iter_mut().flat_map(Views::found)).collect();
+        views.iter_mut().for_each(|view| view.look_before_calls());
         let mut site = |point: &Wanted| views.iter_mut().find_map(|view| view.site(point).ok());
         rescue(&a.flow, &mut carried, &mut site);
     }
     carried.unexpected = unexpected(&a.flow, dead);
     carried.relying = relying(shared, &a);
-    drop(views);
+    drop((views, below));
     carried.flow = Some(a.flow);
     carried
+}
+
+/// A point that is not translated yet, and why.
+type Open<'a> = (&'a Wanted, Vec<Obstacle>);
+
+/// How much lower NEW's frame would have to stand at how many of the points that are open; the commonest
+/// distance first, none that would leave the stack pointer unaligned (psABI 3.2.2).
+fn distances(open: &[Open<'_>]) -> Vec<u64> {
+    const ALIGNMENT: u64 = 16;
+    const MOST: usize = 2;
+    let mut points: BTreeMap<u64, usize> = BTreeMap::new();
+    for (_, obstacles) in open {
+        let all: BTreeSet<u64> = obstacles.iter().filter_map(|o| o.lower).collect();
+        for by in all.into_iter().filter(|by| *by > 0 && by.is_multiple_of(ALIGNMENT)) {
+            *points.entry(by).or_default() += 1;
+        }
+    }
+    let mut all: Vec<(u64, usize)> = points.into_iter().collect();
+    all.sort_by_key(|(by, points)| (Reverse(*points), *by));
+    all.into_iter().take(MOST).map(|(by, _)| by).collect()
+}
+
+/// The graphs by which a pair of functions is followed, and the points that would be sites.
+#[derive(Clone, Copy)]
+struct Graphs<'a> {
+    shared: &'a Shared<'a>,
+    all: (&'a Flow, &'a Flow),
+    /// Without what is behind calls that never come back.
+    trimmed: (&'a Flow, &'a Flow),
+    /// Whether a call of OLD never comes back.
+    is_dead: &'a dyn Fn(BlockId) -> bool,
+    wanted: &'a [Wanted],
+}
+
+/// A way to follow a pair of functions.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Without what is behind calls that never come back.
+    Trimmed,
+    /// With all code.
+    Whole,
+    /// Blocks that one build has twice are followed, too; what is behind calls that never come back stays out
+    /// of it.
+    Copied,
+}
+
+/// What is found of both sides by each way, as it is asked for.
+struct Views<'a> {
+    graphs: &'a Graphs<'a>,
+    sides: Sides<'a>,
+    /// By [`Way`]; `None` inside where following it does not settle.
+    found: [Option<Option<View<'a>>>; 3],
+}
+
+impl<'a> Views<'a> {
+    fn new(graphs: &'a Graphs<'a>, sides: Sides<'a>) -> Self {
+        Self { graphs, sides, found: [None, None, None] }
+    }
+
+    fn site(&mut self, way: Way, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
+        let graphs = self.graphs;
+        let followed = match way {
+            Way::Trimmed => (graphs.trimmed, false),
+            Way::Whole => (graphs.all, false),
+            Way::Copied => (graphs.trimmed, true),
+        };
+        let view = || View::new(graphs.shared, self.sides, followed, graphs.wanted);
+        match self.found[way as usize].get_or_insert_with(view) {
+            Some(view) => view.site(point),
+            None => Err(vec![Obstacle::new("the function is too large to be followed")]),
+        }
+    }
+
+    fn found(&mut self) -> impl Iterator<Item = &mut View<'a>> {
+        self.found.iter_mut().flatten().flatten()
+    }
+
+    /// Translates what can be of the points that are open, and leaves the others, with what stands against them
+    /// where nothing is said yet.
+    fn prove(&mut self, open: &mut Vec<Open<'_>>, proven: &mut Vec<Proven>) {
+        let graphs = self.graphs;
+        let is_dead = |point: &Wanted| point.call.is_some_and(graphs.is_dead);
+        let is_trimmed = graphs.is_trimmed();
+        open.retain_mut(|(point, obstacles)| {
+            let trimmed = (is_trimmed && !is_dead(point)).then(|| self.site(Way::Trimmed, point));
+            let result = match trimmed {
+                Some(Ok(found)) => Ok(found),
+                Some(Err(first)) => self.site(Way::Whole, point).map_err(|_| first),
+                None => self.site(Way::Whole, point),
+            };
+            let stays = result.is_err();
+            match result {
+                Ok(found) => proven.push(found),
+                Err(found) if obstacles.is_empty() => *obstacles = found,
+                Err(_) => {}
+            }
+            stays
+        });
+        open.retain_mut(|(point, obstacles)| {
+            if is_dead(point) {
+                return true;
+            }
+            match self.site(Way::Copied, point) {
+                Ok(found) => {
+                    proven.push(found);
+                    return false;
+                }
+                // With more that is followed nothing else is in the way.
+                Err(others) if others.iter().all(|o| o.new_local) => *obstacles = others,
+                Err(_) => {}
+            }
+            true
+        });
+    }
+}
+
+impl Graphs<'_> {
+    /// Whether less is followed without what is behind calls that never come back.
+    fn is_trimmed(&self) -> bool {
+        let calls = |flow: &Flow| flow.blocks.iter().filter(|b| b.end == End::Call).count();
+        calls(self.trimmed.0) != calls(self.all.0) || calls(self.trimmed.1) != calls(self.all.1)
+    }
 }
 
 /// Return addresses behind calls under which replaced code may run, where OLD's code reads registers again that OLD's
@@ -282,13 +400,11 @@ impl<'a> View<'a> {
     /// `None` when it does not settle.
     fn new(
         shared: &'a Shared<'a>,
-        (old, new): (FunctionId, FunctionId),
-        (a, b): (&'a Analysis, &'a Analysis),
+        sides: Sides<'a>,
         (flows, copied): ((&'a Flow, &'a Flow), bool),
-        locals: (&'a Locals, &'a Locals),
-        whole: &clones::Whole,
         wanted: &[Wanted],
     ) -> Option<Self> {
+        let Sides { functions: (old, new), analyses: (a, b), locals, whole, lowered } = sides;
         let pair = shared.inputs.pair;
         let (f, g) = (pair.old.function(old), &whole.function);
         let (mut matching, evidence) =
@@ -296,7 +412,8 @@ impl<'a> View<'a> {
         let own = pair.new.locals(pair.new.function(new)).unwrap_or_default();
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
         let texts = addresses::texts(pair, shared.fixups, &flows.0.body, &flows.1.body);
-        let both = Both { shared, old, analyses: (a, b), flows, entry, evidence, copied, texts };
+        let analyses = (a, b);
+        let both = Both { shared, old, analyses, flows, entry, evidence, copied, texts, lowered };
         let callees = both.callees();
         let same_call = |a, b| both.same_call(&callees, a, b) || both.evidence.is_same_place(a, b);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
@@ -309,8 +426,13 @@ impl<'a> View<'a> {
         repair::repair(flows.0, flows.1, &mut matching, &precious);
         let relations = both.relations(matching, &points);
         let variables = Variables::new(
-            variables::Side { image: pair.old, locals: locals.0, flow: flows.0 },
-            variables::Side { image: pair.new, locals: locals.1, flow: flows.1 },
+            variables::Side { image: pair.old, locals: locals.0, flow: flows.0, lowered: 0 },
+            variables::Side {
+                image: pair.new,
+                locals: locals.1,
+                flow: flows.1,
+                lowered: lowered.cast_signed(),
+            },
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = Rounds::new(flows.1);

@@ -414,10 +414,13 @@ impl Search<'_, '_> {
 
     fn new_entry(&mut self, id: PointId) -> Machine {
         let entry = self.bodies.entry;
-        Machine::at_entry(&mut self.values, |v, place| match entry(place) {
+        let mut machine = Machine::at_entry(&mut self.values, |v, place| match entry(place) {
             Some(same) => v.intern(Node::Entry(same)),
             None => v.intern(Node::Given(id, Some(Side::New), u32::MAX, place)),
-        })
+        });
+        // Deeper where NEW's frame is to stand lower than OLD's.
+        self.set_depth(&mut machine, Side::New, BlockId(0));
+        machine
     }
 
     /// What holds on all of NEW's paths.

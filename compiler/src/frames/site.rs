@@ -122,7 +122,7 @@ impl Both<'_> {
         relation: &mut Relation,
         known: Known<'_>,
     ) -> Result<Proven, Vec<Obstacle>> {
-        let fail = |text: &str| Err(vec![Obstacle { text: text.to_owned(), new_local: false }]);
+        let fail = |text: &str| Err(vec![Obstacle::new(text)]);
         let (old, new) = self.flows;
         let callees = self.callees();
         let (new_block, returned) = match self.counterpart(point, &callees, matching, relation) {
@@ -208,6 +208,7 @@ impl Both<'_> {
             new_saved: b.frame.saved(j),
             beginnings: known.rounds.of(arrived),
             init_new_locals: self.shared.inputs.init_new_locals,
+            lowered: self.lowered,
         };
         let mut translation = translate(values, &pending)?;
         self.leave_alone(&mut translation)?;
@@ -218,7 +219,7 @@ impl Both<'_> {
 
 fn relied_on(what: &str) -> Vec<Obstacle> {
     let text = format!("a caller keeps a value in {what} that OLD leaves alone and NEW needs");
-    vec![Obstacle { text, new_local: false }]
+    vec![Obstacle::new(text)]
 }
 
 /// Whether an instruction may be interrupted half done, to go on with what it has changed in

@@ -50,6 +50,8 @@ pub struct Pending<'a> {
     pub beginnings: Beginnings<'a>,
     /// Locals that only NEW has may begin anew.
     pub init_new_locals: bool,
+    /// So many bytes NEW's frame stands lower than OLD's.
+    pub lowered: u64,
 }
 
 /// Why a point cannot be translated.
@@ -59,11 +61,19 @@ pub struct Obstacle {
     pub text: String,
     /// A local variable that only NEW has, and nothing else.
     pub new_local: bool,
+    /// An object that keeps its address if NEW's frame stands lower by so many bytes.
+    pub lower: Option<u64>,
 }
 
 impl Obstacle {
-    fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), new_local: false }
+    /// Something of which both builds have the counterpart.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), new_local: false, lower: None }
+    }
+
+    /// About a variable; `new_local` says that only NEW has it.
+    fn of_local(text: String, new_local: bool) -> Self {
+        Self { new_local, ..Self::new(text) }
     }
 }
 
@@ -110,7 +120,7 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
         return Err(obstacles);
     }
     moves.sort_by_key(|m| m.to);
-    Ok(Translation { old_depth, new_depth, flags, moves, objects })
+    Ok(Translation { old_depth, new_depth, lowered: site.lowered, flags, moves, objects })
 }
 
 /// How many low bytes of a place of OLD hold what OLD's code put there.
@@ -163,10 +173,15 @@ fn objects(
             // Arguments on the stack are the caller's: they stay in any case.
             Ok(extent) if extent == object.extent && extent.start >= 0 => {}
             Ok(extent) if extent == object.extent => stay.push((extent.start, extent.end)),
-            Ok(extent) => obstacles.push(Obstacle::new(format!(
-                "{name}, whose address is taken, is at another place of NEW's frame (CFA{:+} instead of CFA{:+})",
-                object.extent.start, extent.start
-            ))),
+            Ok(extent) => {
+                let (here, there) = (object.extent.start, extent.start);
+                let text = format!(
+                    "{name}, whose address is taken, is at another place of NEW's frame (CFA{here:+} instead \
+                     of CFA{there:+})"
+                );
+                let lower = u64::try_from(here - there).ok();
+                obstacles.push(Obstacle { lower, ..Obstacle::new(text) });
+            }
             Err(why) => obstacles.push(Obstacle::new(why)),
         }
     }
@@ -427,9 +442,9 @@ impl Table<'_, '_> {
             }
             Some(number) => {
                 let text = format!("{why}; with --init-new-locals it begins with {number} here");
-                self.obstacles.push(Obstacle { text, new_local: true });
+                self.obstacles.push(Obstacle::of_local(text, true));
             }
-            None => self.obstacles.push(Obstacle { text: why, new_local: true }),
+            None => self.obstacles.push(Obstacle::of_local(why, true)),
         }
     }
 
@@ -468,10 +483,10 @@ impl Table<'_, '_> {
                 "variable `{name}`: where the debug information has it in OLD, a callee may have overwritten it"
             ))),
             Answer::Unavailable { why, new_local, .. } => {
-                self.obstacles.push(Obstacle { text: why, new_local });
+                self.obstacles.push(Obstacle::of_local(why, new_local));
             }
             _ => match self.site.variables.computed(self.site.at, self.site.to, to) {
-                Some((text, new_local)) => self.obstacles.push(Obstacle { text, new_local }),
+                Some((text, new_local)) => self.obstacles.push(Obstacle::of_local(text, new_local)),
                 None => self.obstacles.push(Obstacle::new(format!(
                     "a value without a name that NEW keeps in {} has no proven source in OLD",
                     words(to)

@@ -30,6 +30,8 @@ pub struct Side<'a> {
     pub locals: &'a Locals,
     /// Its code.
     pub flow: &'a Flow,
+    /// The places of `locals` are told from a CFA so many bytes higher than the function's own.
+    pub lowered: i64,
 }
 
 /// What is known of a place of NEW.
@@ -90,8 +92,9 @@ impl<'a> Variables<'a> {
     #[must_use]
     pub fn new(old: Side<'a>, new: Side<'a>) -> Self {
         let trust = |side: Side<'_>| {
-            let rows =
-                side.image.rows_of(side.flow.body.parts.iter().map(|(part, _)| part.clone()));
+            let parts = side.flow.body.parts.iter().map(|(part, _)| part.clone());
+            let rows = side.image.rows_of(parts).into_iter();
+            let rows: Vec<_> = rows.map(|row| row.lowered(side.lowered)).collect();
             Trust::new(side.flow, &rows, side.locals)
         };
         Self {

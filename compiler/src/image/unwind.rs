@@ -44,6 +44,20 @@ pub struct UnwindRow {
     pub pushed: u64,
 }
 
+impl UnwindRow {
+    /// What holds of a frame as seen from a CFA that is `by` bytes higher than its own.
+    #[must_use]
+    pub fn lowered(mut self, by: i64) -> Self {
+        if let Cfa::Register(_, offset) = &mut self.cfa {
+            *offset = offset.saturating_add(by);
+        }
+        for (_, at) in &mut self.saved {
+            *at = at.saturating_sub(by);
+        }
+        self
+    }
+}
+
 /// How the canonical frame address is had (DWARF 5, section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cfa {

@@ -5,14 +5,14 @@ use super::clobbers::Clobbers;
 use super::convention::Convention;
 use super::effects::Effects;
 use super::flow::Flow;
-use super::frame::{Frame, Unknown};
+use super::frame::{Frame, Place, Unknown};
 use super::live::{Live, StackObject};
 use super::returning::Returning;
 use super::transfer::Transfers;
 use super::{dataflow, objects};
 use crate::debug::{Language, Locals};
 use crate::image::{Function, FunctionId, Image};
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::ops::Range;
 
 /// One function, analysed.
@@ -99,6 +99,42 @@ impl Analysis {
                 below.is_none_or(|below| m.index() != Register::None || end > below)
             })
         })
+    }
+}
+
+impl Analysis {
+    /// The same function, whose frame is seen from a CFA that is `by` bytes higher than its own; `None` where its
+    /// code may touch what is above its return address, or that: for then it matters what is there.
+    #[must_use]
+    pub fn lowered(&self, by: i64) -> Option<Self> {
+        if self.touches_caller() {
+            return None;
+        }
+        let lower =
+            |range: &Range<i64>| range.start.saturating_sub(by)..range.end.saturating_sub(by);
+        let mut lowered = self.clone();
+        lowered.frame = self.frame.lowered(by);
+        for live in &mut lowered.live {
+            live.slots.iter_mut().chain(&mut live.read).for_each(|range| *range = lower(range));
+        }
+        lowered.objects.iter_mut().for_each(|object| object.extent = lower(&object.extent));
+        Some(lowered)
+    }
+
+    /// Whether some instruction other than a return may read or write from the return address up, or make an
+    /// address of it.
+    fn touches_caller(&self) -> bool {
+        let is_above = |end: i64| end > -8;
+        let in_code = self.flow.body.steps.iter().enumerate().any(|(index, step)| {
+            let effects = Effects::of(&step.instruction);
+            step.instruction.flow_control() != FlowControl::Return
+                && effects.memory.iter().any(|access| match self.frame.place(index, access) {
+                    Place::Frame(bytes) => is_above(bytes.end),
+                    Place::Indexed(at) => is_above(at),
+                    Place::Elsewhere => false,
+                })
+        });
+        in_code || self.objects.iter().any(|object| is_above(object.extent.end))
     }
 }
 

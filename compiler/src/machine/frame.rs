@@ -85,6 +85,16 @@ impl Frame {
         Self { states, unknown, rows, row_of }
     }
 
+    /// The same frame as seen from a CFA that is `by` bytes higher than its own.
+    #[must_use]
+    pub fn lowered(&self, by: i64) -> Self {
+        let mut lowered = self.clone();
+        let known = lowered.states.iter_mut().flatten().flatten().flatten();
+        known.for_each(|at| *at = at.saturating_sub(by));
+        lowered.rows = lowered.rows.into_iter().map(|row| row.lowered(by)).collect();
+        lowered
+    }
+
     /// CFA minus stack pointer before a step.
     #[must_use]
     pub fn depth(&self, step: usize) -> Option<u64> {

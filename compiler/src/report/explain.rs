@@ -163,7 +163,8 @@ fn one(out: &mut String, built: &Built, point: &Point<'_>) -> Result {
             writeln!(out, "    goes on in NEW at {to}, {there}")?;
             let (old, new) = (translation.old_depth, translation.new_depth);
             let flags = if translation.flags { "; the flags are kept" } else { "" };
-            writeln!(out, "    frame of {old} bytes -> {new} bytes{flags}")?;
+            let lowered = words::lowered(translation);
+            writeln!(out, "    frame of {old} bytes -> {new} bytes{lowered}{flags}")?;
             let (left, moved): (Vec<&Move>, _) =
                 translation.moves.iter().partition(|m| words::is_left(m));
             let rows: Vec<_> = moved.into_iter().map(|m| words::row(built, m)).collect();

@@ -3,7 +3,7 @@
 
 use crate::Built;
 use crate::change::describe;
-use dsu_patch_format::frames::{Location, Move, Proof, Value};
+use dsu_patch_format::frames::{Location, Move, Proof, Translation, Value};
 use dsu_patch_format::plan::{SiteKind, Target};
 
 /// A program point: where it is to the code around it.
@@ -19,6 +19,14 @@ pub fn kind(kind: SiteKind) -> &'static str {
 /// One line of a table: to, from, why.
 pub fn row(built: &Built, step: &Move) -> [String; 3] {
     [step.to.to_string(), value(built, &step.from), reason(step)]
+}
+
+/// What NEW's frame leaves of OLD's, if it does.
+pub fn lowered(table: &Translation) -> String {
+    match table.lowered {
+        0 => String::new(),
+        by => format!(", of which {by} are left over from OLD's"),
+    }
 }
 
 /// The caller's value of a callee-saved register, where it is anyway: nothing to be read twice.
@@ -66,6 +74,7 @@ fn reason(step: &Move) -> String {
         Proof::CalleeSaved => "the caller's, kept for it".to_owned(),
         Proof::Result => "result of the call".to_owned(),
         Proof::NewLocal(name) => format!("new variable `{name}`, as it begins"),
+        Proof::Lowered => "returns to where the rest of OLD's frame is taken away".to_owned(),
     }
 }
 

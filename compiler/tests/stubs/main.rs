@@ -145,7 +145,7 @@ fn a_translation_that_contradicts_itself_is_refused() {
     let slot = |cfa, bytes| Location::Slot { cfa, bytes };
     let refused = |moves: Vec<Move>, objects: Vec<(i64, i64)>| {
         let translation =
-            Translation { old_depth: 64, new_depth: 64, flags: false, moves, objects };
+            Translation { old_depth: 64, new_depth: 64, moves, objects, ..Translation::default() };
         let made = assemble(&translation, NewAddr(STUB), NewAddr(LANDING));
         made.expect_err("refused").to_string()
     };

@@ -1,14 +1,16 @@
 //! Frame translations: what must hold of each by itself. Whether it is right is the checker's matter.
 
-use super::{Check, check_target, require};
+use super::{Check, check_target, in_text, require};
 use crate::frames::{Location, MAX_DEPTH, Move, Translation, Value};
-use crate::plan::{Plan, Site};
+use crate::plan::{Plan, Site, Target};
 use crate::{Bundle, OldAddr};
 
 /// No frame that is carried over is deeper.
 pub const MAX_FRAME: u64 = 1 << 24;
 /// Below the stack pointer a leaf function may use this much (psABI 3.2.2).
 const RED_ZONE: u64 = 128;
+/// Of the stack pointer before a call (psABI 3.2.2).
+const ALIGNMENT: u64 = 16;
 /// The return address is at CFA - 8, in every frame.
 const RETURN_ADDRESS: (i64, i64) = (-8, 0);
 
@@ -33,6 +35,7 @@ impl Frame<'_> {
             self.require((8..=MAX_FRAME).contains(&depth), "a frame's depth is within bounds")?;
         }
         self.objects()?;
+        self.lowered()?;
         let moves = &self.frame.moves;
         for one in moves {
             self.destination(one.to)?;
@@ -44,6 +47,23 @@ impl Frame<'_> {
             self.require(!overlap(before.to, next.to), "destinations do not overlap")?;
         }
         Ok(())
+    }
+
+    /// A frame that stands lower keeps the stack pointer aligned and has a return address of its own.
+    fn lowered(&self) -> Check {
+        let Translation { lowered, new_depth, moves, .. } = self.frame;
+        if *lowered == 0 {
+            return Ok(());
+        }
+        self.require(lowered.is_multiple_of(ALIGNMENT), "a lowered frame is aligned")?;
+        self.require(*lowered <= new_depth - 8, "a lowered frame is within its depth")?;
+        let home = Location::Slot { cfa: -(lowered + 8).cast_signed(), bytes: 8 };
+        let is_code = |from: &Value| match *from {
+            Value::Address { target: Target::New(code), addend: 0 } => in_text(self.plan, code, 1),
+            _ => false,
+        };
+        let returns = moves.iter().any(|one| one.to == home && is_code(&one.from));
+        self.require(returns, "a lowered frame has a return address")
     }
 
     fn at(&self) -> OldAddr {

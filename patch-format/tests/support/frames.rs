@@ -1,15 +1,21 @@
 //! Arbitrary valid frame translations.
 
 use super::Choices;
+use dsu_patch_format::NewAddr;
 use dsu_patch_format::Translation;
 use dsu_patch_format::frames::{Binary, Location, Move, Proof, Value};
-use dsu_patch_format::plan::Plan;
+use dsu_patch_format::plan::{Plan, Protection, Target};
 
 impl Choices {
     pub(super) fn frame(&mut self, plan: &Plan) -> Translation {
         let (old_depth, new_depth) = (8 + 8 * self.below(30), 8 + 8 * self.below(30));
         let mut frame =
             Translation { old_depth, new_depth, flags: self.yes(), ..Translation::default() };
+        let text = plan.segments.iter().find(|s| s.protection == Protection::Text);
+        let text = text.filter(|s| !s.bytes.is_empty()).map(|s| s.start);
+        if text.is_some() && self.below(4) == 0 {
+            frame.lowered = 16 * self.below(1 + (new_depth - 8) / 16);
+        }
         for number in 0..16 {
             if number != 4 && self.below(4) == 0 {
                 let bytes = [1, 2, 4, 8][self.count(4)];
@@ -22,18 +28,27 @@ impl Choices {
                 self.fill(plan, &mut frame, Location::Vector { number, bytes });
             }
         }
-        self.slots(plan, &mut frame);
+        self.slots(plan, text, &mut frame);
         frame
     }
 
     /// Slots of NEW from the stack pointer up, and objects between them.
-    fn slots(&mut self, plan: &Plan, frame: &mut Translation) {
+    fn slots(&mut self, plan: &Plan, text: Option<NewAddr>, frame: &mut Translation) {
         let deepest_object = -frame.old_depth.min(frame.new_depth).cast_signed();
         let mut cfa = -frame.new_depth.cast_signed();
+        let home = -(frame.lowered + 8).cast_signed();
+        let mut returns = text.map(|text| (home, text)).filter(|_| frame.lowered > 0);
         loop {
             cfa += self.below(20).cast_signed();
             let bytes = 1 + self.small() % 40;
             let end = cfa + i64::from(bytes);
+            if let Some((home, text)) = returns.take_if(|(home, _)| end > *home) {
+                let to = Location::Slot { cfa: home, bytes: 8 };
+                let from = Value::Address { target: Target::New(text), addend: 0 };
+                frame.moves.push(Move { to, from, proof: Proof::Lowered });
+                cfa = home + 8;
+                continue;
+            }
             if end > -8 {
                 return;
             }

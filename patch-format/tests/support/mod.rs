@@ -599,6 +599,7 @@ fn example_frames() -> Vec<Translation> {
     let first = Translation {
         old_depth: 40,
         new_depth: 56,
+        lowered: 0,
         flags: true,
         moves: vec![
             one(general(0, 4), Value::At(general(0, 4)), Proof::Result),
@@ -615,7 +616,15 @@ fn example_frames() -> Vec<Translation> {
         ],
         objects: vec![(-40, -32)],
     };
-    vec![first, Translation { old_depth: 8, new_depth: 8, ..Translation::default() }]
+    let returns = Value::Address { target: Target::New(NewAddr(0x1180)), addend: 0 };
+    let second = Translation {
+        old_depth: 8,
+        new_depth: 24,
+        lowered: 16,
+        moves: vec![one(slot(-24, 8), returns, Proof::Lowered)],
+        ..Translation::default()
+    };
+    vec![first, second]
 }
 
 fn fixup(at: u64, kind: FixupKind, addend: i64, target: Target) -> Fixup {

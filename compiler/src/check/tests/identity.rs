@@ -57,6 +57,7 @@ pub(super) fn table(function: &Analysis, point: &Point) -> Option<Translation> {
     Some(Translation {
         old_depth: depth,
         new_depth: depth,
+        lowered: 0,
         flags: point.demand.flags != 0,
         moves,
         objects: Vec::new(),

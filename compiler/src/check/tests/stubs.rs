@@ -43,7 +43,14 @@ fn everything() -> Translation {
         step(slot(-24, 8), binary(Xor, 8, first(), Value::Frame(8))),
         step(slot(-16, 8), Value::At(general(5, 8))),
     ];
-    Translation { old_depth: 48, new_depth: 96, flags: true, moves, objects: Vec::new() }
+    Translation {
+        old_depth: 48,
+        new_depth: 96,
+        lowered: 0,
+        flags: true,
+        moves,
+        objects: Vec::new(),
+    }
 }
 
 fn findings(bundle: &Bundle) -> Vec<Finding> {

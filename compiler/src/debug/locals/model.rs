@@ -180,7 +180,32 @@ impl Local {
     }
 }
 
+impl Place {
+    /// The same place, told from a CFA that is `by` bytes higher.
+    fn lowered(&self, by: i64) -> Self {
+        match self {
+            Self::Frame(at) => Self::Frame(at.saturating_sub(by)),
+            Self::FrameAddress(at) => Self::FrameAddress(at.saturating_sub(by)),
+            Self::Pieces(pieces) => {
+                let lowered = |p: &Piece| Piece { bytes: p.bytes, place: p.place.lowered(by) };
+                Self::Pieces(pieces.iter().map(lowered).collect())
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 impl Locals {
+    /// The variables of a frame as seen from a CFA that is `by` bytes higher than its own.
+    #[must_use]
+    pub fn lowered(&self, by: i64) -> Self {
+        let mut lowered = self.clone();
+        for (_, place) in lowered.variables.iter_mut().flat_map(|local| &mut local.places) {
+            *place = place.lowered(by);
+        }
+        lowered
+    }
+
     /// The variables in scope at `pc`, each with its place before the instruction there is
     /// executed; those of inner scopes last.
     pub fn at(&self, pc: u64) -> impl Iterator<Item = (&Local, Option<&Place>)> {

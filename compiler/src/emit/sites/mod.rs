@@ -11,6 +11,7 @@
 //! [`Plan::sites`]: dsu_patch_format::plan::Plan::sites
 
 mod layout;
+mod returns;
 mod room;
 
 use super::expected::expected;
@@ -18,7 +19,7 @@ use super::{Emitted, stubs};
 use crate::code::{Body, decode};
 use crate::image::{FunctionId, Image};
 use dsu_patch_format::plan::{
-    BlindRange, Protection, Redirect, RedirectForm, Segment, Site, SiteKind,
+    BlindRange, Fixup, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, UnwindRow,
 };
 use dsu_patch_format::validate::{MAX_SPAN, NEAR_JUMP, PAGE, SHORT_JUMP};
 use dsu_patch_format::{NewAddr, OldAddr, Translation};
@@ -26,6 +27,7 @@ use layout::{Rank, Wanted};
 use room::Text;
 pub(super) use room::union;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::Range;
 
 /// Stubs begin at multiples of this, as functions do.
@@ -87,8 +89,8 @@ pub fn plant(
     });
     let formed = place(old, planned, reserved, out, &mut dropped);
     let mut section = Section::new(out, new_end);
-    for Formed { site, form, expect, mask } in formed {
-        match section.add(&site.translation, site.to) {
+    for Formed { mut site, form, expect, mask } in formed {
+        match section.add(&mut site.translation, site.to) {
             Ok((stub, stub_len)) => {
                 let Planned { at, kind, to, function, translation } = site;
                 out.plan.sites.push(Site {
@@ -246,7 +248,10 @@ struct Section {
     /// The first address beyond the reach of everything else.
     limit: u64,
     bytes: Vec<u8>,
-    fixups: Vec<dsu_patch_format::plan::Fixup>,
+    fixups: Vec<Fixup>,
+    /// Where frames return to that stand so much lower.
+    returns: BTreeMap<u64, NewAddr>,
+    unwind: Vec<UnwindRow>,
 }
 
 impl Section {
@@ -261,23 +266,51 @@ impl Section {
             limit: first.saturating_add(MAX_SPAN),
             bytes: Vec::new(),
             fixups: Vec::new(),
+            returns: BTreeMap::new(),
+            unwind: Vec::new(),
         }
     }
 
     /// Adds a stub; gives where it is and its length.
-    fn add(&mut self, frame: &Translation, to: NewAddr) -> Result<(NewAddr, u32), String> {
-        let offset = (self.bytes.len() as u64).next_multiple_of(ALIGNMENT);
-        let at = self.start + offset;
-        let stub = stubs::assemble(frame, NewAddr(at), to)
-            .map_err(|why| format!("its stub cannot be made: {why}"))?;
-        let len = u32::try_from(stub.bytes.len()).map_err(|e| e.to_string())?;
+    fn add(&mut self, frame: &mut Translation, to: NewAddr) -> Result<(NewAddr, u32), String> {
+        let failed = |why: &dyn Display| format!("its stub cannot be made: {why}");
+        if frame.lowered > 0 {
+            let code = match self.returns.get(&frame.lowered) {
+                Some(code) => *code,
+                None => {
+                    let made = returns::assemble(frame.lowered, self.next());
+                    let made = made.map_err(|why| failed(&why))?;
+                    self.put(made.bytes)?;
+                    self.unwind.extend(made.rows);
+                    self.returns.insert(frame.lowered, made.entry);
+                    made.entry
+                }
+            };
+            returns::to(frame, code);
+        }
+        let at = self.next();
+        let stub = stubs::assemble(frame, at, to).map_err(|why| failed(&why))?;
+        let len = self.put(stub.bytes)?;
+        self.fixups.extend(stub.fixups);
+        Ok((at, len))
+    }
+
+    /// Where the next piece of code begins.
+    fn next(&self) -> NewAddr {
+        NewAddr(self.start + (self.bytes.len() as u64).next_multiple_of(ALIGNMENT))
+    }
+
+    /// Puts code there; gives its length.
+    fn put(&mut self, code: Vec<u8>) -> Result<u32, String> {
+        let at = self.next().0;
+        let len = u32::try_from(code.len()).map_err(|e| e.to_string())?;
         if at + u64::from(len) > self.limit {
             return Err("NEW is too large: its stub would be out of reach".to_owned());
         }
-        self.bytes.resize(usize::try_from(offset).map_err(|e| e.to_string())?, FILLER);
-        self.bytes.extend(stub.bytes);
-        self.fixups.extend(stub.fixups);
-        Ok((NewAddr(at), len))
+        let offset = usize::try_from(at - self.start).map_err(|e| e.to_string())?;
+        self.bytes.resize(offset, FILLER);
+        self.bytes.extend(code);
+        Ok(len)
     }
 
     fn finish(self, out: &mut Emitted) {
@@ -291,6 +324,7 @@ impl Section {
             protection: Protection::Text,
         });
         out.plan.fixups.extend(self.fixups);
+        out.plan.unwind.extend(self.unwind);
     }
 }
 

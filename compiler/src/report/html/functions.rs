@@ -205,9 +205,10 @@ fn frames(out: &mut String, built: &Built, subject: &Subject, points: &[Point<'_
                 writeln!(out, "{}", heading("site", "● site"))?;
                 let (old, new) = (table.old_depth, table.new_depth);
                 let flags = if table.flags { ", the flags are kept" } else { "" };
+                let lowered = words::lowered(table);
                 writeln!(
                     out,
-                    "<p>Goes on in NEW at {to}, {}; frame of {old} bytes → {new} bytes{flags}.</p>",
+                    "<p>Goes on in NEW at {to}, {}; frame of {old} bytes → {new} bytes{lowered}{flags}.</p>",
                     Text(&there)
                 )?;
                 moves(out, built, table)?;
