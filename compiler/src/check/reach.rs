@@ -170,9 +170,13 @@ impl Reach {
     }
 }
 
-/// What has a value at an entry: arguments, what belongs to the caller, the static chain (r10).
+/// What has a value at an entry: arguments, what belongs to the caller; the static chain (r10) where this may be a
+/// nested function, for those have names of clones and so no prototype.
 fn entry(own: Option<Parameters>) -> Set {
-    let mut set = CALLEE_SAVED.with(Set::general(10));
+    let mut set = CALLEE_SAVED;
+    if own.is_none() {
+        set = set.with(Set::general(10));
+    }
     let variadic = own.is_none_or(|p| p.variadic);
     let integer = own.filter(|p| !p.variadic).map_or(6, |p| usize::from(p.integer));
     for number in ARGUMENTS.iter().take(integer) {
