@@ -19,6 +19,8 @@ pub struct Entry {
     same: bool,
     /// NEW's place to OLD's, for argument registers.
     by_name: BTreeMap<Place, Place>,
+    /// NEW takes no number of vector arguments in rax: what is there means nothing.
+    rax_is_idle: bool,
 }
 
 /// Where one parameter is passed: a name, a size, and registers.
@@ -34,11 +36,12 @@ impl Entry {
     #[must_use]
     pub fn new(old: (&Image, &Function, &Locals), new: (&Image, &Function, &Locals)) -> Self {
         let (Some((a, a_more)), Some((b, b_more))) = (parameters(old), parameters(new)) else {
-            return Self { same: false, by_name: BTreeMap::new() };
+            return Self { same: false, by_name: BTreeMap::new(), rax_is_idle: false };
         };
-        let clone = is_clone(old.0, old.1) || is_clone(new.0, new.1);
+        let (cloned, clones) = (is_clone(old.0, old.1), is_clone(new.0, new.1));
+        let (clone, rax_is_idle) = (cloned || clones, !b_more && !clones);
         if a == b && a_more == b_more && !clone {
-            return Self { same: true, by_name: BTreeMap::new() };
+            return Self { same: true, by_name: BTreeMap::new(), rax_is_idle };
         }
         let mut by_name = BTreeMap::new();
         for parameter in &b {
@@ -49,7 +52,14 @@ impl Entry {
                 by_name.extend(parameter.places.iter().copied().zip(found.places.iter().copied()));
             }
         }
-        Self { same: false, by_name }
+        Self { same: false, by_name, rax_is_idle }
+    }
+
+    /// Whether what a place holds at NEW's entry is nothing that any code means to read (psABI 3.2.3: rax tells
+    /// variadic functions how many vector registers hold arguments, and others nothing).
+    #[must_use]
+    pub fn is_idle(&self, place: Place) -> bool {
+        place == Place::General(0) && self.rax_is_idle
     }
 
     /// The place of OLD's entry with the same content.

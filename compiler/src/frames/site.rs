@@ -187,6 +187,7 @@ impl Both<'_> {
         };
         let (values, arrived) = relation.parts();
         let pending = Pending {
+            entry: &self.entry,
             is_new_call: &is_new_call,
             kept: &kept,
             at: point.at,

@@ -6,6 +6,7 @@
 //! believed.
 
 use super::beginning::Beginnings;
+use super::entry::Entry;
 use super::source::{Named, Sources};
 use super::state::State;
 use super::value::{Node, Place, Side, Value, Values};
@@ -36,6 +37,8 @@ pub struct Pending<'a> {
     pub new_objects: Vec<(&'a StackObject, bool)>,
     /// The debug information's view.
     pub variables: &'a Variables<'a>,
+    /// What both sides held when the function was entered.
+    pub entry: &'a Entry,
     /// Whether a step of NEW is a call.
     pub is_new_call: &'a dyn Fn(u32) -> bool,
     /// Behind a call: caller-saved registers that whoever returns there keeps.
@@ -299,6 +302,12 @@ impl Table<'_, '_> {
                     .iter()
                     .find(|(start, bytes, _)| *start <= at && at < start + i64::from(*bytes));
                 match found {
+                    // Pushed to align the stack, and taken for an argument of a call of unknown prototype.
+                    Some((start, bytes, value)) if self.is_idle(*value) => {
+                        let end = range.end.min(start + i64::from(*bytes));
+                        self.anything(at..end);
+                        at = end;
+                    }
                     Some((start, bytes, value)) => {
                         let wanted = (range.end - start).min(i64::from(*bytes));
                         let bytes = covering_bytes(u64::try_from(wanted).unwrap_or(8)).min(*bytes);
@@ -316,6 +325,25 @@ impl Table<'_, '_> {
                     }
                 }
             }
+        }
+    }
+
+    fn is_idle(&mut self, value: Value) -> bool {
+        match *self.sources.values().node(value) {
+            Node::Entry(place) => self.site.entry.is_idle(place),
+            _ => false,
+        }
+    }
+
+    /// A part of the frame of which nothing depends on what is there.
+    fn anything(&mut self, slots: std::ops::Range<i64>) {
+        let mut at = slots.start;
+        while at < slots.end {
+            let left = slots.end - at;
+            let bytes = [8u32, 4, 2, 1].into_iter().find(|n| i64::from(*n) <= left).unwrap_or(1);
+            let to = Location::Slot { cfa: at, bytes };
+            self.moves.push(Move { to, from: Source::Constant(0), proof: Proof::Remade });
+            at += i64::from(bytes);
         }
     }
 
@@ -459,14 +487,7 @@ impl Table<'_, '_> {
         if !is_garbage || matches!(answer, Answer::Found { .. } | Answer::Partial { .. }) {
             return self.named(to, answer);
         }
-        let mut at = slots.start;
-        while at < slots.end {
-            let left = slots.end - at;
-            let bytes = [8u32, 4, 2, 1].into_iter().find(|n| i64::from(*n) <= left).unwrap_or(1);
-            let to = Location::Slot { cfa: at, bytes };
-            self.moves.push(Move { to, from: Source::Constant(0), proof: Proof::Remade });
-            at += i64::from(bytes);
-        }
+        self.anything(slots);
     }
 
     fn named(&mut self, to: Location, answer: Answer) {
