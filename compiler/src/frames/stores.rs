@@ -10,7 +10,8 @@
 //! that the other one has made: memory is what OLD has made of it, whatever NEW would have. No register is said
 //! to hold anything for that reason.
 
-use super::value::{Node, Operation, Value, Values, operands};
+use super::value::{Bits, Node, Operation, Value, Values, operands};
+use iced_x86::Code;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// So many stores are compared on each side.
@@ -45,6 +46,7 @@ pub fn are_alike(values: &mut Values, zero: &BTreeSet<Value>, (old, new): (Value
 struct Stores<'v> {
     values: &'v mut Values,
     known: HashMap<Value, Value>,
+    bytes: HashMap<(Value, u8), Byte>,
     left: usize,
 }
 
@@ -52,7 +54,7 @@ impl<'v> Stores<'v> {
     fn new(values: &'v mut Values, zero: &BTreeSet<Value>) -> Self {
         let nothing = values.constant(0);
         let known = zero.iter().map(|value| (*value, nothing)).collect();
-        Self { values, known, left: BUDGET }
+        Self { values, known, bytes: HashMap::new(), left: BUDGET }
     }
 
     /// What has been stored on both sides since memory was the same; `None` where it never was, or that is too
@@ -101,17 +103,44 @@ impl<'v> Stores<'v> {
 
     /// One byte of a value.
     fn byte(&mut self, value: Value, number: u8) -> Byte {
-        match self.values.node(value).clone() {
-            Node::Linear(terms, k) if terms.is_empty() => {
-                Byte::Known(k.to_le_bytes().get(usize::from(number)).copied().unwrap_or(0))
+        if let Some(known) = self.bytes.get(&(value, number)) {
+            return *known;
+        }
+        let byte = self.one_byte(value, number);
+        self.bytes.insert((value, number), byte);
+        byte
+    }
+
+    fn one_byte(&mut self, value: Value, number: u8) -> Byte {
+        // No value is of more than eight bytes.
+        let part = |bits: u64| bits.to_le_bytes().get(usize::from(number)).copied().unwrap_or(0);
+        if part(self.values.possible(value)) == 0 {
+            return Byte::Known(0);
+        }
+        let Bits { of, kept, changed } = self.values.bits(value);
+        if of != value {
+            let mut byte = self.byte(of, number);
+            let (kept, changed) = (part(kept | !self.values.possible(of)), part(changed));
+            for (op, with, idle) in [(Operation::And, kept, 0xff), (Operation::Xor, changed, 0)] {
+                if with != idle {
+                    byte = self.both(op, [byte, Byte::Known(with)]);
+                }
             }
-            Node::Low(bytes, _) | Node::Load(_, _, bytes) if number >= bytes => Byte::Known(0),
-            Node::Low(_, inner) => self.byte(inner, number),
+            return byte;
+        }
+        match self.values.node(value).clone() {
+            Node::Linear(terms, k) if terms.is_empty() => Byte::Known(part(k)),
+            Node::Signed(bytes, inner) if number < bytes => self.byte(inner, number),
             Node::Insert(bytes, _, low) if number < bytes => self.byte(low, number),
             Node::Insert(_, above, _) => self.byte(above, number),
             Node::Load(memory, address, _) => {
                 let (base, offset) = self.parts(address);
                 Byte::At(memory, base, offset.wrapping_add(number.into()))
+            }
+            // Bit by bit, so byte by byte.
+            Node::Operation(op @ (Operation::And | Operation::Or | Operation::Xor), operands) => {
+                let both = [operands[0], operands[1]].map(|operand| self.byte(operand, number));
+                self.both(op, both)
             }
             Node::Operation(Operation::ShiftRight(width), operands) => {
                 match self.values.as_constant(operands[1]) {
@@ -122,7 +151,90 @@ impl<'v> Stores<'v> {
                     _ => Byte::Of(value, number),
                 }
             }
+            Node::Operation(Operation::Instruction { code, output: 1, .. }, operands) => {
+                // The bytes from the other end (SDM volume 2, BSWAP).
+                let last = match code {
+                    _ if code == Code::Bswap_r32 as u16 => 3u8,
+                    _ if code == Code::Bswap_r64 as u16 => 7,
+                    _ => return Byte::Of(value, number),
+                };
+                match last.checked_sub(number) {
+                    Some(from) => self.byte(operands[0], from),
+                    None => Byte::Of(value, number),
+                }
+            }
+            Node::Linear(terms, k) => {
+                let beside = if k == 0 { self.beside(&terms, number) } else { None };
+                beside.unwrap_or_else(|| {
+                    // What the sum is beyond these bytes does not matter.
+                    let low = self.values.low((number + 1).next_power_of_two(), value);
+                    match *self.values.node(low) {
+                        Node::Low(_, inner) => Byte::Of(inner, number),
+                        _ => Byte::Of(low, number),
+                    }
+                })
+            }
             _ => Byte::Of(value, number),
+        }
+    }
+
+    /// A byte of a sum of values that are shifted by whole bytes, where no bit of one meets one of another: there is
+    /// no carry.
+    fn beside(&mut self, terms: &[(Value, u64)], number: u8) -> Option<Byte> {
+        let mut taken = 0;
+        let mut parts = Vec::new();
+        for (value, factor) in terms {
+            let shift = factor.trailing_zeros();
+            if !factor.is_power_of_two() || shift % 8 != 0 {
+                return None;
+            }
+            let bits = self.values.possible(*value) << shift;
+            if taken & bits != 0 {
+                return None;
+            }
+            taken |= bits;
+            let from = number.checked_sub(u8::try_from(shift / 8).ok()?);
+            parts.extend(from.map(|from| (*value, from)));
+        }
+        let mut sum = Byte::Known(0);
+        for (value, from) in parts {
+            let part = self.byte(value, from);
+            sum = self.both(Operation::Or, [sum, part]);
+        }
+        Some(sum)
+    }
+
+    /// A bitwise operation on two bytes.
+    fn both(&mut self, operation: Operation, bytes: [Byte; 2]) -> Byte {
+        let [a, b] = bytes.map(|byte| self.alone(byte));
+        let value = self.values.bitwise(operation, a, b);
+        if let Some(at) = [a, b].iter().position(|one| *one == value) {
+            return bytes[at];
+        }
+        match (self.values.as_constant(value), self.values.node(value)) {
+            (Some(number), _) => Byte::Known(number.to_le_bytes()[0]),
+            (_, &Node::Load(memory, address, 1)) => {
+                let (base, offset) = self.parts(address);
+                Byte::At(memory, base, offset)
+            }
+            _ => Byte::Of(value, 0),
+        }
+    }
+
+    /// A byte as a value that is no more than it.
+    fn alone(&mut self, byte: Byte) -> Value {
+        match byte {
+            Byte::Known(number) => self.values.constant(number.into()),
+            Byte::Of(value, 0) => self.values.low(1, value),
+            Byte::Of(value, number) => {
+                let bits = self.values.constant(8 * u64::from(number));
+                let shifted = self.values.operation(Operation::ShiftRight(8), &[value, bits]);
+                self.values.low(1, shifted)
+            }
+            Byte::At(memory, base, offset) => {
+                let address = self.values.offset(base, offset);
+                self.values.intern(Node::Load(memory, address, 1))
+            }
         }
     }
 
