@@ -538,6 +538,7 @@ impl<'a, 'v> Executor<'a, 'v> {
                 self.set_operand(step, 0, result);
             }
             Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar => self.shift(step, bytes),
+            Mnemonic::Bswap => return self.swapped(step, bytes),
             _ if i.condition_code() != ConditionCode::None => self.conditional(step),
             _ => return false,
         }
@@ -595,6 +596,24 @@ impl<'a, 'v> Executor<'a, 'v> {
         let before = self.machine.flags();
         self.set_result_flags(i, bytes, result, &[a, count, before]);
         self.set_operand(step, 0, result);
+    }
+
+    /// The bytes of what is read from memory in the other order are as many reads of one byte each.
+    fn swapped(&mut self, step: &Step, bytes: u8) -> bool {
+        let a = self.operand(step, 0);
+        let Node::Load(memory, address, size) = *self.values.node(a) else { return false };
+        if size != bytes || !matches!(bytes, 4 | 8) {
+            return false;
+        }
+        let mut parts = Vec::new();
+        for byte in 0..bytes {
+            let at = self.values.offset(address, byte.into());
+            let one = memory::load(self.values, memory, at, 1);
+            parts.push((one, 1 << (8 * (bytes - 1 - byte))));
+        }
+        let sum = self.values.linear(&parts, 0);
+        self.set_operand(step, 0, sum);
+        true
     }
 
     /// Conditional moves and sets.
