@@ -21,7 +21,7 @@ pub(super) fn step(e: &mut Executor<'_, '_>, step: &Step) -> bool {
     if !followed || matches!(i.encoding(), EncodingKind::EVEX | EncodingKind::MVEX) {
         return false;
     }
-    moves(e, step) || zeroing(e, step) || scalar(e, step) || packed(e, step)
+    moves(e, step) || by_lanes(e, step) || scalar(e, step) || packed(e, step)
 }
 
 fn touches_vectors(i: &Instruction) -> bool {
@@ -130,31 +130,14 @@ fn moves(e: &mut Executor<'_, '_>, step: &Step) -> bool {
             set(e, i, i.op_register(0), &[merged]);
             return true;
         }
-        M::Movhps | M::Movhpd if !to_memory => {
-            let high = lanes(e, step, 1, 8);
-            let low = e.vector_lane(i.op_register(0), 0);
-            set(e, i, i.op_register(0), &[low, high[0]]);
-            return true;
-        }
-        M::Movhps | M::Movhpd => {
+        M::Movhps | M::Movhpd | M::Vmovhps | M::Vmovhpd if to_memory => {
             let high = e.vector_lane(i.op_register(1), 1);
             store(e, step, &[high], 8);
             return true;
         }
-        M::Movlps | M::Movlpd if to_memory => {
+        M::Movlps | M::Movlpd | M::Vmovlps | M::Vmovlpd if to_memory => {
             let low = e.vector_lane(i.op_register(1), 0);
             store(e, step, &[low], 8);
-            return true;
-        }
-        M::Movlps | M::Movlpd => {
-            let low = lanes(e, step, 1, 8);
-            set(e, i, i.op_register(0), &low);
-            return true;
-        }
-        M::Punpcklqdq | M::Unpcklpd | M::Movlhps => {
-            let other = lanes(e, step, 1, 8);
-            let low = e.vector_lane(i.op_register(0), 0);
-            set(e, i, i.op_register(0), &[low, other[0]]);
             return true;
         }
         _ => return false,
@@ -185,21 +168,191 @@ fn move_low(e: &mut Executor<'_, '_>, step: &Step, bytes: usize) -> bool {
     true
 }
 
-/// `pxor x, x` and the like.
-fn zeroing(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+/// Instructions of which each eight-byte lane of the result is made of one lane or two (SDM volume 2).
+fn by_lanes(e: &mut Executor<'_, '_>, step: &Step) -> bool {
     let i = &step.instruction;
-    let exclusive =
-        matches!(i.mnemonic(), M::Pxor | M::Xorps | M::Xorpd | M::Vpxor | M::Vxorps | M::Vxorpd);
-    let last = i.op_count().saturating_sub(1);
-    let same = last >= 1
-        && i.op_kind(last) == OpKind::Register
-        && i.op_kind(last - 1) == OpKind::Register
-        && i.op_register(last) == i.op_register(last - 1);
-    if !exclusive || !same {
+    if extracted(e, step) {
+        return true;
+    }
+    if i.op_kind(0) != OpKind::Register || !is_followed(i.op_register(0)) || i.op_count() < 2 {
         return false;
     }
-    let zero = e.values.constant(0);
-    set(e, i, i.op_register(0), &[zero, zero]);
+    let to = i.op_register(0);
+    let last = i.op_count() - 1;
+    let has_immediate = i.op_kind(last) == OpKind::Immediate8;
+    let (second, immediate) = if has_immediate { (last - 1, i.immediate(last)) } else { (last, 0) };
+    // The encodings of three operands have the first input apart from the result.
+    let first = second.saturating_sub(1);
+    let count = if to.is_ymm() { 4 } else { 2 };
+    let Some(result) = made(e, step, (first, second), immediate, count) else { return false };
+    set(e, i, to, &result);
+    true
+}
+
+fn made(
+    e: &mut Executor<'_, '_>,
+    step: &Step,
+    (first, second): (u32, u32),
+    immediate: u64,
+    count: usize,
+) -> Option<Vec<Value>> {
+    let i = &step.instruction;
+    let a = |e: &mut Executor<'_, '_>| lanes(e, step, first, 8 * count);
+    let b = |e: &mut Executor<'_, '_>| lanes(e, step, second, 8 * count);
+    let low = |e: &mut Executor<'_, '_>| lanes(e, step, second, 8)[0];
+    // Lanes of both inputs by number, the second's above the first's: in each half of a wide register the same.
+    let picked = |e: &mut Executor<'_, '_>, pick: [usize; 2]| {
+        let (a, b) = (a(e), b(e));
+        let halves = a.chunks(2).zip(b.chunks(2)).map(|(a, b)| [a[0], a[1], b[0], b[1]]);
+        Some(halves.flat_map(|all| pick.map(|n| all[n])).collect())
+    };
+    let bitwise = |e: &mut Executor<'_, '_>, operation| {
+        let (a, b) = (a(e), b(e));
+        Some(a.iter().zip(&b).map(|(a, b)| e.values.bitwise(operation, *a, *b)).collect())
+    };
+    match i.mnemonic() {
+        M::Pand | M::Andps | M::Andpd | M::Vpand | M::Vandps | M::Vandpd => {
+            bitwise(e, Operation::And)
+        }
+        M::Por | M::Orps | M::Orpd | M::Vpor | M::Vorps | M::Vorpd => bitwise(e, Operation::Or),
+        M::Pxor | M::Xorps | M::Xorpd | M::Vpxor | M::Vxorps | M::Vxorpd => {
+            bitwise(e, Operation::Xor)
+        }
+        // The first is inverted.
+        M::Pandn | M::Andnps | M::Andnpd | M::Vpandn | M::Vandnps | M::Vandnpd => {
+            let (a, b) = (a(e), b(e));
+            let each = a.iter().zip(&b).map(|(a, b)| {
+                let not = e.values.linear(&[(*a, u64::MAX)], u64::MAX);
+                e.values.bitwise(Operation::And, not, *b)
+            });
+            Some(each.collect())
+        }
+        // All ones where they are equal, whatever the elements' size.
+        M::Pcmpeqb
+        | M::Pcmpeqw
+        | M::Pcmpeqd
+        | M::Pcmpeqq
+        | M::Vpcmpeqb
+        | M::Vpcmpeqw
+        | M::Vpcmpeqd
+        | M::Vpcmpeqq => {
+            let same = a(e) == b(e);
+            let ones = e.values.constant(u64::MAX);
+            same.then(|| vec![ones; count])
+        }
+        M::Paddq | M::Vpaddq => {
+            let (a, b) = (a(e), b(e));
+            Some(a.iter().zip(&b).map(|(a, b)| e.values.add(*a, *b)).collect())
+        }
+        M::Psubq | M::Vpsubq => {
+            let (a, b) = (a(e), b(e));
+            Some(a.iter().zip(&b).map(|(a, b)| e.values.subtract(*a, *b)).collect())
+        }
+        M::Punpcklqdq | M::Unpcklpd | M::Movlhps | M::Movhps | M::Movhpd => {
+            let (a, b) = (lanes(e, step, first, 8)[0], low(e));
+            Some(vec![a, b])
+        }
+        M::Vmovlhps | M::Vmovhps | M::Vmovhpd => {
+            let (a, b) = (lanes(e, step, first, 8)[0], low(e));
+            Some(vec![a, b])
+        }
+        M::Vpunpcklqdq | M::Vunpcklpd => picked(e, [0, 2]),
+        M::Punpckhqdq | M::Unpckhpd | M::Vpunpckhqdq | M::Vunpckhpd => picked(e, [1, 3]),
+        M::Movhlps | M::Vmovhlps => picked(e, [3, 1]),
+        M::Movlps | M::Movlpd | M::Vmovlps | M::Vmovlpd => {
+            let (a, b) = (lanes(e, step, first, 16)[1], low(e));
+            Some(vec![b, a])
+        }
+        M::Vmovsd if i.op_count() == 3 => picked(e, [2, 1]),
+        M::Movddup => {
+            let low = low(e);
+            Some(vec![low; 2])
+        }
+        M::Vmovddup if count == 2 => {
+            let low = low(e);
+            Some(vec![low; 2])
+        }
+        M::Vmovddup => picked(e, [2, 2]),
+        // Two bits of the immediate for each half.
+        M::Shufpd | M::Vshufpd => {
+            let (a, b) = (a(e), b(e));
+            let pick = |lane: usize| {
+                let from = if lane.is_multiple_of(2) { &a } else { &b };
+                from[(lane & !1) + usize::from(immediate >> lane & 1 == 1)]
+            };
+            Some((0..count).map(pick).collect())
+        }
+        // Halves of lanes: of both inputs' in turn, or by two bits of the immediate each.
+        M::Punpckldq | M::Unpcklps | M::Vpunpckldq | M::Vunpcklps => {
+            let (a, b) = (a(e), b(e));
+            Some(halves(e, &a, &b, |n| (n % 2 == 1, n / 2)))
+        }
+        M::Punpckhdq | M::Unpckhps | M::Vpunpckhdq | M::Vunpckhps => {
+            let (a, b) = (a(e), b(e));
+            Some(halves(e, &a, &b, |n| (n % 2 == 1, 2 + n / 2)))
+        }
+        M::Pshufd | M::Vpshufd => {
+            let b = b(e);
+            Some(halves(e, &b, &b, |n| (false, immediate >> (2 * n) & 3)))
+        }
+        M::Shufps | M::Vshufps => {
+            let (a, b) = (a(e), b(e));
+            Some(halves(e, &a, &b, |n| (n > 1, immediate >> (2 * n) & 3)))
+        }
+        M::Pinsrq | M::Vpinsrq => {
+            let mut all = lanes(e, step, first, 16);
+            all[usize::from(immediate & 1 == 1)] = low(e);
+            Some(all)
+        }
+        _ => None,
+    }
+}
+
+/// Lanes of four-byte halves: `pick` says of each of the four of 16 bytes whether it is one of the second input,
+/// and which.
+fn halves(
+    e: &mut Executor<'_, '_>,
+    a: &[Value],
+    b: &[Value],
+    pick: impl Fn(u64) -> (bool, u64),
+) -> Vec<Value> {
+    let mut made = Vec::new();
+    for (a, b) in a.chunks(2).zip(b.chunks(2)) {
+        for lane in [0, 2] {
+            let [low, high] = [lane, lane + 1].map(|n| {
+                let (second, number) = pick(n);
+                let from = if second { b } else { a };
+                (from[usize::from(number > 1)], number % 2)
+            });
+            made.push(match (low, high) {
+                ((low, 0), (high, 1)) if low == high => low,
+                _ => {
+                    let [low, high] = [low, high].map(|(value, upper)| {
+                        if upper == 0 {
+                            return e.values.low(4, value);
+                        }
+                        let shift = e.values.constant(32);
+                        match e.values.as_constant(value) {
+                            Some(number) => e.values.constant(number >> 32),
+                            None => e.values.operation(Operation::ShiftRight(8), &[value, shift]),
+                        }
+                    });
+                    e.values.linear(&[(low, 1), (high, 1 << 32)], 0)
+                }
+            });
+        }
+    }
+    made
+}
+
+/// `pextrq`.
+fn extracted(e: &mut Executor<'_, '_>, step: &Step) -> bool {
+    let i = &step.instruction;
+    if !matches!(i.mnemonic(), M::Pextrq | M::Vpextrq) {
+        return false;
+    }
+    let lane = e.vector_lane(i.op_register(1), usize::from(i.immediate(2) & 1 == 1));
+    e.set_operand(step, 0, lane);
     true
 }
 
