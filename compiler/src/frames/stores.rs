@@ -288,7 +288,8 @@ mod tests {
     use super::are_alike as compared;
     use crate::frames::point::PointId;
     use crate::frames::state::memory::{load, store};
-    use crate::frames::value::{Node, Place, Value, Values};
+    use crate::frames::value::{Node, Operation, Place, Value, Values};
+    use iced_x86::Code;
     use std::collections::BTreeSet;
 
     fn are_alike(values: &mut Values, old: Value, new: Value) -> bool {
@@ -375,6 +376,71 @@ mod tests {
         let swapped = store(&mut values, half, upper, low, 4);
         assert!(are_alike(&mut values, old, new));
         assert!(!are_alike(&mut values, old, swapped));
+    }
+
+    #[test]
+    fn bits_count_by_the_byte() {
+        let mut values = Values::default();
+        let (memory, [p, q, x]) = start(&mut values);
+        let upper = values.offset(p, 4);
+        // Two halves that are put together, and a sum that may carry from the one into the other.
+        let read = load(&mut values, memory, q, 8);
+        let (low, half) = (values.low(4, read), values.low(4, x));
+        let [beside, carrying] =
+            [low, read].map(|low| values.linear(&[(low, 1), (half, 1 << 32)], 0));
+        let first = store(&mut values, memory, p, low, 4);
+        let pieces = store(&mut values, first, upper, half, 4);
+        for (sum, alike) in [(beside, true), (carrying, false)] {
+            let whole = store(&mut values, memory, p, sum, 8);
+            assert_eq!(are_alike(&mut values, whole, pieces), alike);
+        }
+        // A mask that leaves all bytes but one, and that bit of it.
+        let before = load(&mut values, memory, p, 8);
+        let six = values.offset(p, 6);
+        let byte = load(&mut values, memory, six, 1);
+        for (mask, of_byte, alike) in [
+            (!(1 << 54), 0xbf, true),
+            (!(1 << 55), 0xbf, false),
+            (!(1 << 54 | 1), 0xbf, false),
+            (!(1 << 54), 0xff, false),
+        ] {
+            let (mask, of_byte) = (values.constant(mask), values.constant(of_byte));
+            let whole = values.bitwise(Operation::And, before, mask);
+            let piece = values.bitwise(Operation::And, byte, of_byte);
+            let whole = store(&mut values, memory, p, whole, 8);
+            let piece = store(&mut values, memory, six, piece, 1);
+            assert_eq!(are_alike(&mut values, whole, piece), alike);
+        }
+        // Above the sign's byte it is the sign's.
+        let signed = values.signed(2, x);
+        for (bytes, alike) in [(2, true), (4, false)] {
+            let extended = store(&mut values, memory, p, signed, bytes);
+            let plain = store(&mut values, memory, p, x, bytes);
+            assert_eq!(are_alike(&mut values, extended, plain), alike);
+        }
+    }
+
+    #[test]
+    fn turned_bytes_are_the_same_ones_from_the_other_end() {
+        let mut values = Values::default();
+        let (memory, [p, _, x]) = start(&mut values);
+        for (code, bytes) in [(Code::Bswap_r32, 4u8), (Code::Bswap_r64, 8)] {
+            let operation = Operation::Instruction { code: code as u16, immediate: 0, output: 1 };
+            let of = values.low(bytes, x);
+            let turned = values.operation(operation, &[of]);
+            let whole = store(&mut values, memory, p, turned, bytes);
+            let plain = store(&mut values, memory, p, x, bytes);
+            assert!(!are_alike(&mut values, whole, plain));
+            let mut pieces = memory;
+            for byte in 0..bytes {
+                let at = values.offset(p, byte.into());
+                let shift = values.constant(8 * u64::from(bytes - 1 - byte));
+                let moved = values.operation(Operation::ShiftRight(8), &[x, shift]);
+                assert!(!are_alike(&mut values, whole, pieces));
+                pieces = store(&mut values, pieces, at, moved, 1);
+            }
+            assert!(are_alike(&mut values, whole, pieces));
+        }
     }
 
     #[test]
