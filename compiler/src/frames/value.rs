@@ -1037,7 +1037,7 @@ mod tests {
         }
         let (a, x) = random(values, numbers, held, depth - 1);
         let (k, bytes) = (numbers.constant(), numbers.bytes());
-        match numbers.below(12) {
+        match numbers.below(13) {
             kind @ 0..=5 => {
                 let operation = [Operation::And, Operation::Or, Operation::Xor]
                     [usize::try_from(kind % 3).unwrap()];
@@ -1076,6 +1076,20 @@ mod tests {
                 let constant = values.constant(bits);
                 let made = values.operation(Operation::ShiftRight(bytes), &[a, constant]);
                 (made, each(&x, &|n| (n & mask(bytes)) >> bits))
+            }
+            11 => {
+                // Down, some bits, and up again by as many or by one more, below a number.
+                let bits = numbers.below(u64::from(bytes) * 8);
+                let (down, some) = (values.constant(bits), values.constant(k));
+                let made = values.operation(Operation::ShiftRight(bytes), &[a, down]);
+                let made = values.bitwise(Operation::And, made, some);
+                let up = 1u64.wrapping_shl(u32::try_from(bits + numbers.below(5) / 4).unwrap());
+                let up = if numbers.below(2) == 0 { up } else { up.wrapping_neg() };
+                let top = [0, u64::MAX, k << bits, 1][usize::try_from(numbers.below(4)).unwrap()];
+                let made = values.linear(&[(made, up)], top);
+                let apply =
+                    |n: u64| ((n & mask(bytes)) >> bits & k).wrapping_mul(up).wrapping_add(top);
+                (made, each(&x, &apply))
             }
             _ => {
                 let memory = values.intern(Node::Entry(Place::Memory));
