@@ -119,7 +119,9 @@ impl SectionStore {
                 None => load_section(file, id).map(|c| (id, Stored::Unpacked(c.into_owned()))),
             })
         };
-        STORED.into_par_iter().filter_map(stored).collect::<Result<_, _>>().map(Self)
+        // One after the other: whoever asks first fills the image's cell with this, from within other work on the
+        // pool. Waiting for work of its own there, it would be given some that asks for the same cell, for ever.
+        STORED.into_iter().filter_map(stored).collect::<Result<_, _>>().map(Self)
     }
 
     /// The sections as gimli reads them; `bytes` are those of the file.
