@@ -68,14 +68,18 @@ fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBu
 
 /// OLD and NEW, or the other way round.
 fn built(program: &Program, back: bool) -> (Built, Bundle) {
-    let directory = tempfile::tempdir().unwrap();
     let source = PROGRAM
         .replace("PARAMETERS", program.parameters)
         .replace("MORE", program.more)
         .replace("OLD_BODY", program.old)
         .replace("NEW_BODY", program.new);
-    let mut old = compile(directory.path(), "old", &source, &[]);
-    let mut new = compile(directory.path(), "new", &source, &["-DNEW"]);
+    between(&source, back)
+}
+
+fn between(source: &str, back: bool) -> (Built, Bundle) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut old = compile(directory.path(), "old", source, &[]);
+    let mut new = compile(directory.path(), "new", source, &["-DNEW"]);
     if back {
         std::mem::swap(&mut old, &mut new);
     }
@@ -143,6 +147,42 @@ fn what_new_finds_above_its_return_address_is_not_there() {
         ..PLAIN
     };
     assert!(lowered(&built(&variadic, false).1).iter().all(|by| *by == 0));
+}
+
+/// `serve` ends with a call that compilers make a jump, for its object is in nobody's hands.
+const JUMPING: &str = r"
+#include <unistd.h>
+#define KEEP __attribute__((noipa))
+volatile long sink;
+KEEP long hook(long n) { return n + write(9, (void *)&sink, 0); }
+KEEP long few(long a, long b) { return a - b + sink; }
+KEEP long many(long a, long b, long c, long d, long e, long f, long g, long h) { return a + g - h; }
+KEEP long serve(long n, long a, long b, long c, long d, long e, long f, long g) {
+    long object[4] = {0};
+    for (long i = 0; i < n; i++) {
+        object[i % 4] += hook(i);
+#ifdef NEW
+        sink = i;
+#else
+        sink = (a ^ i) + (b ^ i) * (c ^ i);
+        sink = (a + i) * (b - i) + c * n;
+#endif
+    }
+    return ENDING;
+}
+int main(int argc, char **argv) { return serve(argc, 2, 3, 4, 5, 6, 7, 8); }
+";
+
+#[test]
+fn whom_new_jumps_to_may_find_arguments_there() {
+    let by = |ending: &str| {
+        let (built, bundle) = between(&JUMPING.replace("ENDING", ending), false);
+        println!("{}", reasons(&built));
+        lowered(&bundle).into_iter().max().unwrap_or(0)
+    };
+    assert!(by("object[n % 4]") > 0);
+    assert!(by("few(object[n % 4], n)") > 0, "nothing is passed on the stack");
+    assert_eq!(by("many(object[n % 4], n, n, n, n, n, f, g)"), 0, "they are where they were");
 }
 
 #[test]

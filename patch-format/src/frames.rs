@@ -4,7 +4,7 @@
 //! moment: the processor is about to execute the OLD instruction at the site, and shall be about to
 //! execute the NEW one at [`crate::plan::Site::to`] instead. The canonical frame address (CFA, DWARF 5
 //! section 6.4: the caller's stack pointer before the call) is the same on both sides: the return
-//! address stays where it is, what differs lies below.
+//! address stays where it is, what differs lies below. (Where NEW's frame stands lower, see below, it has one more.)
 //!
 //! ```text
 //!   CFA + k, k >= 0    the caller's frame: arguments on the stack

@@ -4,11 +4,14 @@
 //! Takes a site's table and NEW's function; gives what stands against it. Everything else is proved of such a
 //! frame as of any other, NEW's offsets being told from a CFA that is so much lower ([`as_seen_by_new`]).
 
+use super::code::{Step, branch_target};
 use super::effects::Access;
 use super::function::Analysis;
 use super::stub;
+use super::supply::Side;
 use super::values::Place;
 use super::{Finding, Rule};
+use crate::debug::Parameters;
 use dsu_patch_format::NewAddr;
 use dsu_patch_format::frames::{Location, Translation, Value};
 use dsu_patch_format::plan::{Plan, Protection, Target};
@@ -36,7 +39,7 @@ pub(super) fn as_seen_by_new(translation: &Translation) -> Translation {
 }
 
 /// What stands against a frame that is lowered, if it is one.
-pub(super) fn check(plan: &Plan, translation: &Translation, new: &Analysis) -> Vec<Finding> {
+pub(super) fn check(plan: &Plan, translation: &Translation, new: Side<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     if translation.lowered == 0 {
         return out;
@@ -48,8 +51,13 @@ pub(super) fn check(plan: &Plan, translation: &Translation, new: &Analysis) -> V
     if let Err(what) = returns(plan, translation) {
         object(what);
     }
-    if let Some(at) = touched(new) {
+    if let Some(at) = touched(new.function) {
         object(format!("NEW may touch its caller's frame, or its return address, at CFA{at:+}"));
+    }
+    if let Some(at) = left(new) {
+        object(format!(
+            "NEW may leave at {at:#x}, or whom it jumps to, with arguments on the stack"
+        ));
     }
     out
 }
@@ -66,7 +74,7 @@ pub(super) fn returns_to(translation: &Translation) -> Option<NewAddr> {
 }
 
 /// The two instructions at an address, as bytes that apply does not change.
-pub(super) fn decode(plan: &Plan, at: NewAddr) -> Option<(NewAddr, &[u8])> {
+pub(super) fn decode(plan: &Plan, at: NewAddr) -> Option<&[u8]> {
     // `lea rsp, [rsp + disp32]` has eight.
     const LONGEST: u64 = 9;
     let most = (1..=LONGEST).rev().find(|len| stub::segment(plan, at, *len).is_some())?;
@@ -75,14 +83,14 @@ pub(super) fn decode(plan: &Plan, at: NewAddr) -> Option<(NewAddr, &[u8])> {
     let len = decoder.decode().len() + decoder.decode().len();
     let is_text = stub::segment(plan, at, most)?.0.protection == Protection::Text;
     let whole = is_text && stub::fixups(plan, at, len as u64).is_empty();
-    Some((at, bytes.get(..len)?)).filter(|_| whole)
+    bytes.get(..len).filter(|_| whole)
 }
 
 /// That NEW's return address is that of `lea rsp, [rsp + lowered - 8]; ret`: after NEW's return the stack pointer
 /// is `lowered` below OLD's CFA, and OLD's return address is 8 below that.
 fn returns(plan: &Plan, translation: &Translation) -> Result<(), String> {
     let code = returns_to(translation).ok_or("NEW has no return address of its own")?;
-    let (_, bytes) = decode(plan, code).ok_or_else(|| format!("{code} is no code that stays"))?;
+    let bytes = decode(plan, code).ok_or_else(|| format!("{code} is no code that stays"))?;
     let mut decoder = Decoder::with_ip(64, bytes, code.0, DecoderOptions::NONE);
     let (lift, back) = (decoder.decode(), decoder.decode());
     let above = translation.lowered.cast_signed().saturating_add(RETURN_ADDRESS);
@@ -91,10 +99,49 @@ fn returns(plan: &Plan, translation: &Translation) -> Result<(), String> {
         && lift.memory_base() == Register::RSP
         && lift.memory_index() == Register::None
         && lift.memory_displacement64().cast_signed() == above;
-    match lifts && back.code() == Code::Retnq {
-        true => Ok(()),
-        false => Err(format!("the code at {code} is `{lift}; {back}`")),
+    if !(lifts && back.code() == Code::Retnq) {
+        return Err(format!("the code at {code} is `{lift}; {back}`"));
     }
+    match unwinds(plan, translation, code, lift.len() as u64) {
+        true => Ok(()),
+        false => Err(format!("the code at {code} cannot be unwound")),
+    }
+}
+
+/// How unwinders get from there to OLD's caller: the instruction before a return address counts as the call.
+fn unwinds(plan: &Plan, translation: &Translation, code: NewAddr, lift: u64) -> bool {
+    let row = |at: u64| {
+        let after = plan.unwind.partition_point(|row| row.start.0 <= at);
+        let row = after.checked_sub(1).and_then(|i| plan.unwind.get(i))?;
+        let holds = at - row.start.0 < u64::from(row.len) && row.saved.is_empty();
+        holds.then_some(row.cfa)
+    };
+    let rsp = |offset: u64| i32::try_from(offset).ok().map(|offset| (4, offset));
+    let lowered = rsp(translation.lowered);
+    row(code.0 - 1) == lowered && row(code.0) == lowered && row(code.0 + lift) == rsp(8)
+}
+
+/// Where NEW may leave otherwise than by a plain return and with arguments on the stack: those of whom it jumps to,
+/// which are where it found its own, or its own that it takes away.
+fn left(new: Side<'_>) -> Option<u64> {
+    let Side { calls, function, .. } = new;
+    let stacked = |p: Option<Parameters>| p.is_none_or(|p| p.variadic || p.stack > 0);
+    let odd = |(index, step): (usize, &Step)| {
+        let i = &step.instruction;
+        let leaves = match i.flow_control() {
+            FlowControl::Return => return i.code() != Code::Retnq,
+            FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
+                branch_target(i).is_none_or(|to| function.code.index(to).is_none())
+            }
+            FlowControl::IndirectBranch => true,
+            _ => false,
+        };
+        let callee = function.values.callees.get(&index);
+        let jumps = leaves && (callee.is_some() || i.flow_control() != FlowControl::IndirectBranch);
+        jumps && stacked(function.own) && stacked(callee.and_then(|c| calls.prototype(c)))
+    };
+    let mut steps = function.code.steps.iter().enumerate();
+    steps.find(|step| odd(*step)).map(|(_, step)| step.instruction.ip())
 }
 
 /// An offset from the return address up that NEW's body may read or write itself, or of which an address may be

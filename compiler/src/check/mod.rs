@@ -279,7 +279,7 @@ impl<'i> Checker<'i> {
         let new = supply::Side { calls: &self.new, function: new, point: &new_point };
         out.extend(sites::calls(bundle, site, old, new));
         if let Some(mut ended) = ended {
-            out.extend(lowered::check(plan, translation, new.function));
+            out.extend(lowered::check(plan, translation, new));
             let seen = lowered::as_seen_by_new(translation);
             let supply = supply::Supply { old, new, site, translation, seen, ended: &mut ended };
             out.extend(supply.check());

@@ -192,8 +192,10 @@ pub fn stubs(bundle: &Bundle, site: usize) -> Vec<Mutant> {
 #[must_use]
 pub fn returns(bundle: &Bundle, site: usize) -> Vec<Mutant> {
     let code = bundle.frames.get(site).and_then(super::lowered::returns_to);
-    let code = code.and_then(|code| super::lowered::decode(&bundle.plan, code));
-    let bytes = code.map(|(at, bytes)| (0..).map(move |n| at.offset(n)).zip(bytes));
+    let bytes = code.and_then(|at| {
+        let bytes = super::lowered::decode(&bundle.plan, at)?;
+        Some((0..).map(move |n| at.offset(n)).zip(bytes))
+    });
     let changed = |(at, byte): (NewAddr, &u8)| Mutant {
         site,
         what: format!("the byte at {at}"),

@@ -7,7 +7,7 @@ use super::calls::{ARGUMENTS, CALLEE_SAVED, Callee, Calls, Set};
 use super::code::Code;
 use super::effects::{Bits, Effects};
 use super::values::{self, Values};
-use crate::debug::Parameters;
+use crate::debug::{Language, Parameters};
 use iced_x86::OpAccess;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ impl Reach {
     fn run(&mut self, function: Function<'_>) {
         let Some(first) = self.states.first_mut() else { return };
         *first = Some(Reached {
-            defined: entry(function.own),
+            defined: entry(function),
             touched: Bits::new(function.effects.bytes.count),
             taken: Bits::new(self.offsets.len()),
         });
@@ -171,10 +171,17 @@ impl Reach {
 }
 
 /// What has a value at an entry: arguments, what belongs to the caller; the static chain (r10) where this may be a
-/// nested function, for those have names of clones and so no prototype.
-fn entry(own: Option<Parameters>) -> Set {
+/// nested function. In C those have names of clones and so no prototype, in C++ and Rust there are none.
+fn entry(function: Function<'_>) -> Set {
+    let own = function.own;
+    let image = function.calls.image;
+    let language = function.code.parts.first().and_then(|(part, _)| {
+        let id = image.function_at(part.start)?;
+        Some(image.unit_of(image.function(id))?.language)
+    });
+    let plain = matches!(language, Some(Language::C | Language::Cpp | Language::Rust));
     let mut set = CALLEE_SAVED;
-    if own.is_none() {
+    if own.is_none() || !plain {
         set = set.with(Set::general(10));
     }
     let variadic = own.is_none_or(|p| p.variadic);

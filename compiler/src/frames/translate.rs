@@ -303,7 +303,7 @@ impl Table<'_, '_> {
                     .find(|(start, bytes, _)| *start <= at && at < start + i64::from(*bytes));
                 match found {
                     // Pushed to align the stack, and taken for an argument of a call of unknown prototype.
-                    Some((start, bytes, value)) if self.is_idle(*value) => {
+                    Some((start, bytes, value)) if self.is_idle(*start, *value) => {
                         let end = range.end.min(start + i64::from(*bytes));
                         self.anything(at..end);
                         at = end;
@@ -328,7 +328,12 @@ impl Table<'_, '_> {
         }
     }
 
-    fn is_idle(&mut self, value: Value) -> bool {
+    /// Whether a slot holds what no code means to read, and unwinders do not either.
+    fn is_idle(&mut self, start: i64, value: Value) -> bool {
+        let is_it = |m: &Move| matches!(m.to, Location::Slot { cfa, .. } if cfa == start);
+        if self.moves.iter().any(is_it) {
+            return false;
+        }
         match *self.sources.values().node(value) {
             Node::Entry(place) => self.site.entry.is_idle(place),
             _ => false,
@@ -483,7 +488,8 @@ impl Table<'_, '_> {
         let bytes = u32::try_from(slots.end - slots.start).unwrap_or(u32::MAX);
         let to = Location::Slot { cfa: slots.start, bytes };
         let answer = self.site.variables.source(self.site.at, self.site.to, to);
-        let is_garbage = !self.site.state.new.has_lost_slots() && slots.end <= -8;
+        let own = -8i64.saturating_add_unsigned(self.site.lowered);
+        let is_garbage = !self.site.state.new.has_lost_slots() && slots.end <= own;
         if !is_garbage || matches!(answer, Answer::Found { .. } | Answer::Partial { .. }) {
             return self.named(to, answer);
         }

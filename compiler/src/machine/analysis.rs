@@ -1,18 +1,19 @@
 //! All that is known of one function's code: its graph, its frame, what is live where, and which parts
 //! of the frame others may know the address of.
 
+use super::calls::callee;
 use super::clobbers::Clobbers;
-use super::convention::Convention;
+use super::convention::{self, Convention};
 use super::effects::Effects;
-use super::flow::Flow;
+use super::flow::{Block, End, Flow};
 use super::frame::{Frame, Place, Unknown};
 use super::live::{Live, StackObject};
 use super::returning::Returning;
 use super::transfer::Transfers;
 use super::{dataflow, objects};
-use crate::debug::{Language, Locals};
+use crate::debug::{Language, Locals, Parameters};
 use crate::image::{Function, FunctionId, Image};
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::ops::Range;
 
 /// One function, analysed.
@@ -28,6 +29,8 @@ pub struct Analysis {
     pub objects: Vec<StackObject>,
     /// Why none of this may be relied on.
     pub problem: Option<String>,
+    /// It may leave arguments of its own on the stack to whom it jumps to.
+    lends_arguments: bool,
 }
 
 impl Analysis {
@@ -65,7 +68,8 @@ impl Analysis {
         let told = |(step, (set, read))| dataflow::told(&transfers, step, set, &extents, read);
         let live = live.map(told).collect();
         let problem = flow.problem.clone().or_else(|| contradiction(&flow, &frame));
-        Self { live, objects, problem, flow, frame }
+        let lends_arguments = lends_arguments(image, id, &flow);
+        Self { live, objects, problem, lends_arguments, flow, frame }
     }
 }
 
@@ -104,7 +108,8 @@ impl Analysis {
 
 impl Analysis {
     /// The same function, whose frame is seen from a CFA that is `by` bytes higher than its own; `None` where its
-    /// code may touch what is above its return address, or that: for then it matters what is there.
+    /// code, or whom it jumps to, may touch what is above its return address, or that: for then it matters what is
+    /// there.
     #[must_use]
     pub fn lowered(&self, by: i64) -> Option<Self> {
         if self.touches_caller() {
@@ -121,21 +126,36 @@ impl Analysis {
         Some(lowered)
     }
 
-    /// Whether some instruction other than a return may read or write from the return address up, or make an
+    /// Whether something other than a plain return may read or write from the return address up, or make an
     /// address of it.
     fn touches_caller(&self) -> bool {
         let is_above = |end: i64| end > -8;
         let in_code = self.flow.body.steps.iter().enumerate().any(|(index, step)| {
             let effects = Effects::of(&step.instruction);
-            step.instruction.flow_control() != FlowControl::Return
+            step.instruction.code() != Code::Retnq
                 && effects.memory.iter().any(|access| match self.frame.place(index, access) {
                     Place::Frame(bytes) => is_above(bytes.end),
                     Place::Indexed(at) => is_above(at),
                     Place::Elsewhere => false,
                 })
         });
-        in_code || self.objects.iter().any(|object| is_above(object.extent.end))
+        in_code
+            || self.lends_arguments
+            || self.objects.iter().any(|object| is_above(object.extent.end))
     }
+}
+
+/// Whether some jump to another function may leave it arguments on the stack: they are where this function finds its
+/// own (psABI 3.2.3), which it need not touch for that.
+fn lends_arguments(image: &Image, id: FunctionId, flow: &Flow) -> bool {
+    let some = |known: Option<Parameters>| known.is_none_or(|p| p.variadic || p.stack > 0);
+    let is_left = |block: &&Block| matches!(block.end, End::TailCall | End::BranchOut);
+    let mut jumps = flow.blocks.iter().filter(is_left);
+    some(convention::prototype(image, id))
+        && jumps.any(|block| {
+            let to = callee(image, &flow.body.steps[block.steps.end - 1]);
+            some(convention::callee_prototype(image, &to))
+        })
 }
 
 /// Bytes of the widest vector register that an instruction names, at least 16.

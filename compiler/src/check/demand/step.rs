@@ -612,9 +612,9 @@ impl Step<'_, '_> {
             // How many vector registers hold arguments.
             self.demand.soft.need(Register::AL, 1);
         }
-        if prototype.is_none() && matches!(callee, Callee::Function(_)) {
-            // The static chain of a nested function: those have names of clones and no prototype, no other image
-            // calls them, and pointers to them lead to code that sets it.
+        if prototype.is_none() && matches!(callee, Callee::Function(_) | Callee::Unknown) {
+            // The static chain of a nested function: those have names of clones and no prototype, and no other image
+            // calls them by name.
             self.demand.soft.need(Register::R10, u64::MAX);
         }
         if prototype.is_none_or(|p| p.variadic || p.stack > 0) {
