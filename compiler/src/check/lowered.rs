@@ -118,7 +118,8 @@ fn unwinds(plan: &Plan, translation: &Translation, code: NewAddr, lift: u64) -> 
     };
     let rsp = |offset: u64| i32::try_from(offset).ok().map(|offset| (4, offset));
     let lowered = rsp(translation.lowered);
-    row(code.0 - 1) == lowered && row(code.0) == lowered && row(code.0 + lift) == rsp(8)
+    let (before, lifted) = (code.0.wrapping_sub(1), code.0.wrapping_add(lift));
+    row(before) == lowered && row(code.0) == lowered && row(lifted) == rsp(8)
 }
 
 /// Where NEW may leave otherwise than by a plain return and with arguments on the stack: those of whom it jumps to,
