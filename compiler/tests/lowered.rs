@@ -3,12 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod compiled;
+
+use compiled::compile;
 use dsu_compiler::check::{Checker, mutate};
 use dsu_compiler::{Built, Options, Outcome, build};
 use dsu_patch_format::Bundle;
 use dsu_patch_format::frames::{Proof, Translation};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// `serve` waits in calls of `hook`, an object of its frame in somebody's hands. OLD's keeps six values over
 /// the call, NEW's fewer, and its object lies nearer to the CFA.
@@ -56,15 +57,6 @@ const PLAIN: Program = Program {
     old: "",
     new: "",
 };
-
-fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let (file, out) = (directory.join("p.c"), directory.join(name));
-    std::fs::write(&file, source).unwrap();
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id", "-w"]).args(flags);
-    assert!(gcc.arg("-o").args([&out, &file]).status().unwrap().success(), "gcc");
-    out
-}
 
 /// OLD and NEW, or the other way round.
 fn built(program: &Program, back: bool) -> (Built, Bundle) {

@@ -2,11 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod compiled;
+
+use compiled::compile;
 use dsu_compiler::{Built, Options, Outcome, build};
 use dsu_patch_format::frames::{Proof, Value};
 use dsu_patch_format::plan::SiteKind;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// `f` waits in calls of `hook`; what it returns depends on its locals.
 const AROUND: &str = r#"
@@ -25,15 +26,6 @@ KEEP long f(long n) {
 }
 int main(int argc, char **argv) { return f(argc); }
 "#;
-
-fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let (file, out) = (directory.join("p.c"), directory.join(name));
-    std::fs::write(&file, source).unwrap();
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id", "-w"]).args(flags);
-    assert!(gcc.arg("-o").args([&out, &file]).status().unwrap().success(), "gcc");
-    out
-}
 
 fn built(old: &str, new: &str, init_new_locals: bool) -> Built {
     let directory = tempfile::tempdir().unwrap();

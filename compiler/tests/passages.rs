@@ -6,13 +6,14 @@
 mod assembled;
 
 use assembled::{framed_pair, reasons};
+mod compiled;
+
+use compiled::compile;
 use dsu_compiler::check::Checker;
 use dsu_compiler::code::decode;
 use dsu_compiler::{Built, Options, Outcome, build};
 use dsu_patch_format::plan::{DataWrite, Passage, RedirectForm, SiteKind};
 use dsu_patch_format::{Bundle, OldAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// `f` waits in calls of `hook`, `probe` and `last`.
 const AROUND: &str = r#"
@@ -44,15 +45,6 @@ KEEP long f(long n) {
 }
 int main(int argc, char **argv) { return f(argc) + probe(argc) + replaced(argc) + table[argc & 3]; }
 "#;
-
-fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let (file, out) = (directory.join("p.c"), directory.join(name));
-    std::fs::write(&file, source).unwrap();
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id", "-w"]).args(flags);
-    assert!(gcc.arg("-o").args([&out, &file]).status().unwrap().success(), "gcc");
-    out
-}
 
 /// NEW's `f` lacks this statement of OLD's.
 fn built(statement: &str) -> (Built, Bundle) {
