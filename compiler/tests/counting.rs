@@ -86,7 +86,12 @@ fn buffer(kept: &str) -> String {
 #[test]
 fn a_length_is_had_from_where_a_buffer_ends() {
     let (end, length) = (buffer("lea (%r12,%rax), %rbx"), buffer("mov %rax, %rbx"));
-    let built = framed_pair(&end, &length.replace("mov %rbx, %rdi", "lea (%r12,%rbx), %rdi"));
+    let length = length.replace("mov %rbx, %rdi", "lea (%r12,%rbx), %rdi");
+    // Where the buffer begins OLD reads again, too.
+    let built = framed_pair(
+        &end.replace("mov %rbx, %rdi", "mov %rbx, %rdi\nadd %r12, area(%rip)"),
+        &length,
+    );
     let moves = moves(&built, 2);
     let difference =
         Value::Binary { op: Binary::Sub, bytes: 8, left: at(RBX).into(), right: at(R12).into() };

@@ -171,3 +171,23 @@ fn what_was_found_to_be_zero_in_one_round_is_not_so_in_the_next() {
         }
     }
 }
+
+/// What OLD's code reads no more is not there in a frame that an earlier update has carried to the point.
+#[test]
+fn what_old_reads_no_more_is_no_source() {
+    let body = |kept: &str, used: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n{kept}\n.loc 1 610 1\nmov $1, %edi\ncall other\n.loc 1 611 \
+             1\nmov {used}, area(%rip)\nmov $2, %edi\ncall quiet"
+        )
+    };
+    let (copy, gone) = ("mov %rax, %r12", "mov %rax, %r12\nmov $0, %ebx");
+    let from_rbx = Value::At(Location::General { number: RBX, bytes: 8 });
+    // Both hold it; the one that is read again is taken.
+    let moves = behind(&framed_pair(&body(copy, "%rbx"), &body(gone, "%r12")), 1);
+    let moves = moves.unwrap_or_else(|| panic!("nothing at all"));
+    assert_eq!(into(&moves, 12), Some(&from_rbx));
+    // One alone does, and is not read.
+    let built = framed_pair(&body(gone, "$7"), &body(gone, "%r12"));
+    assert_eq!(behind(&built, 1), None);
+}

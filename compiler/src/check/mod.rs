@@ -159,7 +159,7 @@ rules! {
     Constant: "what is one number in NEW on every path is given no other",
     Arguments: "NEW finds its arguments on the stack where OLD has them",
     Object: "what has its address taken stays where it is, and is the same thing in OLD",
-    Source: "a source survives whatever may return at the site",
+    Source: "a source is what OLD still reads, and survives whatever may return at the site",
     Lowered: "a frame that stands lower keeps the stack aligned, returns, and leaves what is above alone",
     Twice: "where a frame may be translated twice, every slot stays in place",
     Unknown: "it is known where NEW goes from the counterpart",

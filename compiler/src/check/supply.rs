@@ -47,6 +47,7 @@ impl Supply<'_, '_> {
         self.callers_registers(&mut out);
         self.objects(&mut out);
         self.sources(&mut out);
+        self.read(&mut out);
         self.twice(&mut out);
         out
     }
@@ -481,6 +482,66 @@ impl Supply<'_, '_> {
         }
     }
 
+    /// A source is what OLD still reads: a frame that an earlier update carried to this point, whose NEW is this one's
+    /// OLD, has been given no more.
+    fn read(&self, out: &mut Vec<Finding>) {
+        for step in &self.translation.moves {
+            let wanted = demanded(self.new, &self.seen_by_new(step.to));
+            let mut unread = None;
+            mentioned(&step.from, &mut |place| {
+                let wanted = match step.from {
+                    Value::At(_) => wanted,
+                    // Any byte of the result may be made of any of these.
+                    _ if wanted == 0 => 0,
+                    _ => low(size(place)),
+                };
+                let is_read = wanted & !demanded(self.old, place) == 0;
+                if !is_read && !self.is_the_callers(place) {
+                    unread.get_or_insert(*place);
+                }
+            });
+            if let Some(place) = unread {
+                let (place, to) = (name(&place), name(&step.to));
+                let what = format!("OLD does not read all of {place}, the source of {to}");
+                out.push(Finding::new(Rule::Source, what));
+            }
+        }
+    }
+
+    /// Whether a place of OLD's is the caller's, or holds what is the caller's as OLD's row has it: that is there in any
+    /// frame.
+    fn is_the_callers(&self, place: &Location) -> bool {
+        let Some(row) = &self.old.point.row else { return false };
+        match *place {
+            Location::General { number, .. } => {
+                let number = usize::from(number);
+                let known = self.old.point.state.general.get(number);
+                row.saved.get(number) == Some(&Saved::Register)
+                    && matches!(known, Some(Known::Caller(own)) if usize::from(*own) == number)
+            }
+            Location::Slot { cfa, bytes } if cfa >= -8 => {
+                let touched = &self.old.point.reached.touched;
+                let end = cfa.saturating_add(bytes.into());
+                let mut numbers =
+                    (cfa..end).filter_map(|at| self.old.function.effects.bytes.index(at));
+                !numbers.any(|number| touched.has(number))
+            }
+            Location::Slot { cfa, .. } => row.saved.contains(&Saved::Slot(cfa)),
+            Location::Vector { .. } => false,
+        }
+    }
+
+    /// A place of NEW's as NEW calls it.
+    fn seen_by_new(&self, place: Location) -> Location {
+        match place {
+            Location::Slot { cfa, bytes } => {
+                let cfa = cfa.saturating_add_unsigned(self.translation.lowered);
+                Location::Slot { cfa, bytes }
+            }
+            other => other,
+        }
+    }
+
     /// In a function that returns twice a frame may be translated twice: every slot stays in place.
     fn twice(&self, out: &mut Vec<Finding>) {
         let twice = [self.old, self.new].into_iter().any(|side| {
@@ -517,6 +578,37 @@ impl Supply<'_, '_> {
             }
         }
     }
+}
+
+fn size(place: &Location) -> usize {
+    match *place {
+        Location::General { bytes, .. } | Location::Vector { bytes, .. } => bytes.into(),
+        Location::Slot { bytes, .. } => usize::try_from(bytes).unwrap_or(usize::MAX),
+    }
+}
+
+/// Which bytes of a place a side may read at its point, by bits.
+fn demanded(side: Side<'_>, place: &Location) -> u64 {
+    let demand = &side.point.demand;
+    let read = match *place {
+        Location::General { number, .. } => {
+            let of = |all: &[u8; 16]| all.get(usize::from(number)).copied().unwrap_or(0);
+            u64::from(of(&demand.hard.general) | of(&demand.soft.general))
+        }
+        Location::Vector { number, .. } => {
+            let of = |all: &[u64; 32]| all.get(usize::from(number)).copied().unwrap_or(0);
+            of(&demand.hard.vector) | of(&demand.soft.vector)
+        }
+        Location::Slot { cfa, bytes } => {
+            let numbers = &side.function.effects.bytes;
+            let is_read = |byte: &u32| {
+                let number = numbers.index(cfa.saturating_add((*byte).into()));
+                number.is_some_and(|n| demand.frame.has(n))
+            };
+            (0..bytes.min(64)).filter(is_read).map(|byte| 1u64 << byte).sum()
+        }
+    };
+    read & low(size(place))
 }
 
 fn missing(place: Location) -> Finding {

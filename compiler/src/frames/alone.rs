@@ -105,7 +105,7 @@ impl Alone {
 
     /// A name of which nothing is known, as if it were from a walk.
     pub fn unknown(values: &mut Values, place: Place) -> Value {
-        values.intern(Node::Given(PointId(u32::MAX), Some(Side::New), u32::MAX, place))
+        values.intern(Node::Given(PointId::NOWHERE, Some(Side::New), u32::MAX, place))
     }
 
     /// Whether a value has its name from a walk.

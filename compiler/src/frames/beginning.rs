@@ -19,7 +19,7 @@ const DEPTH: usize = 16;
 /// The largest step of a counter.
 const STRIDE: u64 = 4;
 
-/// NEW's loops.
+/// The loops of one build.
 pub struct Rounds {
     dominators: Dominators,
     loops: Loops,
@@ -32,14 +32,23 @@ pub struct Beginnings<'a> {
 }
 
 impl Rounds {
-    /// Of NEW's graph.
-    pub fn new(new: &Flow) -> Self {
-        let dominators = Dominators::new(new);
-        let loops = Loops::new(new, &dominators);
+    /// Of its graph.
+    pub fn new(flow: &Flow) -> Self {
+        let dominators = Dominators::new(flow);
+        let loops = Loops::new(flow, &dominators);
         Self { dominators, loops }
     }
 
-    /// With what a relation found on the edges.
+    /// The blocks through which every way leads to a block, since the last round of the innermost loop around it
+    /// began; the nearest first. With `inside` the block itself is one.
+    pub fn since(&self, block: BlockId, inside: bool) -> Vec<BlockId> {
+        let head = self.loops.innermost(block);
+        let up = |at: &BlockId| self.dominators.idom(*at).filter(|_| Some(*at) != head);
+        let all = std::iter::successors(Some(block), up);
+        all.skip(usize::from(!inside)).collect()
+    }
+
+    /// Of NEW's, with what a relation found on the edges.
     pub fn of<'a>(&'a self, arrivals: Arrivals<'a>) -> Beginnings<'a> {
         Beginnings { rounds: self, arrivals }
     }

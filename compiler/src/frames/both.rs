@@ -36,6 +36,8 @@ pub(super) struct Both<'a> {
     pub(super) evidence: Evidence,
     /// Blocks are followed together with copies of their partners, too.
     pub(super) copied: bool,
+    /// More is done to know what loops count with.
+    pub(super) further: bool,
     /// The literals of both.
     pub(super) texts: Texts,
     /// So many bytes NEW's frame is to stand lower than OLD's; its analysis says so already.
@@ -181,6 +183,7 @@ impl Both<'_> {
             looks_anywhere: &looks_anywhere,
             evidence: &self.evidence,
             copied: self.copied,
+            further: self.further,
             kept: &kept,
             entry: &entry,
             depth: &depth,

@@ -12,6 +12,7 @@ use super::point::{Point, PointId};
 use super::state::{Machine, State, memory};
 use super::value::{Node, Place, Side, Value, Values, extended, mask, operands};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 /// Counters that go farther than this are not followed.
 const FARTHEST: i64 = 1 << 31;
@@ -45,6 +46,8 @@ pub struct Bounds {
     unbound: BTreeSet<(Point, Key)>,
     /// Nothing is believed.
     pub off: bool,
+    /// Counters of NEW's that seem to end somewhere, for OLD's loop ends otherwise as long as that is not known.
+    guessed: Seeds,
     believed: BTreeMap<PointId, BTreeMap<Key, (Value, Bound)>>,
     shown: BTreeMap<PointId, (Point, BTreeMap<Key, Bound>)>,
     /// Something was believed that is not so.
@@ -112,6 +115,31 @@ impl Bounds {
         self.shown.insert(id, (point, shown));
     }
 
+    /// Where OLD's loop ends with a test of what is said in terms of NEW's counter, and NEW's ends with another as long
+    /// as nothing is known of that: how far it counts by its own, if that is all there is to it. A guess, to be
+    /// believed until the end of the next search.
+    pub fn guess(
+        &mut self,
+        values: &Values,
+        (old, new): (Value, Value),
+        arrivals: impl Fn(PointId) -> Option<(Point, Vec<State>)>,
+    ) {
+        let Some((name, end)) = tested(values, new).filter(|_| !self.off) else { return };
+        let of_name = |v: &Value| narrowed(values, *v).1;
+        let mentions = |v: &Value| values.terms(of_name(v)).0.iter().any(|t| t.0 == name);
+        let Node::Phi(id, Side::New, place) = *values.node(name) else { return };
+        if !compared(values, old).is_some_and(|all| all.iter().any(mentions)) {
+            return;
+        }
+        let Some((point, arrivals)) = arrivals(id).filter(|_| may_count(place)) else { return };
+        let key = (Side::New, place);
+        let first = begin(values, id, &arrivals, key).and_then(|first| values.as_constant(first));
+        let last = first.and_then(|first| end.checked_sub_unsigned(first));
+        if let Some(last) = last.filter(|last| last.unsigned_abs() < FARTHEST.unsigned_abs()) {
+            self.guessed.insert((point, key), last);
+        }
+    }
+
     /// At the end of a search: what is to be believed in the next one, and whether that is needed.
     pub fn next(mut self) -> (Self, bool) {
         for (id, believed) in std::mem::take(&mut self.believed) {
@@ -124,7 +152,12 @@ impl Bounds {
         let all = self.shown.values().flat_map(|(point, shown)| {
             shown.iter().map(|(key, bound)| ((*point, *key), bound.last))
         });
-        let seeds: Seeds = all.filter(|(key, _)| !self.unbound.contains(key)).collect();
+        let mut seeds: Seeds = all.filter(|(key, _)| !self.unbound.contains(key)).collect();
+        for (key, last) in std::mem::take(&mut self.guessed) {
+            if !self.unbound.contains(&key) {
+                seeds.entry(key).or_insert(last);
+            }
+        }
         let is_new = seeds.iter().any(|(key, last)| self.seeds.get(key) != Some(last));
         let again = is_new || self.failed;
         (Self { seeds, unbound: self.unbound, ..Self::default() }, again)
@@ -242,6 +275,36 @@ impl Counter {
     }
 }
 
+/// What a condition compares, or compares with zero.
+fn compared(values: &Values, test: Value) -> Option<Rc<[Value]>> {
+    let of = |value: Value| match values.node(value) {
+        Node::Operation(_, operands) => Some(operands.clone()),
+        _ => None,
+    };
+    of(*of(test)?.first()?)
+}
+
+/// What the low bytes of a sum with one name are compared with for equality: the name, and the number at which they
+/// are equal.
+fn tested(values: &Values, test: Value) -> Option<(Value, i64)> {
+    let operands = compared(values, test)?;
+    let (number, sum) = match operands[..] {
+        [sum] => (0, sum),
+        [a, b] => match (values.as_constant(a), values.as_constant(b)) {
+            (Some(number), None) => (number, b),
+            (None, Some(number)) => (number, a),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let (bytes, sum) = narrowed(values, sum);
+    let (terms, added) = values.terms(sum);
+    let [(name, factor)] = terms[..] else { return None };
+    let factor = extended(bytes, factor);
+    let end = extended(bytes, number.wrapping_sub(added));
+    (factor.unsigned_abs() == 1).then(|| (name, end.wrapping_mul(factor)))
+}
+
 /// A sum of which so many low bytes count.
 fn narrowed(values: &Values, value: Value) -> (u8, Value) {
     match *values.node(value) {
@@ -325,6 +388,29 @@ mod tests {
         values.bind(counter, None);
         let again = values.offset(counter, 3);
         assert_ne!(values.low(1, again), again);
+    }
+
+    #[test]
+    fn within_bounds_a_sum_is_zero_with_one_number() {
+        let mut values = Values::new(true);
+        let (counter, first) = (values.intern(name(3, HERE)), values.constant(5));
+        values.bind(counter, Some(Bound { first, last: 60 }));
+        let mut zero = |factor: i64, number: i64| {
+            let factor = factor.cast_unsigned();
+            let sum = values.linear(&[(counter, factor)], number.cast_unsigned());
+            let found = values.zero_with(sum)?;
+            let (terms, number) = values.terms(found);
+            assert_eq!(terms, [(counter, 1)]);
+            Some(-number.cast_signed())
+        };
+        assert_eq!(zero(1, -5), Some(5));
+        assert_eq!(zero(1, -65), Some(65));
+        assert_eq!(zero(16, -16 * 33), Some(33));
+        assert_eq!(zero(-8, 8 * 20), Some(20));
+        assert_eq!(zero(1, -66), None, "it does not get there");
+        assert_eq!(zero(1, -4), None);
+        assert_eq!(zero(16, -16 * 33 - 1), None, "it steps over it");
+        assert_eq!(zero(1 << 60, -(33 << 60)), None, "it may be so several times");
     }
 
     #[test]

@@ -901,6 +901,15 @@ pub fn condition(values: &mut Values, code: ConditionCode, flags: Value) -> (Val
             if base == EQUAL && b < a {
                 (a, b) = (b, a);
             }
+            if base == EQUAL && values.is_further() {
+                let difference = values.subtract(a, b);
+                if let Some(number) = values.as_constant(difference) {
+                    return (values.constant(u64::from(number == 0)), negated);
+                }
+                if let Some(zero) = values.zero_with(difference) {
+                    (a, b) = (zero, values.constant(0));
+                }
+            }
             if matches!(base, EQUAL | LESS) && values.as_constant(b) == Some(0) {
                 flags = values.operation(Operation::Logic(wide), &[a]);
                 base = if base == EQUAL { EQUAL } else { SIGN };
@@ -909,7 +918,10 @@ pub fn condition(values: &mut Values, code: ConditionCode, flags: Value) -> (Val
             }
         }
         Some((Operation::Logic(bytes), operands)) => match base {
-            EQUAL => flags = values.operation(Operation::Logic(8), &operands),
+            EQUAL => {
+                let zero = values.zero_with(operands[0]).unwrap_or(operands[0]);
+                flags = values.operation(Operation::Logic(8), &[zero]);
+            }
             // The carry flag is clear: below or equal is equal.
             BELOW_EQUAL => {
                 base = EQUAL;
@@ -957,15 +969,24 @@ pub fn apart(values: &mut Values, code: ConditionCode, flags: Value) -> Option<(
         ConditionCode::ne => true,
         _ => return None,
     };
+    let is_result = matches!(values.node(flags), Node::Operation(Operation::Instruction { .. }, _));
+    asked(values, flags).filter(|_| !is_result).map(|value| (value, met))
+}
+
+/// The value that the zero flag tells of.
+pub fn asked(values: &mut Values, flags: Value) -> Option<Value> {
     let (bytes, value) = match values.node(flags) {
         Node::Operation(Operation::Logic(bytes), operands) => (*bytes, operands[0]),
         Node::Operation(Operation::Compare(bytes), operands) => {
             let (bytes, a, b) = (*bytes, operands[0], operands[1]);
             (bytes, values.subtract(a, b))
         }
+        Node::Operation(Operation::Instruction { immediate, output: u8::MAX, .. }, operands) => {
+            (u8::try_from(immediate & 0xff).unwrap_or(8), operands[0])
+        }
         _ => return None,
     };
-    Some((values.low(bytes, value), met))
+    Some(values.low(bytes, value))
 }
 
 /// Whether a condition is met by flags that are those of numbers, or of a value that is `known` to be zero:

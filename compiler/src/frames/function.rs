@@ -3,6 +3,7 @@
 use super::barriers::Barriers;
 use super::beginning::Rounds;
 use super::both::Both;
+use super::ends::Ends;
 use super::entry::Entry;
 use super::relation::{Before, Relation};
 use super::site::{Known, Wanted, wanted};
@@ -80,8 +81,9 @@ struct View<'a> {
     matching: BlockMatching,
     variables: Variables<'a>,
     named: source::Named,
-    rounds: Rounds,
+    rounds: (Rounds, Rounds),
     unread: Unread,
+    ends: Ends,
     /// What holds just before calls, where that was asked for.
     before: BTreeMap<BlockId, Before>,
 }
@@ -238,6 +240,16 @@ enum Way {
     /// Blocks that one build has twice are followed, too; what is behind calls that never come back stays out
     /// of it.
     Copied,
+    /// More is done to know what loops count with; what is behind calls that never come back stays out of it.
+    Further,
+}
+
+/// What a pair of functions is followed by.
+#[derive(Clone, Copy)]
+struct Followed<'a> {
+    flows: (&'a Flow, &'a Flow),
+    copied: bool,
+    further: bool,
 }
 
 /// What is found of both sides by each way, as it is asked for.
@@ -245,21 +257,19 @@ struct Views<'a> {
     graphs: &'a Graphs<'a>,
     sides: Sides<'a>,
     /// By [`Way`]; `None` inside where following it does not settle.
-    found: [Option<Option<View<'a>>>; 3],
+    found: [Option<Option<View<'a>>>; 4],
 }
 
 impl<'a> Views<'a> {
     fn new(graphs: &'a Graphs<'a>, sides: Sides<'a>) -> Self {
-        Self { graphs, sides, found: [None, None, None] }
+        Self { graphs, sides, found: [None, None, None, None] }
     }
 
     fn site(&mut self, way: Way, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
         let graphs = self.graphs;
-        let followed = match way {
-            Way::Trimmed => (graphs.trimmed, false),
-            Way::Whole => (graphs.all, false),
-            Way::Copied => (graphs.trimmed, true),
-        };
+        let flows = if matches!(way, Way::Whole) { graphs.all } else { graphs.trimmed };
+        let (copied, further) = (matches!(way, Way::Copied), matches!(way, Way::Further));
+        let followed = Followed { flows, copied, further };
         let view = || View::new(graphs.shared, self.sides, followed, graphs.wanted);
         match self.found[way as usize].get_or_insert_with(view) {
             Some(view) => view.site(point),
@@ -292,25 +302,34 @@ impl<'a> Views<'a> {
             }
             stays
         });
-        open.retain_mut(|(point, obstacles)| {
-            if is_dead(point) {
-                return true;
-            }
-            match self.site(Way::Copied, point) {
-                Ok(found) => {
-                    proven.push(found);
-                    return false;
+        let ways = [Some(Way::Copied), graphs.has_loops().then_some(Way::Further)];
+        for way in ways.into_iter().flatten() {
+            open.retain_mut(|(point, obstacles)| {
+                if is_dead(point) {
+                    return true;
                 }
-                // With more that is followed nothing else is in the way.
-                Err(others) if others.iter().all(|o| o.new_local) => *obstacles = others,
-                Err(_) => {}
-            }
-            true
-        });
+                match self.site(way, point) {
+                    Ok(found) => {
+                        proven.push(found);
+                        return false;
+                    }
+                    // With more that is followed nothing else is in the way.
+                    Err(others) if others.iter().all(|o| o.new_local) => *obstacles = others,
+                    Err(_) => {}
+                }
+                true
+            });
+        }
     }
 }
 
 impl Graphs<'_> {
+    /// Whether there is a loop in both bodies.
+    fn has_loops(&self) -> bool {
+        let has = |flow: &Flow| !crate::machine::dominators::loop_heads(flow).is_empty();
+        has(self.trimmed.0) && has(self.trimmed.1)
+    }
+
     /// Whether less is followed without what is behind calls that never come back.
     fn is_trimmed(&self) -> bool {
         let calls = |flow: &Flow| flow.blocks.iter().filter(|b| b.end == End::Call).count();
@@ -396,14 +415,14 @@ fn rescue(flow: &Flow, carried: &mut Carried, site: &mut dyn FnMut(&Wanted) -> O
 }
 
 impl<'a> View<'a> {
-    /// Matches and relates both bodies by these graphs of theirs, together with copies of blocks or not;
-    /// `None` when it does not settle.
+    /// Matches and relates both bodies by these graphs of theirs; `None` when it does not settle.
     fn new(
         shared: &'a Shared<'a>,
         sides: Sides<'a>,
-        (flows, copied): ((&'a Flow, &'a Flow), bool),
+        followed: Followed<'a>,
         wanted: &[Wanted],
     ) -> Option<Self> {
+        let Followed { flows, copied, further } = followed;
         let Sides { functions: (old, new), analyses: (a, b), locals, whole, lowered } = sides;
         let pair = shared.inputs.pair;
         let (f, g) = (pair.old.function(old), &whole.function);
@@ -413,7 +432,8 @@ impl<'a> View<'a> {
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
         let texts = addresses::texts(pair, shared.fixups, &flows.0.body, &flows.1.body);
         let analyses = (a, b);
-        let both = Both { shared, old, analyses, flows, entry, evidence, copied, texts, lowered };
+        let both =
+            Both { shared, old, analyses, flows, entry, evidence, copied, further, texts, lowered };
         let callees = both.callees();
         let same_call = |a, b| both.same_call(&callees, a, b) || both.evidence.is_same_place(a, b);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
@@ -435,15 +455,18 @@ impl<'a> View<'a> {
             },
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
-        let rounds = Rounds::new(flows.1);
+        let rounds = (Rounds::new(flows.0), Rounds::new(flows.1));
         let barrier = |call: BlockId| shared.looks_anywhere(Side::New, callees.1.get(&call));
         let unread = Unread::new(flows.1, &barrier, !b.objects.is_empty());
+        let ends = Ends::new(b, flows.1);
         let before = BTreeMap::new();
         let known = Known {
             variables: &variables,
             named: &named,
-            rounds: &rounds,
+            old_rounds: &rounds.0,
+            rounds: &rounds.1,
             unread: &unread,
+            ends: &ends,
             before: &before,
         };
         let is_only = relations.len() == 1;
@@ -456,7 +479,7 @@ impl<'a> View<'a> {
         // Of those that are as good the first one, for which least was given up.
         let best = rated.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let (relation, matching) = best?.1;
-        Some(Self { both, relation, matching, variables, named, rounds, unread, before })
+        Some(Self { both, relation, matching, variables, named, rounds, unread, ends, before })
     }
 
     /// Before points that are calls can be asked for.
@@ -466,8 +489,11 @@ impl<'a> View<'a> {
 
     /// The translation of one point.
     fn site(&mut self, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
-        let Self { both, relation, matching, variables, named, rounds, unread, before } = self;
-        both.site(point, matching, relation, Known { variables, named, rounds, unread, before })
+        let Self { both, relation, matching, variables, named, rounds, unread, ends, before } =
+            self;
+        let (old_rounds, rounds) = (&rounds.0, &rounds.1);
+        let known = Known { variables, named, old_rounds, rounds, unread, ends, before };
+        both.site(point, matching, relation, known)
     }
 }
 

@@ -171,10 +171,19 @@ impl Join<'_> {
             let own = Held::Value(self.values.intern(own));
             all.iter_mut().filter(|h| **h == Held::Garbage).for_each(|held| *held = own);
         }
+        let name = Node::Phi(self.id, self.side, place);
         if let Some(value) = self.agreed(&all) {
             return value;
         }
-        let name = Node::Phi(self.id, self.side, place);
+        // What it was the last time says nothing new.
+        let own = Held::Value(self.values.intern(name.clone()));
+        let others = all.iter().filter(|held| **held != own);
+        if self.values.is_further()
+            && let Some(value) = self.agreed(others)
+        {
+            self.classes.names.insert(all, value);
+            return value;
+        }
         if all.contains(&Held::Unknown) {
             return self.values.intern(name);
         }
@@ -271,7 +280,7 @@ impl Join<'_> {
     }
 
     /// The value that all edges have, if it is the same the next time, too.
-    fn agreed(&self, all: &[Held]) -> Option<Value> {
+    fn agreed<'h>(&self, all: impl IntoIterator<Item = &'h Held>) -> Option<Value> {
         let mut found = None;
         for held in all {
             match held {

@@ -6,6 +6,11 @@ use crate::machine::flow::BlockId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PointId(pub u32);
 
+impl PointId {
+    /// No point: what is named there is named once and for all.
+    pub const NOWHERE: Self = Self(u32::MAX);
+}
+
 /// Where both bodies are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Point {

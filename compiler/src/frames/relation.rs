@@ -36,6 +36,9 @@
 //! - where both have stored the same since memory was the same ([`super::stores`]), in whatever order and pieces,
 //!   what OLD has found to be zero or the number, it is the same again, as OLD has made it;
 //! - two values that a branch which was taken has found equal are one value behind it;
+//! - of a counter whose end is known ([`super::bounds`]) a test for equality asks one thing, whatever multiple of it
+//!   is compared: where more is done to know what loops count with ([`Bodies::further`]), it is said in one way, and
+//!   what a loop does not change is not told apart for having come round;
 //! - at a join, places stay together only if they agree on every edge, and a name that stands for the
 //!   last time this point was passed is replaced by a new one; what is read on every edge from its memory, and what is
 //!   stored there on every edge, is so behind the join ([`super::lifted`]); of the frame's slots, and of registers of
@@ -71,6 +74,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Points may be executed this often each, on average, before the search is given up.
 const VISITS: usize = 40;
+/// So often a loop is begun anew.
+const RESTARTS: usize = 2;
 /// So often what comes out of a point may lead elsewhere than before.
 const WAVERING: usize = 12;
 /// Searches until the blocks are known that are followed together with copies, and how far counters go; as many more
@@ -103,6 +108,8 @@ pub struct Bodies<'a> {
     pub evidence: &'a Evidence,
     /// Blocks are followed together with copies of their partners, too: see [`super::copied`].
     pub copied: bool,
+    /// More is done to know what loops count with.
+    pub further: bool,
     /// Whether the callee at the end of a block is known to keep a caller-saved register.
     pub kept: &'a dyn Fn(Side, BlockId, Place) -> bool,
     /// What a place holds at NEW's entry, in terms of OLD's entry values; `None`: something else.
@@ -122,6 +129,8 @@ pub struct Relation {
     arrivals: Vec<BTreeMap<EdgeKey, State>>,
     points: Vec<Point>,
     index: HashMap<Point, PointId>,
+    /// NEW's blocks that end with a branch, and whether OLD makes the same wherever both come there.
+    tests: BTreeMap<BlockId, bool>,
     /// Matched pairs to which some OLD edge leads that NEW cannot follow.
     pub failures: BTreeSet<(BlockId, BlockId)>,
 }
@@ -140,7 +149,9 @@ pub struct Before {
 #[derive(Clone, Copy)]
 pub struct Arrivals<'a> {
     points: &'a [Point],
+    index: &'a HashMap<Point, PointId>,
     arrivals: &'a [BTreeMap<EdgeKey, State>],
+    states: &'a [Option<State>],
 }
 
 /// The search went on for too long.
@@ -152,7 +163,7 @@ type EdgeKey = (PointId, usize, usize);
 /// NEW's edge where it cannot follow.
 const UNFOLLOWED: usize = usize::MAX;
 /// The entry's, which leaves no point.
-const ENTRY: EdgeKey = (PointId(u32::MAX), 0, 0);
+const ENTRY: EdgeKey = (PointId::NOWHERE, 0, 0);
 
 /// A state on its way to a point. `None`: NEW cannot follow.
 type Arrival = (Point, EdgeKey, State);
@@ -168,6 +179,12 @@ struct Search<'a, 'b> {
     /// How often each point was executed.
     visits: Vec<usize>,
     failing: BTreeMap<EdgeKey, (BlockId, BlockId)>,
+    /// Points at which NEW branches, and whether OLD does on the same condition.
+    tests: BTreeMap<PointId, bool>,
+    /// How often the loop that begins at a point was begun anew.
+    restarts: BTreeMap<PointId, usize>,
+    /// Points to be executed although nothing else leads there than before.
+    again: BTreeSet<PointId>,
     queue: BTreeSet<(usize, u8, usize, PointId)>,
     order: (Vec<usize>, Vec<usize>),
     reach: HashMap<BlockId, Vec<bool>>,
@@ -209,7 +226,7 @@ impl Relation {
         let order = (reverse_postorder(bodies.old), reverse_postorder(bodies.new));
         let mut search = Search {
             bodies,
-            values: Values::default(),
+            values: Values::new(bodies.further),
             points: Vec::new(),
             index: HashMap::new(),
             states: Vec::new(),
@@ -217,6 +234,9 @@ impl Relation {
             sent: Vec::new(),
             visits: Vec::new(),
             failing: BTreeMap::new(),
+            tests: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+            again: BTreeSet::new(),
             queue: BTreeSet::new(),
             order,
             reach: HashMap::new(),
@@ -230,8 +250,23 @@ impl Relation {
         let alone = search.alone();
         let Search { values, states, arrivals, points, index, failing, bounds, .. } = search;
         let failures = failing.into_values().collect();
+        let mut tests: BTreeMap<BlockId, bool> = BTreeMap::new();
+        for (id, is_shared) in search.tests {
+            let is_reached = !arrivals[id.0 as usize].is_empty();
+            let new = match points[id.0 as usize] {
+                Point::Joint { new, .. } | Point::NewAlone { new, .. } if is_reached => new,
+                _ => continue,
+            };
+            *tests.entry(new).or_insert(true) &= is_shared;
+        }
         let (next, again) = bounds.next();
-        Ok((Self { values, alone, states, arrivals, points, index, failures }, next, again))
+        let relation = Self { values, alone, states, arrivals, points, index, tests, failures };
+        Ok((relation, next, again))
+    }
+
+    /// Whether the branch that ends a block of NEW asks what OLD asks, wherever both come there.
+    pub fn is_test_shared(&self, new: BlockId) -> bool {
+        self.tests.get(&new) == Some(&true)
     }
 
     /// OLD's blocks that are somewhere followed together with another block than their partner.
@@ -362,7 +397,8 @@ impl Relation {
 
     /// All values, and what both sides held at the end of each edge into any point.
     pub fn parts(&mut self) -> (&mut Values, Arrivals<'_>) {
-        (&mut self.values, Arrivals { points: &self.points, arrivals: &self.arrivals })
+        let Self { values, points, index, arrivals, states, .. } = self;
+        (values, Arrivals { points, index, arrivals, states })
     }
 
     /// What both sides held at the end of each edge into two matched blocks.
@@ -377,6 +413,12 @@ impl<'a> Arrivals<'a> {
     /// Which point it is.
     pub fn point(&self, id: PointId) -> Option<Point> {
         self.points.get(id.0 as usize).copied()
+    }
+
+    /// What both sides hold at the beginnings of two matched blocks, as far as that is known of both together.
+    pub fn at(&self, old: BlockId, new: BlockId) -> Option<&'a State> {
+        let id = self.index.get(&Point::Joint { old, new })?;
+        self.states.get(id.0 as usize)?.as_ref()
     }
 
     /// By each edge into a point: the point that it leaves, `None` for the entry, and the states.
@@ -464,6 +506,7 @@ impl Search<'_, '_> {
         let mut budget = VISITS * blocks + 1000;
         while let Some((.., id)) = self.queue.pop_first() {
             budget = budget.checked_sub(1).ok_or(TooLarge)?;
+            let again = self.again.remove(&id);
             let Some(state) = self.join(id) else {
                 // Nobody comes here any more.
                 if self.states[id.0 as usize].take().is_some() {
@@ -471,7 +514,7 @@ impl Search<'_, '_> {
                 }
                 continue;
             };
-            if self.states[id.0 as usize].as_ref() == Some(&state) {
+            if !again && self.states[id.0 as usize].as_ref() == Some(&state) {
                 continue;
             }
             self.states[id.0 as usize] = Some(state.clone());
@@ -504,7 +547,35 @@ impl Search<'_, '_> {
         let before = std::mem::replace(&mut self.sent[index], now.clone());
         for (to, key) in before.difference(&now) {
             self.arrivals[to.0 as usize].remove(key);
+            if self.bodies.further {
+                self.begin_anew(*to);
+            }
             self.enqueue(*to);
+        }
+    }
+
+    /// Where something does not lead to a point any more: what goes round from there was told apart for its sake, and
+    /// would stay so. It is forgotten, and found out again.
+    fn begin_anew(&mut self, id: PointId) {
+        let goes_round = |state: &State| {
+            let held = |machine: &Machine| {
+                let places = machine.places().map(|(_, value)| value);
+                places.chain([machine.memory()]).any(|v| self.values.depends_on(v, id))
+            };
+            held(&state.old) || held(&state.new)
+        };
+        let all = &self.arrivals[id.0 as usize];
+        let round = all.iter().filter(|(key, state)| **key != ENTRY && goes_round(state));
+        let round: Vec<EdgeKey> = round.map(|(key, _)| *key).collect();
+        let restarts = self.restarts.entry(id).or_default();
+        if round.is_empty() || round.len() == all.len() || *restarts == RESTARTS {
+            return;
+        }
+        *restarts += 1;
+        for key in round {
+            self.arrivals[id.0 as usize].remove(&key);
+            self.again.insert(key.0);
+            self.enqueue(key.0);
         }
     }
 
@@ -588,6 +659,9 @@ impl Search<'_, '_> {
                 }
             }
             Point::NewAlone { old, new, goal } => {
+                if self.bodies.new.blocks[new.0].end == End::Branch {
+                    self.tests.insert(id, false);
+                }
                 let call = if (self.bodies.inserted)(new) { Call::Inserted } else { Call::Alone };
                 let machine = self.steps(id, Side::New, new, state.new);
                 let machine = self.call(id, Side::New, new, machine, call);
@@ -680,6 +754,11 @@ impl Search<'_, '_> {
             (End::Table, End::Table) => self.same_entry(old, new, &state),
             _ => None,
         };
+        if c.end == End::Branch {
+            let is_shared =
+                choice.is_some() || b.end == End::Branch && self.asks_the_same(old, new, &state);
+            self.tests.insert(id, is_shared);
+        }
         let ways = c.successors.len();
         // Of numbers that are known one way is no way, whatever the other side does.
         let only = |this: &Self, flow: &Flow, block: BlockId, machine: &Machine| {
@@ -727,7 +806,30 @@ impl Search<'_, '_> {
         }
         let (x, negated) = super::exec::condition(&mut self.values, first, state.old.flags());
         let (y, other) = super::exec::condition(&mut self.values, second, state.new.flags());
+        if x != y && self.bodies.further {
+            let Self { bounds, values, points, arrivals, .. } = self;
+            bounds.guess(values, (x, y), |id| {
+                let id = id.0 as usize;
+                Some((*points.get(id)?, arrivals.get(id)?.values().cloned().collect()))
+            });
+        }
         (x == y).then_some(negated == other)
+    }
+
+    /// Whether two branches ask whether the same number is zero, however they come by it.
+    fn asks_the_same(&mut self, old: BlockId, new: BlockId, state: &State) -> bool {
+        use iced_x86::ConditionCode::{e, ne};
+        let is_equality = |flow: &Flow, block: BlockId| {
+            let last = flow.blocks[block.0].steps.end - 1;
+            matches!(flow.body.steps[last].instruction.condition_code(), e | ne)
+        };
+        if !is_equality(self.bodies.old, old) || !is_equality(self.bodies.new, new) {
+            return false;
+        }
+        let mut asked = |machine: &Machine| super::exec::asked(&mut self.values, machine.flags());
+        let (Some(a), Some(b)) = (asked(&state.old), asked(&state.new)) else { return false };
+        let nothing = self.values.constant(0);
+        a == b || self.values.subtract(nothing, a) == b
     }
 
     /// The edge that a branch takes, where what it tests is a number.

@@ -3,6 +3,8 @@
 use super::Proven;
 use super::beginning::Rounds;
 use super::both::{Both, Callees};
+use super::ends::Ends;
+use super::overdue;
 use super::relation::{Before, Relation, Returned};
 use super::source;
 use super::state::Doubt;
@@ -10,6 +12,7 @@ use super::translate::{Obstacle, Pending, translate};
 use super::unread::Unread;
 use super::value::Place;
 use super::variables::Variables;
+use crate::image::Image;
 use crate::machine::calls::Callee;
 use crate::machine::flow::{BlockId, Flow};
 use crate::sites::matching::BlockMatching;
@@ -42,9 +45,14 @@ impl Wanted {
 pub(super) struct Known<'a> {
     pub(super) variables: &'a Variables<'a>,
     pub(super) named: &'a source::Named,
+    /// OLD's loops.
+    pub(super) old_rounds: &'a Rounds,
+    /// NEW's.
     pub(super) rounds: &'a Rounds,
     /// Where NEW's code relies on nothing that memory holds.
     pub(super) unread: &'a Unread,
+    /// Loops of NEW's that end with an exact number.
+    pub(super) ends: &'a Ends,
     /// What holds just before calls, where that was asked for.
     pub(super) before: &'a BTreeMap<BlockId, Before>,
 }
@@ -168,6 +176,11 @@ impl Both<'_> {
                 "a call that NEW does not make may have changed what NEW has read or stored by then",
             );
         }
+        if let Some(test) = known.ends.open(relation, new_block) {
+            let last = &new.body.steps[new.blocks[test.0].steps.end - 1];
+            let pair = self.shared.inputs.pair;
+            return fail(&ended(pair.new, last.address()));
+        }
         if is_interruptible(old, i) {
             return fail("the instruction here may be half done");
         }
@@ -186,6 +199,13 @@ impl Both<'_> {
             })
         };
         let (values, arrived) = relation.parts();
+        let earlier = overdue::earlier(
+            arrived,
+            matching,
+            self.flows,
+            (known.old_rounds, known.rounds),
+            (point.block, new_block, point.last),
+        );
         let pending = Pending {
             entry: &self.entry,
             is_new_call: &is_new_call,
@@ -208,6 +228,7 @@ impl Both<'_> {
             old_saved: a.frame.saved(i),
             new_saved: b.frame.saved(j),
             beginnings: known.rounds.of(arrived),
+            earlier,
             init_new_locals: self.shared.inputs.init_new_locals,
             lowered: self.lowered,
         };
@@ -216,6 +237,16 @@ impl Both<'_> {
         let to = NewAddr(pending.to);
         Ok(Proven { at: OldAddr(point.at), kind: point.kind, to, translation })
     }
+}
+
+/// Of a loop of NEW's.
+fn ended(new: &Image, test: u64) -> String {
+    let (file, line) = new.debug.position(test).unwrap_or(("NEW", 0));
+    let file = file.rsplit('/').next().unwrap_or(file);
+    format!(
+        "NEW's loop ends with just one number ({file}:{line}), by a test that was not shown to be OLD's: OLD may be \
+         further on"
+    )
 }
 
 fn relied_on(what: &str) -> Vec<Obstacle> {

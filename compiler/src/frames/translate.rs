@@ -7,6 +7,7 @@
 
 use super::beginning::Beginnings;
 use super::entry::Entry;
+use super::overdue::Earlier;
 use super::source::{Named, Sources};
 use super::state::State;
 use super::value::{Node, Place, Side, Value, Values};
@@ -51,6 +52,8 @@ pub struct Pending<'a> {
     pub new_saved: &'a [(u8, i64)],
     /// What values of NEW began with before its loops.
     pub beginnings: Beginnings<'a>,
+    /// The points that both came through before.
+    pub earlier: Vec<Earlier<'a>>,
     /// Locals that only NEW has may begin anew.
     pub init_new_locals: bool,
     /// So many bytes NEW's frame stands lower than OLD's.
@@ -101,7 +104,7 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
         obstacles.push(Obstacle::new(format!("NEW has a live value in {what} here")));
     }
     let flags = site.new_live.flags;
-    if flags && site.state.old.flags() != site.state.new.flags() {
+    if flags && !(site.old_live.flags && site.state.old.flags() == site.state.new.flags()) {
         obstacles.push(Obstacle::new("NEW tests flags here that OLD does not have"));
     }
     let objects = objects(site, (old_depth, new_depth), &mut obstacles);
@@ -126,8 +129,23 @@ pub fn translate(values: &mut Values, site: &Pending<'_>) -> Result<Translation,
     Ok(Translation { old_depth, new_depth, lowered: site.lowered, flags, moves, objects })
 }
 
-/// How many low bytes of a place of OLD hold what OLD's code put there.
+/// How many low bytes of a place of OLD hold what OLD's code put there, in every frame that is at the point: also in one
+/// that an earlier update has carried there, which has no more than what OLD's code still reads.
 fn usable(site: &Pending<'_>, place: Place) -> u8 {
+    let live = |bytes: u8| u8::try_from(bytes.trailing_ones()).unwrap_or(8);
+    let held = held_by(site, place);
+    match place {
+        Place::General(n) => held.min(live(site.old_live.general[usize::from(n)])),
+        Place::Lane(n, lane) => {
+            let read = site.old_live.vector[usize::from(n)] >> (8 * u32::from(lane));
+            held.min(live(read.to_le_bytes()[0]))
+        }
+        _ => held,
+    }
+}
+
+/// The same of frames that are OLD's from the beginning.
+fn held_by(site: &Pending<'_>, place: Place) -> u8 {
     let behind_call = matches!(site.kind, SiteKind::Return | SiteKind::LandingPad);
     match place {
         Place::General(4) | Place::Flags | Place::Memory => 0,
@@ -146,12 +164,12 @@ fn usable(site: &Pending<'_>, place: Place) -> u8 {
             }
         }
         Place::General(_) | Place::Lane(..) => 8,
-        // Outgoing arguments are the callee's to overwrite: only what OLD itself still reads counts.
-        // Of a slot that is written as a whole it may read the lower part only.
+        // Outgoing arguments are the callee's to overwrite: only what OLD itself still reads counts. Of a slot that is
+        // written as a whole it may read the lower part only.
         Place::Slot(at, bytes) => {
             let live = |n: &u8| {
                 let end = at + i64::from(*n);
-                site.old_live.read.iter().any(|r| r.start <= at && end <= r.end)
+                site.old_live.slots.iter().any(|r| r.start <= at && end <= r.end)
             };
             [8, 4, 2, 1].into_iter().filter(|n| *n <= bytes).find(live).unwrap_or(0)
         }
@@ -366,17 +384,12 @@ impl Table<'_, '_> {
     }
 
     /// Where OLD has what its caller had in a register that callees keep: in the slot that its unwind rows
-    /// name, and not in the register, though that may still be the same. What stays in its register stays.
-    fn callers(&mut self, to: Location, value: Value) -> Option<Source> {
+    /// name, if they name one, and not in the register, though that may still be the same.
+    fn callers(&mut self, value: Value) -> Option<Source> {
         let number = match self.sources.values().node(value) {
             Node::Entry(Place::General(n)) if super::source::is_callee_saved(*n) => *n,
             _ => return None,
         };
-        let stays = matches!(to, Location::General { number: n, .. } if n == number)
-            && self.site.state.old.general(number) == value;
-        if stays {
-            return None;
-        }
         let (_, cfa) = *self.site.old_saved.iter().find(|(n, _)| *n == number)?;
         let held = self.site.state.old.slot(self.sources.values(), cfa, 8)?;
         (held == value).then_some(Source::At(Location::Slot { cfa, bytes: 8 }))
@@ -389,7 +402,7 @@ impl Table<'_, '_> {
         }
         let bytes = bytes_of(to);
         let callers = match lanes {
-            [one] if bytes == 8 => self.callers(to, *one),
+            [one] if bytes == 8 => self.callers(*one),
             _ => None,
         };
         let proved = match lanes {
@@ -503,6 +516,12 @@ impl Table<'_, '_> {
                     "variable `{name}` has not the same value in both builds when they come here"
                 )));
             }
+            Answer::Found { value, name, .. } if self.is_overdue(to, &value) => {
+                self.obstacles.push(Obstacle::new(format!(
+                    "variable `{name}`: one of both builds has given it a value by then that the other gives it only \
+                     later"
+                )));
+            }
             Answer::Found { value, name, .. } if self.is_usable(&value) => {
                 self.moves.push(Move { to, from: value, proof: Proof::Variable(name) });
             }
@@ -538,6 +557,34 @@ impl Table<'_, '_> {
             let apart = values.subtract(old, new);
             let apart = values.low(bytes, apart);
             values.as_constant(apart).is_some_and(|apart| apart != 0)
+        })
+    }
+
+    /// Whether one side alone has given the variable in a place of NEW's, which OLD has in this one, another value since
+    /// some point that both came through.
+    fn is_overdue(&mut self, to: Location, from: &Source) -> bool {
+        let site = self.site;
+        let values = self.sources.values();
+        site.earlier.iter().any(|earlier| {
+            let points = [(site.at, site.to), (earlier.at, earlier.to)];
+            let Some((old, new)) = site.variables.earlier(points, to) else { return false };
+            let mut is_same = |side: Side, now: &Source, then: &Source| {
+                let (before, here) = (earlier.state.side(side), site.state.side(side));
+                match (now, then) {
+                    (Source::At(now), Source::At(then)) => {
+                        let bytes = bytes_of(*now).min(bytes_of(*then)).min(8);
+                        let (now, then) = (held(values, here, *now)?, held(values, before, *then)?);
+                        Some(values.low(bytes, now) == values.low(bytes, then))
+                    }
+                    (Source::Constant(a), Source::Constant(b)) => Some(a == b),
+                    _ => None,
+                }
+            };
+            let (now, then) = (Source::At(to), Source::At(new));
+            match (is_same(Side::Old, from, &old), is_same(Side::New, &now, &then)) {
+                (Some(a), Some(b)) => a != b,
+                _ => false,
+            }
         })
     }
 

@@ -147,6 +147,8 @@ pub struct Values {
     in_step: BTreeSet<PointId>,
     /// Names of counters whose end is known.
     bounds: HashMap<Value, Bound>,
+    /// More is done to know what loops count with.
+    further: bool,
 }
 
 impl Default for Values {
@@ -159,11 +161,22 @@ impl Default for Values {
             nothing: Rc::new([]),
             in_step: BTreeSet::new(),
             bounds: HashMap::new(),
+            further: false,
         }
     }
 }
 
 impl Values {
+    /// No values; `further` says that more is done to know what loops count with.
+    pub fn new(further: bool) -> Self {
+        Self { further, ..Self::default() }
+    }
+
+    /// Whether more is done to know what loops count with.
+    pub fn is_further(&self) -> bool {
+        self.further
+    }
+
     /// How a value is computed.
     pub fn node(&self, value: Value) -> &Node {
         &self.nodes[value.0 as usize]
@@ -225,6 +238,28 @@ impl Values {
             let inside = range.contains(&begins) && range.contains(&ends);
             let parts = [(name, times), (first, times.wrapping_neg())];
             inside.then(|| self.linear(&parts, number))
+        })
+    }
+
+    /// What is zero just where a sum is, if that is for one of the numbers that a bounded name in it may stand for:
+    /// the name less that number. Builds that count with a number or with a pointer ask the same of it.
+    pub fn zero_with(&mut self, sum: Value) -> Option<Value> {
+        // Far from where sums would wrap.
+        const FARTHEST: i128 = 1 << 62;
+        if self.bounds.is_empty() || !self.further {
+            return None;
+        }
+        let (terms, _) = self.terms(sum);
+        terms.into_iter().find_map(|(name, times)| {
+            let Bound { first, last } = *self.bounds.get(&name)?;
+            let rest = self.linear(&[(sum, 1), (name, times.wrapping_neg()), (first, times)], 0);
+            let begins = i128::from(self.as_constant(rest)?.cast_signed());
+            let factor = i128::from(times.cast_signed());
+            let far = factor.checked_mul(i128::from(last)).is_none_or(|n| n.abs() > FARTHEST);
+            let ends = i64::try_from(-begins / factor).ok().filter(|_| begins % factor == 0)?;
+            let is_met = (last.min(0)..=last.max(0)).contains(&ends);
+            let parts = [(name, 1), (first, u64::MAX)];
+            (is_met && !far).then(|| self.linear(&parts, ends.wrapping_neg().cast_unsigned()))
         })
     }
 

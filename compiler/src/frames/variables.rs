@@ -140,6 +140,30 @@ impl<'a> Variables<'a> {
         best
     }
 
+    /// Where the variable that lives in a place of NEW's at the first of two points was at the second, in OLD and in NEW:
+    /// `None` where that is not known, or it was in no place of NEW's.
+    #[must_use]
+    pub fn earlier(
+        &self,
+        [(at, to), (before, there)]: [(u64, u64); 2],
+        wanted: Location,
+    ) -> Option<(Value, Location)> {
+        let mut visible = same::visible(self.new, to, self.new_returns.contains(&to));
+        let (local, partner, part) = visible.find_map(|(index, _)| {
+            let local = &self.new.locals.variables[index];
+            let part = part_in(local.place_at(to)?, local, wanted)?;
+            let partner = self.partner(index, at, to).ok()?;
+            Some((local, &self.old.locals.variables[partner], part))
+        })?;
+        let bytes = part.bytes.min(u64::from(size(wanted)));
+        let read = |place: &Place| self.read(place, part.offset, bytes, before, there).ok();
+        let old = read(partner.place_at(before)?)?;
+        match read(local.place_at(there)?)? {
+            Value::At(new) => Some((old, new)),
+            _ => None,
+        }
+    }
+
     /// Cuts a range of NEW's frame where variables begin and end at `to`, so that each part can be
     /// asked for by itself.
     #[must_use]

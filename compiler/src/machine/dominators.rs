@@ -5,6 +5,7 @@
 //! in several places (irreducible), every target of a retreating edge is a head.
 
 use super::flow::{BlockId, Flow};
+use std::collections::BTreeSet;
 
 /// The dominator tree of the blocks that can be reached from the entry.
 #[derive(Debug, Clone)]
@@ -213,6 +214,13 @@ impl Loops {
     }
 }
 
+/// The blocks of the loop with this head: those that come back to it. Just the head where none does.
+#[must_use]
+pub fn natural_loop(flow: &Flow, dominators: &Dominators, head: BlockId) -> BTreeSet<BlockId> {
+    let latches = flow.blocks.get(head.0).map(|b| b.predecessors.clone()).unwrap_or_default();
+    body(flow, dominators, head, latches).into_iter().collect()
+}
+
 /// A loop's blocks: those that come to a latch without going through the head. Where the head does
 /// not dominate a latch this would leave the loop, so such a latch adds nothing.
 fn body(
@@ -221,7 +229,7 @@ fn body(
     head: BlockId,
     latches: Vec<BlockId>,
 ) -> Vec<BlockId> {
-    let mut inside = std::collections::BTreeSet::from([head]);
+    let mut inside = BTreeSet::from([head]);
     let mut queue: Vec<BlockId> =
         latches.into_iter().filter(|l| dominators.dominates(head, *l)).collect();
     while let Some(block) = queue.pop() {
