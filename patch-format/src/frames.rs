@@ -27,8 +27,9 @@
 //! ```
 //!
 //! All sources are read in OLD's state before any destination is written, and are what OLD's code may still read itself
-//! (or what its unwinding rows name): a frame that an earlier update has carried to the site was given no more. A location that no move
-//! names has an arbitrary value afterwards, but for: memory from the CFA up, memory outside the
+//! (or what its unwinding rows name): a frame that an earlier update has carried to the site was given no more.
+//!
+//! A location that no move names has an arbitrary value afterwards, but for: memory from the CFA up, memory outside the
 //! frame, escaped objects ([`Translation::objects`]), the flags when [`Translation::flags`] says so,
 //! `mxcsr`, the x87 control word, segment bases.
 

@@ -9,7 +9,7 @@
 use super::point::{Point, PointId};
 use super::relation::Arrivals;
 use super::value::{Node, Place, Side, Value, Values};
-use crate::machine::dominators::{Dominators, Loops};
+use crate::machine::dominators::{Dominators, Loops, natural_loop};
 use crate::machine::flow::{BlockId, Flow};
 use std::collections::BTreeSet;
 
@@ -46,6 +46,11 @@ impl Rounds {
         let up = |at: &BlockId| self.dominators.idom(*at).filter(|_| Some(*at) != head);
         let all = std::iter::successors(Some(block), up);
         all.skip(usize::from(!inside)).collect()
+    }
+
+    /// The blocks of each loop.
+    pub fn blocks<'a>(&'a self, flow: &'a Flow) -> impl Iterator<Item = BTreeSet<BlockId>> + 'a {
+        self.loops.heads().iter().map(|head| natural_loop(flow, &self.dominators, *head))
     }
 
     /// Of NEW's, with what a relation found on the edges.

@@ -6,9 +6,9 @@
 //!
 //! Takes NEW's body and the relation; gives the first such test of a loop around a block, if there is one.
 
+use super::beginning::Rounds;
 use super::relation::Relation;
 use crate::machine::Analysis;
-use crate::machine::dominators::{Dominators, Loops, natural_loop};
 use crate::machine::effects::{Access, Effects};
 use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::frame::Place;
@@ -22,13 +22,10 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Of NEW's body.
-    pub(super) fn new(analysis: &Analysis, flow: &Flow) -> Self {
-        let dominators = Dominators::new(flow);
-        let loops = Loops::new(flow, &dominators);
+    /// Of NEW's body, and its loops.
+    pub(super) fn new(analysis: &Analysis, flow: &Flow, rounds: &Rounds) -> Self {
         let mut tests: BTreeMap<BlockId, BTreeSet<BlockId>> = BTreeMap::new();
-        for head in loops.heads() {
-            let blocks = natural_loop(flow, &dominators, *head);
+        for blocks in rounds.blocks(flow) {
             let counted = Counted::new(analysis, flow, &blocks);
             let exact: BTreeSet<BlockId> =
                 blocks.iter().copied().filter(|block| counted.is_test(*block)).collect();

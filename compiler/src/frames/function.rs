@@ -458,7 +458,7 @@ impl<'a> View<'a> {
         let rounds = (Rounds::new(flows.0), Rounds::new(flows.1));
         let barrier = |call: BlockId| shared.looks_anywhere(Side::New, callees.1.get(&call));
         let unread = Unread::new(flows.1, &barrier, !b.objects.is_empty());
-        let ends = Ends::new(b, flows.1);
+        let ends = Ends::new(b, flows.1, &rounds.1);
         let before = BTreeMap::new();
         let known = Known {
             variables: &variables,

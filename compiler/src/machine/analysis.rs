@@ -54,19 +54,14 @@ impl Analysis {
         let convention = Convention { image, clobbers, widest, plain };
         let trimmed = returning.map(|returning| returning.trimmed(&flow));
         let followed = trimmed.as_ref().unwrap_or(&flow);
-        let mut transfers = Transfers::new(convention, id, followed, &frame, effects);
+        let transfers = Transfers::new(convention, id, followed, &frame, effects);
         let objects = objects::find(&transfers, &dataflow::run(&transfers), locals);
         let extents: Vec<Range<i64>> = objects.iter().map(|o| o.extent.clone()).collect();
-        transfers.tell_pushes(&extents);
-        let read = dataflow::run(&transfers);
-        let read: Vec<_> =
-            read.iter().map(|set| dataflow::private(&transfers, set, &extents)).collect();
         let mut transfers = transfers.by_the_byte();
         transfers.tell_pushes(&extents);
         let live = dataflow::run(&transfers);
-        let live = live.iter().zip(read).enumerate();
-        let told = |(step, (set, read))| dataflow::told(&transfers, step, set, &extents, read);
-        let live = live.map(told).collect();
+        let told = |(step, set)| dataflow::told(&transfers, step, set, &extents);
+        let live = live.iter().enumerate().map(told).collect();
         let problem = flow.problem.clone().or_else(|| contradiction(&flow, &frame));
         let lends_arguments = lends_arguments(image, id, &flow);
         Self { live, objects, problem, lends_arguments, flow, frame }
@@ -120,7 +115,7 @@ impl Analysis {
         let mut lowered = self.clone();
         lowered.frame = self.frame.lowered(by);
         for live in &mut lowered.live {
-            live.slots.iter_mut().chain(&mut live.read).for_each(|range| *range = lower(range));
+            live.slots.iter_mut().for_each(|range| *range = lower(range));
         }
         lowered.objects.iter_mut().for_each(|object| object.extent = lower(&object.extent));
         Some(lowered)

@@ -143,7 +143,6 @@ pub(super) fn told(
     step: usize,
     set: &Set,
     objects: &[Range<i64>],
-    read: Vec<Range<i64>>,
 ) -> Live {
     let mut registers = set.registers.clone();
     if let Some(reached) = &transfers.reached[step] {
@@ -161,17 +160,12 @@ pub(super) fn told(
         vector: registers.vector,
         flags: registers.flags != 0,
         other: other.into_iter().find(|(is, _)| *is).map(|(_, what)| what),
-        read,
         slots,
     }
 }
 
 /// What is live of the frame and in no object.
-pub(super) fn private(
-    transfers: &Transfers<'_>,
-    set: &Set,
-    objects: &[Range<i64>],
-) -> Vec<Range<i64>> {
+fn private(transfers: &Transfers<'_>, set: &Set, objects: &[Range<i64>]) -> Vec<Range<i64>> {
     let mut slots = transfers.atoms.ranges(&set.slots);
     // The return address is where it is in either build.
     for taken in objects.iter().chain([&(-8..0)]) {

@@ -19,8 +19,6 @@ pub struct Live {
     pub other: Option<&'static str>,
     /// Private slots, as offsets from the CFA; sorted, disjoint, not adjacent. Not the return address.
     pub slots: Vec<Range<i64>>,
-    /// The same with all that some code reads of them, though nothing may come of it.
-    pub read: Vec<Range<i64>>,
 }
 
 /// An object on the stack whose address is taken.
