@@ -241,15 +241,21 @@ fn write_or_say(path: &Path, bytes: &[u8]) -> bool {
     written.inspect_err(|e| eprintln!("dsu-build: write {}: {e}", path.display())).is_ok()
 }
 
-/// A file is there whole or not at all: written beside and renamed.
+/// A file is there whole or not at all: written beside and renamed, where a link leads to. What is no regular file
+/// (`/dev/null`, a pipe) is written to: a rename would put a file in its place.
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return std::fs::write(path, bytes);
+    }
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut beside = path.clone().into_os_string();
     beside.push(format!(".{}.tmp", std::process::id()));
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path).inspect_err(|_| {
-        // The error that matters is the first.
-        let _ = std::fs::remove_file(&beside);
-    })
+    std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, &path)).inspect_err(
+        |_| {
+            // The error that matters is the first.
+            let _ = std::fs::remove_file(&beside);
+        },
+    )
 }
 
 /// Shown on terminals only, and only when it takes long enough to wonder.
@@ -263,4 +269,29 @@ fn progress_bar(json: bool) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_files_are_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, link, socket] =
+            ["file", "link", "socket"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_whole(&file, b"first").unwrap();
+        write_whole(&link, b"second").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"second");
+        // As a device would be, without a superuser.
+        let _listener = UnixListener::bind(&socket).unwrap();
+        write_whole(&socket, b"third").unwrap_err();
+        assert!(std::fs::metadata(&socket).unwrap().file_type().is_socket());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
+        write_whole(&directory.path().join("none").join("file"), b"fourth").unwrap_err();
+    }
 }

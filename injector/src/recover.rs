@@ -86,7 +86,7 @@ pub fn is_needed(records: &[Found]) -> bool {
 pub fn recover(pid: i32) -> Result<Recovered, ApplyError> {
     process::check(pid)?;
     let _lock = Lock::of(pid)?;
-    recover_locked(pid)
+    recover_locked(pid).map_err(|cause| process::told_by_its_end(pid, cause))
 }
 
 /// As [`recover`], for whoever has the lock.

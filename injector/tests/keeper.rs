@@ -111,6 +111,12 @@ fn stands(pid: i32) -> bool {
     thread_ids(pid).unwrap().iter().all(stands)
 }
 
+/// Whether a parent waits with no `SIGCHLD` pending: a second one would become one with it (signal(7)).
+fn has_heard(parent: i32) -> bool {
+    let pending = |s: &Status| (s.pending | s.shared) >> (libc::SIGCHLD - 1) & 1 != 0;
+    Status::of(parent).is_some_and(|s| s.state == 'S' && !pending(&s))
+}
+
 /// Waits until a process is not there any more, or is a zombie of somebody who does not look.
 fn gone(pid: i32) {
     let start = Instant::now();
@@ -269,7 +275,12 @@ fn the_process_is_stopped_and_goes_on() {
     pair.signal(Signal::SIGSTOP);
     // The parents are told when the last thread has stopped.
     let start = Instant::now();
-    while !(stands(pair.pid) && stands(pair.control_pid)) {
+    let heard = |program: &Program| has_heard(program.pid);
+    while !(stands(pair.pid)
+        && stands(pair.control_pid)
+        && heard(&pair.subject)
+        && heard(&pair.control))
+    {
         assert!(start.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(1));
     }

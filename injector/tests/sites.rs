@@ -9,6 +9,7 @@ use common::sites::{Wanted, add, blind_point, point, returns};
 use common::{Build, BundleFile, Program, build, bundle, expect};
 use dsu_injector::{ExitCode, FailPoint, Outcome, apply};
 use dsu_patch_format::Bundle;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 fn versions() -> [Build; 3] {
@@ -312,6 +313,9 @@ fn an_interrupted_loop_blocks_while_the_handler_waits() {
 
 /// Starts threads in `what`, updates there and back, and compares what they see.
 fn threads(what: &str, threads: usize, functions: &[&str], sites: fn(&Build) -> Vec<Wanted>) {
+    /// Each takes all processors: together they would measure one another.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let [first, second, _] = versions();
     let threads = threads.to_string();
     let mut program = Program::start(&first.path, &[what, &threads]);

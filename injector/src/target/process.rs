@@ -154,10 +154,8 @@ pub fn began(pid: i32) -> String {
 /// threads go one after the other, with an error of their own each.
 #[must_use]
 pub fn told_by_its_end(pid: i32, cause: ApplyError) -> ApplyError {
-    let ended = || match Status::of(pid) {
-        Some(status) => !status.has_memory && status.threads <= 1,
-        None => true,
-    };
+    // The last thread lets the memory go while the others still count as threads.
+    let ended = || Status::of(pid).is_none_or(|status| !status.has_memory && !is_outlived(pid));
     match cause {
         ApplyError::Internal(cause)
         | ApplyError::Unsuitable(cause)

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -406,7 +407,7 @@ static void serve(void) {
 }
 
 // What the parent was told: signals, and what there was to wait for.
-static volatile long told;
+static atomic_long told;
 static void on_child(int sig, siginfo_t *info, void *context) {
   (void)sig;
   (void)context;
