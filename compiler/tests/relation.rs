@@ -861,6 +861,21 @@ fn a_table_whose_address_is_made_before_the_loop_is_found() {
     assert_eq!(returns, 5, "{}", reasons(&built));
 }
 
+/// Where a jump went to stays in its register, and a path behind it hands that to the loop's jump as if it were a
+/// table's address: the checker knows that the loop's jump leads through no table of the first one.
+#[test]
+fn a_target_of_a_jump_is_no_table() {
+    let first = ".loc 1 605 1\nmov limit(%rip), %rcx\ncmp $1, %rcx\nja 10f\nlea 18f(%rip), %rdx\nmovslq \
+                 (%rdx,%rcx,4), %rax\nadd %rdx, %rax\njmp *%rax\n.pushsection .rodata\n.balign 4\n18:\n.long \
+                 16f-18b\n.long 17f-18b\n.popsection\n16:\nxor %ebx, %ebx\nmov %rax, %r12\njmp 9f\n17:\nmov \
+                 %ecx, %edi\ncall quiet\n10:\n.loc 1 607 1\nlea 8f";
+    let version = |more: &str| switched(more).replace("lea 8f", first);
+    let built = assembled(("long n", &version("")), ("long n", &version("xor %edx, %edx")));
+    let reasons = reasons(&built);
+    assert!(reasons.contains("r12"), "what the loop jumps by is not known: {reasons}");
+    assert!(!reasons.contains("checker"), "{reasons}");
+}
+
 /// Whether a loop's head is a site.
 fn has_loop(built: &Built) -> bool {
     carried(built).proven.iter().any(|p| p.kind == SiteKind::Loop)
