@@ -110,7 +110,12 @@ impl Alone {
 
     /// Whether a value has its name from a walk.
     pub fn is_named(value: Value, values: &Values) -> bool {
-        values.depends(value).iter().any(|point| point.0 >= FIRST)
+        values.depends(value).iter().any(|point| Self::is_of_walk(*point))
+    }
+
+    /// Whether a point is one of a walk.
+    pub fn is_of_walk(point: PointId) -> bool {
+        point.0 >= FIRST
     }
 
     /// Whether a place holds a value on every path.

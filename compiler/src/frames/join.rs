@@ -8,6 +8,7 @@
 //! What goes along with another place from edge to edge, a pointer with the number of its element, gets no
 //! name of its own but is said in terms of that place: builds differ in what they count with.
 
+use super::alone::Alone;
 use super::lifted::Lift;
 use super::multiples::{multiple, step};
 use super::point::PointId;
@@ -179,6 +180,7 @@ impl Join<'_> {
         let own = Held::Value(self.values.intern(name.clone()));
         let others = all.iter().filter(|held| **held != own);
         if self.values.is_further()
+            && !Alone::is_of_walk(self.id)
             && let Some(value) = self.agreed(others)
         {
             self.classes.names.insert(all, value);
