@@ -40,6 +40,8 @@ pub(super) struct Both<'a> {
     pub(super) further: bool,
     /// The literals of both.
     pub(super) texts: Texts,
+    /// Whose bodies each has inlined, by what the source calls them.
+    pub(super) inlined: (BTreeSet<String>, BTreeSet<String>),
     /// So many bytes NEW's frame is to stand lower than OLD's; its analysis says so already.
     pub(super) lowered: u64,
 }

@@ -3,7 +3,7 @@
 //! A call that both sources make, at whatever place, is made by both builds equally often. So what only
 //! one side seems to call shows that the other is not where it is said to be, unless the other has no
 //! such call at all, or the line tables show that its source has no such line, or calls something else at
-//! that place of it.
+//! that place of it. A body that the other has inlined is such a call, too.
 
 use super::both::Both;
 use super::value::Side;
@@ -30,10 +30,12 @@ impl Fates<'_> {
         let last = self.both.analyses.1.flow.blocks[new.0].steps.end - 1;
         let added = self.both.evidence.is_added(last)
             || self.callees.0.keys().any(|old| self.is_replaced(*old, new));
-        self.callees.0.iter().all(|(old, other)| {
-            added && (self.is_paired(*old) || self.stays(*old, other))
-                || !self.may_be(other, callee)
-        })
+        let is_inlined = self.is_inlined(Side::Old, callee);
+        (added || !is_inlined)
+            && self.callees.0.iter().all(|(old, other)| {
+                added && (self.is_paired(*old) || self.stays(*old, other))
+                    || !self.may_be(other, callee)
+            })
     }
 
     /// Whether a call of OLD through a pointer is at a place of the source at which NEW calls somebody, too:
@@ -48,10 +50,25 @@ impl Fates<'_> {
         let last = self.both.analyses.0.flow.blocks[old.0].steps.end - 1;
         let gone = self.both.evidence.removed.get(last).copied().unwrap_or(false)
             || self.callees.1.keys().any(|new| self.is_replaced(old, *new));
-        self.callees.1.iter().all(|(new, other)| {
-            let paired = self.matching.old_of[new.0].is_some_and(|old| self.is_paired(old));
-            gone && paired || !self.may_be(callee, other)
-        })
+        let is_inlined = self.is_inlined(Side::New, callee);
+        (gone || !is_inlined)
+            && self.callees.1.iter().all(|(new, other)| {
+                let paired = self.matching.old_of[new.0].is_some_and(|old| self.is_paired(old));
+                gone && paired || !self.may_be(callee, other)
+            })
+    }
+
+    /// Whether one side has the body of a callee of the other's in this one.
+    fn is_inlined(&self, side: Side, callee: &Callee) -> bool {
+        let pair = self.both.shared.inputs.pair;
+        let (own, image) = match side {
+            Side::Old => (&self.both.inlined.0, pair.new),
+            Side::New => (&self.both.inlined.1, pair.old),
+        };
+        match callee {
+            Callee::Function(id) => own.contains(&called(image.function(*id).name())),
+            _ => false,
+        }
     }
 
     /// Whether an OLD block has a partner, and both end with the same call.
@@ -71,9 +88,7 @@ impl Fates<'_> {
     fn may_be(&self, old: &Callee, new: &Callee) -> bool {
         let pair = self.both.shared.inputs.pair;
         let name = |image: &crate::image::Image, callee: &Callee| match callee {
-            Callee::Function(id) => {
-                Some(names::stem(&names::canonical(image.function(*id).name())).to_owned())
-            }
+            Callee::Function(id) => Some(called(image.function(*id).name())),
             Callee::Import(name) => Some(name.clone()),
             Callee::Inside(_) | Callee::Unknown => None,
         };
@@ -90,4 +105,9 @@ impl Fates<'_> {
         shared.looks_anywhere(Side::Old, self.callees.0.get(&old))
             && shared.looks_anywhere(Side::New, partner)
     }
+}
+
+/// What the source calls a function: clones go by their origin.
+pub(super) fn called(name: &str) -> String {
+    names::stem(&names::canonical(name)).to_owned()
 }

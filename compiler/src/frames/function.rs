@@ -11,7 +11,7 @@ use super::translate::Obstacle;
 use super::unread::Unread;
 use super::value::{Place, Side};
 use super::variables::{self, CLOBBERED, Variables};
-use super::{Blind, Carried, Proven, addresses, clones, repair, source};
+use super::{Blind, Carried, Proven, addresses, clones, fates, repair, source};
 use crate::debug::Locals;
 use crate::emit::Inputs;
 use crate::image::FunctionId;
@@ -432,8 +432,24 @@ impl<'a> View<'a> {
         let entry = Entry::new((pair.old, f, locals.0), (pair.new, g, &own));
         let texts = addresses::texts(pair, shared.fixups, &flows.0.body, &flows.1.body);
         let analyses = (a, b);
-        let both =
-            Both { shared, old, analyses, flows, entry, evidence, copied, further, texts, lowered };
+        let inlined = |locals: &Locals| -> BTreeSet<String> {
+            let bodies = locals.inlined.iter().filter_map(|body| body.scope.last());
+            bodies.map(|scope| fates::called(&scope.function)).collect()
+        };
+        let inlined = (inlined(locals.0), inlined(locals.1));
+        let both = Both {
+            shared,
+            old,
+            analyses,
+            flows,
+            entry,
+            evidence,
+            copied,
+            further,
+            texts,
+            inlined,
+            lowered,
+        };
         let callees = both.callees();
         let same_call = |a, b| both.same_call(&callees, a, b) || both.evidence.is_same_place(a, b);
         let points: BTreeSet<BlockId> = wanted.iter().map(|w| w.block).collect();
