@@ -4,6 +4,7 @@
 //! argument that a place holds on these alone is no fact about NEW: where a loop is unrolled in OLD,
 //! NEW seems to run it once. So what is said of NEW without OLD must be true on all of its paths.
 
+use super::computed;
 use super::exec::{Call, Context, Executor};
 use super::join::{Classes, Counting, cut, join};
 use super::point::PointId;
@@ -80,7 +81,7 @@ impl Alone {
             if !inside(BlockId(block)) {
                 continue;
             }
-            let after = run(body, values, id, block, state);
+            let after = steps(body, values, id, block, state);
             for to in &body.flow.blocks[block].successors {
                 let known = &mut arrivals[to.0];
                 if known.get(&block) != Some(&after) {
@@ -124,18 +125,62 @@ impl Alone {
     }
 }
 
-fn point(block: usize) -> PointId {
+pub(super) fn point(block: usize) -> PointId {
     PointId(FIRST.saturating_add(u32::try_from(block).unwrap_or(u32::MAX)))
 }
 
-fn run(body: &Body<'_>, values: &mut Values, id: PointId, block: usize, state: Machine) -> Machine {
-    let mut executor = Executor::new(body.context, values, state, id);
+/// What a block makes of the state before it, with the call at its end.
+pub(super) fn steps(
+    body: &Body<'_>,
+    values: &mut Values,
+    id: PointId,
+    block: usize,
+    state: Machine,
+) -> Machine {
     let b = &body.flow.blocks[block];
-    for index in b.steps.clone() {
-        executor.step(index, &body.flow.body.steps[index]);
+    let state = body.execute(values, id, BlockId(block), state);
+    if b.end != End::Call {
+        return state;
     }
-    if b.end == End::Call {
-        executor.call(b.steps.end - 1, Call::Alone, &|place| (body.kept)(BlockId(block), place));
-    }
+    let mut executor = Executor::new(body.context, values, state, id);
+    executor.call(b.steps.end - 1, Call::Alone, &|place| (body.kept)(BlockId(block), place));
     executor.finish()
+}
+
+impl Body<'_> {
+    /// What a block makes of the state before it, but for the call at its end.
+    pub(super) fn execute(
+        &self,
+        values: &mut Values,
+        id: PointId,
+        block: BlockId,
+        state: Machine,
+    ) -> Machine {
+        if let Some(whole) = self.flow.whole.get(&block) {
+            let ends = &self.flow.blocks[block.0].successors;
+            return match computed::run(self, values, id, (block, whole), state) {
+                Some((state, exit)) if ends[..] == [exit] => state,
+                // It ends there all the same.
+                _ => self.unrelated(values, id, block),
+            };
+        }
+        let mut executor = Executor::new(self.context, values, state, id);
+        for index in self.flow.blocks[block.0].steps.clone() {
+            executor.step(index, &self.flow.body.steps[index]);
+        }
+        executor.finish()
+    }
+
+    /// A state of which nothing is known but where the frame is at the beginning of a block.
+    pub(super) fn unrelated(&self, values: &mut Values, id: PointId, block: BlockId) -> Machine {
+        let unknown = |place| Node::Given(id, Some(self.context.side), u32::MAX, place);
+        let mut machine = Machine::at_entry(values, |v, place| v.intern(unknown(place)));
+        let top = values.intern(unknown(Place::General(4)));
+        machine.set_general(4, top);
+        machine.lose_others();
+        if let Some(depth) = (self.depth)(block) {
+            machine.set_depth(values, depth);
+        }
+        machine
+    }
 }

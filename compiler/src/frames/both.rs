@@ -72,6 +72,11 @@ impl Both<'_> {
         self.bodies(matching, Relation::new)
     }
 
+    /// The graphs of both with loops that make numbers of numbers alone as one block each, where there are any.
+    pub(super) fn collapsed(&self, matching: &BlockMatching) -> (Option<Flow>, Option<Flow>) {
+        self.bodies(matching, |bodies| (bodies.collapsed(Side::Old), bodies.collapsed(Side::New)))
+    }
+
     /// What holds just before each call that both bodies make, by OLD's block.
     pub(super) fn before_calls(
         &self,

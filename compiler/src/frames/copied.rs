@@ -77,6 +77,7 @@ pub(super) fn only_moves(flow: &Flow, block: BlockId) -> bool {
     let clears =
         |i: &Instruction| i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
     matches!(b.end, End::Jump | End::Next)
+        && !flow.whole.contains_key(&block)
         && b.successors.len() == 1
         && flow.body.steps[b.steps.clone()].iter().all(|step| {
             let i = &step.instruction;
@@ -92,6 +93,7 @@ pub(super) fn only_moves(flow: &Flow, block: BlockId) -> bool {
 fn is_jump(flow: &Flow, block: BlockId) -> bool {
     let b = &flow.blocks[block.0];
     matches!(b.end, End::Jump | End::Next)
+        && !flow.whole.contains_key(&block)
         && flow.body.steps[b.steps.clone()].iter().all(|step| {
             let i = &step.instruction;
             i.mnemonic() == Mnemonic::Nop || i.flow_control() == FlowControl::UnconditionalBranch

@@ -162,6 +162,13 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     let mut open: Vec<Open<'_>> = wanted.iter().map(|point| (point, Vec::new())).collect();
     let mut views = Views::new(&graphs, sides);
     views.prove(&mut open, &mut carried.proven);
+    // Tables that are filled in other ways are the same behind.
+    let collapsed = if open.is_empty() { None } else { views.collapsed() };
+    let computing = collapsed.as_ref().map(|(old, new)| Graphs { trimmed: (old, new), ..graphs });
+    let mut computed = computing.as_ref().map(|graphs| Views::new(graphs, sides));
+    if let Some(views) = &mut computed {
+        views.prove_by(&[Way::Trimmed, Way::Copied, Way::Further], &mut open, &mut carried.proven);
+    }
     // Objects that lie nearer to the CFA in NEW's frame keep their address where that stands lower.
     let lower = |by: u64| {
         let below = by.cast_signed();
@@ -185,15 +192,17 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         return carried;
     }
     if !carried.blind.is_empty() {
-        let mut views: Vec<&mut View<'_>> =
-            views.found().chain(below.iter_mut().flat_map(Views::found)).collect();
+        let mut views: Vec<&mut View<'_>> = views
+            .found()
+            .chain(computed.iter_mut().chain(&mut below).flat_map(Views::found))
+            .collect();
         views.iter_mut().for_each(|view| view.look_before_calls());
         let mut site = |point: &Wanted| views.iter_mut().find_map(|view| view.site(point).ok());
         rescue(&a.flow, &mut carried, &mut site);
     }
     carried.unexpected = unexpected(&a.flow, dead);
     carried.relying = relying(shared, &a);
-    drop((views, below));
+    drop((views, computed, below));
     carried.flow = Some(a.flow);
     carried
 }
@@ -302,13 +311,21 @@ impl<'a> Views<'a> {
             }
             stays
         });
-        let ways = [Some(Way::Copied), graphs.has_loops().then_some(Way::Further)];
-        for way in ways.into_iter().flatten() {
+        self.prove_by(&[Way::Copied], open, proven);
+        if graphs.has_loops() {
+            self.prove_by(&[Way::Further], open, proven);
+        }
+    }
+
+    /// The same by ways that follow nothing behind calls that never come back.
+    fn prove_by(&mut self, ways: &[Way], open: &mut Vec<Open<'_>>, proven: &mut Vec<Proven>) {
+        let is_dead = |point: &Wanted| point.call.is_some_and(self.graphs.is_dead);
+        for way in ways {
             open.retain_mut(|(point, obstacles)| {
                 if is_dead(point) {
                     return true;
                 }
-                match self.site(way, point) {
+                match self.site(*way, point) {
                     Ok(found) => {
                         proven.push(found);
                         return false;
@@ -320,6 +337,19 @@ impl<'a> Views<'a> {
                 true
             });
         }
+    }
+
+    /// Both graphs without what is behind calls that never come back, with each loop that makes numbers of numbers alone as
+    /// one block; `None` where there is none.
+    fn collapsed(&mut self) -> Option<(Flow, Flow)> {
+        let way = if self.graphs.is_trimmed() { Way::Trimmed } else { Way::Whole };
+        let View { both, matching, .. } = self.found[way as usize].as_ref()?.as_ref()?;
+        let (old, new) = both.collapsed(matching);
+        if old.is_none() && new.is_none() {
+            return None;
+        }
+        let (a, b) = self.graphs.trimmed;
+        Some((old.unwrap_or_else(|| a.clone()), new.unwrap_or_else(|| b.clone())))
     }
 }
 
@@ -461,20 +491,22 @@ impl<'a> View<'a> {
         repair::realign(flows.0, flows.1, &mut matching, &same_call, &kept);
         repair::repair(flows.0, flows.1, &mut matching, &precious);
         let relations = both.relations(matching, &points);
+        // With what is inside of loops that are one block for the relation.
+        let codes = (inside(flows.0, a), inside(flows.1, b));
         let variables = Variables::new(
-            variables::Side { image: pair.old, locals: locals.0, flow: flows.0, lowered: 0 },
+            variables::Side { image: pair.old, locals: locals.0, flow: codes.0, lowered: 0 },
             variables::Side {
                 image: pair.new,
                 locals: locals.1,
-                flow: flows.1,
+                flow: codes.1,
                 lowered: lowered.cast_signed(),
             },
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = (Rounds::new(flows.0), Rounds::new(flows.1));
         let barrier = |call: BlockId| shared.looks_anywhere(Side::New, callees.1.get(&call));
-        let unread = Unread::new(flows.1, &barrier, !b.objects.is_empty());
-        let ends = Ends::new(b, flows.1, &rounds.1);
+        let unread = Unread::new(codes.1, &barrier, !b.objects.is_empty());
+        let ends = Ends::new(b, codes.1, &Rounds::new(codes.1));
         let before = BTreeMap::new();
         let known = Known {
             variables: &variables,
@@ -511,6 +543,11 @@ impl<'a> View<'a> {
         let known = Known { variables, named, old_rounds, rounds, unread, ends, before };
         both.site(point, matching, relation, known)
     }
+}
+
+/// The graph of a body with the insides of loops that are one block of this one.
+fn inside<'a>(flow: &'a Flow, analysis: &'a Analysis) -> &'a Flow {
+    if flow.whole.is_empty() { flow } else { &analysis.flow }
 }
 
 /// Behind calls that do not return, where nothing else leads either.

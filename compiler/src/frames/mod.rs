@@ -16,6 +16,7 @@ mod beginning;
 mod both;
 mod bounds;
 mod clones;
+mod computed;
 mod copied;
 mod copies;
 mod ends;

@@ -35,6 +35,8 @@
 //!   cannot keep anything back from it;
 //! - where both have stored the same since memory was the same ([`super::stores`]), in whatever order and pieces,
 //!   what OLD has found to be zero or the number, it is the same again, as OLD has made it;
+//! - loops that make numbers out of numbers alone are followed as one block each where points are left without that
+//!   ([`super::computed`]), and no point inside of them is said to be anywhere;
 //! - two values that a branch which was taken has found equal are one value behind it;
 //! - of a counter whose end is known ([`super::bounds`]) a test for equality asks one thing, whatever multiple of it
 //!   is compared: where more is done to know what loops count with ([`Bodies::further`]), it is said in one way, and
@@ -57,6 +59,7 @@ pub use returned::Returned;
 
 use super::alone::{Alone, Body};
 use super::bounds::Bounds;
+use super::computed;
 use super::copied;
 use super::entries;
 use super::exec::{Call, Context, Executor};
@@ -469,7 +472,7 @@ impl Search<'_, '_> {
     fn alone(&mut self) -> Alone {
         let id = self.point(Point::Joint { old: BlockId(0), new: BlockId(0) });
         let entry = self.new_entry(id);
-        self.bodies.new_alone(|body| Alone::new(body, &mut self.values, entry))
+        self.bodies.alone(Side::New, |body| Alone::new(body, &mut self.values, entry))
     }
 
     fn point(&mut self, point: Point) -> PointId {
@@ -885,15 +888,8 @@ impl Search<'_, '_> {
 
     /// A state of NEW of which nothing is known but where its frame is.
     fn unrelated(&mut self, point: PointId, block: BlockId) -> Machine {
-        let mut machine = Machine::at_entry(&mut self.values, |v, place| {
-            v.intern(Node::Given(point, Some(Side::New), u32::MAX, place))
-        });
-        let unknown = Node::Given(point, Some(Side::New), u32::MAX, Place::General(4));
-        let unknown = self.values.intern(unknown);
-        machine.set_general(4, unknown);
-        machine.lose_others();
-        self.set_depth(&mut machine, Side::New, block);
-        machine
+        let Self { bodies, values, .. } = self;
+        bodies.alone(Side::New, |body| body.unrelated(values, point, block))
     }
 
     /// One side executes a block, but for the call at its end.
@@ -923,15 +919,21 @@ impl Search<'_, '_> {
 }
 
 impl<'a> Bodies<'a> {
-    /// Gives NEW's body by itself to `then`.
-    fn new_alone<R>(&self, then: impl FnOnce(&Body<'_>) -> R) -> R {
+    /// Gives the body of one side by itself to `then`.
+    fn alone<R>(&self, side: Side, then: impl FnOnce(&Body<'_>) -> R) -> R {
+        let (flow, context) = self.side(side);
         then(&Body {
-            flow: self.new,
-            context: &self.new_context,
-            kept: &|block, place| (self.kept)(Side::New, block, place),
-            depth: &|block| (self.depth)(Side::New, block),
-            live: &|block| (self.live)(Side::New, block),
+            flow,
+            context,
+            kept: &|block, place| (self.kept)(side, block, place),
+            depth: &|block| (self.depth)(side, block),
+            live: &|block| (self.live)(side, block),
         })
+    }
+
+    /// The graph of a body of one side with each loop that makes numbers of numbers alone as one block; `None`: it has none.
+    pub fn collapsed(&self, side: Side) -> Option<Flow> {
+        self.alone(side, |body| computed::collapse(body, &mut Values::default()))
     }
 
     fn side(&self, side: Side) -> (&'a Flow, &Context<'a>) {
@@ -958,12 +960,7 @@ fn steps(
     block: BlockId,
     machine: Machine,
 ) -> Machine {
-    let (flow, context) = bodies.side(side);
-    let mut executor = Executor::new(context, values, machine, id);
-    for index in flow.blocks[block.0].steps.clone() {
-        executor.step(index, &flow.body.steps[index]);
-    }
-    executor.finish()
+    bodies.alone(side, |body| body.execute(values, id, block, machine))
 }
 
 /// Each block's place in reverse postorder; unreachable ones at the end.

@@ -137,6 +137,9 @@ impl Both<'_> {
             Ok(found) => found,
             Err(text) => return fail(text),
         };
+        if old.whole.contains_key(&point.block) || new.whole.contains_key(&new_block) {
+            return fail("the loop is followed as a whole, and nothing is known inside of it");
+        }
         if let Some(call) = point.call {
             // Unless the user says that none passes.
             if old.blocks[call.0].successors.len() > 1 && !self.shared.inputs.no_unwinding {

@@ -451,7 +451,79 @@ impl Values {
 
     /// Any operation.
     pub fn operation(&mut self, operation: Operation, operands: &[Value]) -> Value {
+        if let Some(known) = self.of_numbers(operation, operands) {
+            return known;
+        }
         self.intern(Node::Operation(operation, operands.into()))
+    }
+
+    /// What an operation makes of numbers.
+    fn of_numbers(&mut self, operation: Operation, operands: &[Value]) -> Option<Value> {
+        let number = |this: &Self, n: usize| this.as_constant(*operands.get(n)?);
+        let shift = |this: &Self| number(this, 1).filter(|count| *count < 64);
+        let known = match operation {
+            Operation::Select => {
+                return Some(operands[if number(self, 0)? == 0 { 2 } else { 1 }]);
+            }
+            Operation::And => number(self, 0)? & number(self, 1)?,
+            Operation::Or => number(self, 0)? | number(self, 1)?,
+            Operation::Xor => number(self, 0)? ^ number(self, 1)?,
+            Operation::ShiftLeft(_) => number(self, 0)? << shift(self)?,
+            Operation::ShiftRight(n) => (number(self, 0)? & mask(n)) >> shift(self)?,
+            Operation::ShiftArithmetic(n) => {
+                (extended(n, number(self, 0)?) >> shift(self)?).cast_unsigned()
+            }
+            Operation::Condition(code) => u64::from(self.is_met(code, operands[0])?),
+            _ => return None,
+        };
+        Some(self.constant(known))
+    }
+
+    /// Whether an even condition code (SDM volume 1, B.1) is met by flags that are those of numbers.
+    fn is_met(&mut self, code: u8, flags: Value) -> Option<bool> {
+        let sign = |bytes: u8, n: u64| extended(bytes, n) < 0;
+        let less = |bytes: u8, a: u64, b: u64| extended(bytes, a) < extended(bytes, b);
+        match self.node(flags).clone() {
+            // Without carry and overflow.
+            Node::Operation(Operation::Logic(bytes), all) => {
+                let result = self.as_constant(all[0])? & mask(bytes);
+                match code {
+                    0 | 2 => Some(false),
+                    4 | 6 => Some(result == 0),
+                    8 | 12 => Some(sign(bytes, result)),
+                    14 => Some(sign(bytes, result) || result == 0),
+                    _ => None,
+                }
+            }
+            Node::Operation(Operation::Compare(bytes), all) => {
+                if (code, bytes) == (4, 8) {
+                    let difference = self.subtract(all[0], all[1]);
+                    return Some(self.as_constant(difference)? == 0);
+                }
+                let [a, b] = [all[0], all[1]].map(|v| self.as_constant(v).map(|n| n & mask(bytes)));
+                let (a, b) = (a?, b?);
+                match code {
+                    2 => Some(a < b),
+                    4 => Some(a == b),
+                    6 => Some(a <= b),
+                    8 => Some(sign(bytes, a.wrapping_sub(b))),
+                    12 => Some(less(bytes, a, b)),
+                    14 => Some(!less(bytes, b, a)),
+                    _ => None,
+                }
+            }
+            // What else the flags of a result tell depends on what was done.
+            Node::Operation(Operation::Instruction { immediate, output: u8::MAX, .. }, all) => {
+                let bytes = u8::try_from(immediate & 0xff).ok()?;
+                let result = self.as_constant(all[0])? & mask(bytes);
+                match code {
+                    4 => Some(result == 0),
+                    8 => Some(sign(bytes, result)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     /// What a node is with other [`operands`], in normal form; loads and stores, of which memory tells more, as they are.
@@ -658,7 +730,7 @@ pub fn operands(node: &Node) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Node, Operation, Place, Values};
+    use super::{Node, Operation, Place, Values, extended, mask};
 
     #[test]
     fn masks_forget_what_is_above_them() {
@@ -675,6 +747,58 @@ mod tests {
         // Nine more has no carry out of four bytes.
         let (wide, narrow) = (values.offset(a, 9), values.offset(b, 9));
         assert_eq!(values.low(4, narrow), wide);
+    }
+
+    /// By what the processor does with the same numbers, for all conditions and widths.
+    #[test]
+    fn conditions_on_numbers_are_met_as_the_processor_says() {
+        let mut values = Values::default();
+        let numbers = [0u64, 1, 2, 0x7f, 0x80, 0xff, 0x8000_0000, 0xffff_ffff, 1 << 63, u64::MAX];
+        for bytes in [1u8, 4, 8] {
+            for (a, b) in numbers.iter().flat_map(|a| numbers.iter().map(move |b| (*a, *b))) {
+                let (a, b) = (a & mask(bytes), b & mask(bytes));
+                let (x, y) = (extended(bytes, a), extended(bytes, b));
+                let sign = extended(bytes, a.wrapping_sub(b)) < 0;
+                let compared =
+                    [(2, a < b), (4, a == b), (6, a <= b), (8, sign), (12, x < y), (14, x <= y)];
+                let (first, second) = (values.constant(a), values.constant(b));
+                let flags = values.operation(Operation::Compare(bytes), &[first, second]);
+                for (code, met) in compared {
+                    let asked = values.operation(Operation::Condition(code), &[flags]);
+                    assert_eq!(
+                        values.as_constant(asked),
+                        Some(u64::from(met)),
+                        "{code} {a:x} {b:x}"
+                    );
+                }
+                // As if compared with zero.
+                let tested =
+                    [(2, false), (4, a == 0), (6, a == 0), (8, x < 0), (12, x < 0), (14, x <= 0)];
+                let flags = values.operation(Operation::Logic(bytes), &[first]);
+                for (code, met) in tested {
+                    let asked = values.operation(Operation::Condition(code), &[flags]);
+                    assert_eq!(values.as_constant(asked), Some(u64::from(met)), "{code} {a:x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shifts_and_choices_of_numbers_are_numbers() {
+        let mut values = Values::default();
+        let [value, by, one, zero] = [0xffff_ffff_8000_0001, 4, 1, 0].map(|n| values.constant(n));
+        let shifted = [
+            (Operation::ShiftRight(8), 0x0fff_ffff_f800_0000),
+            (Operation::ShiftRight(4), 0x0800_0000),
+            (Operation::ShiftArithmetic(4), 0xffff_ffff_f800_0000),
+            (Operation::ShiftLeft(8), 0xffff_fff8_0000_0010),
+        ];
+        for (operation, result) in shifted {
+            let made = values.operation(operation, &[value, by]);
+            assert_eq!(values.as_constant(made), Some(result), "{operation:?}");
+        }
+        assert_eq!(values.operation(Operation::Select, &[one, value, by]), value);
+        assert_eq!(values.operation(Operation::Select, &[zero, value, by]), by);
     }
 
     #[test]

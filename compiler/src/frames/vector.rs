@@ -539,6 +539,12 @@ fn packed(e: &mut Executor<'_, '_>, step: &Step) -> bool {
         }
     }
     let count = if to.is_ymm() { 4u8 } else { 2 };
+    let numbers: Option<Vec<u64>> = inputs.iter().map(|v| e.values.as_constant(*v)).collect();
+    if let Some(known) = numbers.and_then(|all| of_numbers(&i, &all, usize::from(count))) {
+        let known: Vec<Value> = known.into_iter().map(|n| e.values.constant(n)).collect();
+        set(e, &i, to, &known);
+        return true;
+    }
     let results: Vec<Value> = (0..count)
         .map(|output| {
             let code = i.code() as u16;
@@ -547,4 +553,43 @@ fn packed(e: &mut Executor<'_, '_>, step: &Step) -> bool {
         .collect();
     set(e, &i, to, &results);
     true
+}
+
+/// What an instruction on elements of four bytes makes of numbers (SDM volume 2).
+fn of_numbers(i: &Instruction, lanes: &[u64], count: usize) -> Option<Vec<u64>> {
+    let parts = |lane: u64| {
+        let [a, b, c, d, e, f, g, h] = lane.to_le_bytes();
+        [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
+    };
+    let lane = |[low, high]: [u32; 2]| u64::from(low) | u64::from(high) << 32;
+    let each = |made: &dyn Fn(u32, u32) -> u32| -> Option<Vec<u64>> {
+        let (a, b) = (lanes.get(..count)?, lanes.get(count..2 * count)?);
+        let all = a.iter().zip(b).map(|(a, b)| {
+            let ([a, c], [b, d]) = (parts(*a), parts(*b));
+            lane([made(a, b), made(c, d)])
+        });
+        Some(all.collect())
+    };
+    // By a number in the code.
+    let shifted = |made: &dyn Fn(u32, u32) -> u32| -> Option<Vec<u64>> {
+        let by = match i.op_kind(i.op_count() - 1) {
+            OpKind::Immediate8 => u32::from(i.immediate8()),
+            _ => return None,
+        };
+        let all = lanes.get(..count)?.iter();
+        Some(all.map(|n| lane(parts(*n).map(|part| made(part, by)))).collect())
+    };
+    match i.mnemonic() {
+        M::Pcmpeqd | M::Vpcmpeqd => each(&|a, b| if a == b { u32::MAX } else { 0 }),
+        M::Pcmpgtd | M::Vpcmpgtd => {
+            each(&|a, b| if a.cast_signed() > b.cast_signed() { u32::MAX } else { 0 })
+        }
+        M::Paddd | M::Vpaddd => each(&u32::wrapping_add),
+        M::Psubd | M::Vpsubd => each(&u32::wrapping_sub),
+        M::Pmulld | M::Vpmulld => each(&u32::wrapping_mul),
+        M::Pslld | M::Vpslld => shifted(&|a, by| a.checked_shl(by).unwrap_or(0)),
+        M::Psrld | M::Vpsrld => shifted(&|a, by| a.checked_shr(by).unwrap_or(0)),
+        M::Psrad | M::Vpsrad => shifted(&|a, by| (a.cast_signed() >> by.min(31)).cast_unsigned()),
+        _ => None,
+    }
 }

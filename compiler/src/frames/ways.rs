@@ -2,7 +2,7 @@
 //! ask for.
 
 use super::relation::Bodies;
-use crate::machine::flow::BlockId;
+use crate::machine::flow::{BlockId, Flow};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -48,7 +48,8 @@ impl Ways {
         let find = || {
             let before = |b: BlockId| bodies.old.blocks[b.0].predecessors.clone();
             let matched = |b: BlockId| bodies.matching.new_of[b.0].is_some() || joined.contains(&b);
-            let (alone, from) = region(before(old), &before, &matched);
+            let (mut alone, from) = region(before(old), &before, &matched);
+            add_insides(bodies.old, &mut alone, &from);
             Rc::new(Passed { alone, from })
         };
         self.passed.entry((old, joined.is_empty())).or_insert_with(find).clone()
@@ -59,11 +60,20 @@ impl Ways {
         let find = || {
             let next = |b: BlockId| bodies.new.blocks[b.0].successors.clone();
             let matched = |b: BlockId| bodies.matching.old_of[b.0].is_some();
-            let (alone, firsts) = region(vec![new], &next, &matched);
+            let (mut alone, firsts) = region(vec![new], &next, &matched);
+            add_insides(bodies.new, &mut alone, &firsts);
             Rc::new(Ahead { alone, firsts })
         };
         self.ahead.entry(new).or_insert_with(find).clone()
     }
+}
+
+/// Who goes through a loop that is one block of the graph goes through all that is inside of it.
+fn add_insides(flow: &Flow, alone: &mut BTreeSet<BlockId>, others: &BTreeSet<BlockId>) {
+    let is_passed = |head: &BlockId| alone.contains(head) || others.contains(head);
+    let passed = flow.whole.iter().filter(|(head, _)| is_passed(head));
+    let inside: Vec<BlockId> = passed.flat_map(|(_, whole)| whole.blocks.iter().copied()).collect();
+    alone.extend(inside);
 }
 
 /// From some blocks on by unmatched ones: these, and the matched ones that they end at.

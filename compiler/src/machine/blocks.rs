@@ -22,7 +22,15 @@ pub(super) fn build(image: &Image, function: &Function) -> Flow {
     let (blocks, block_of) = cut(&body, &ends, &landing);
     let problem = builder.problem;
     let returns_twice = builder.twice;
-    Flow { entry: function.address, blocks, block_of, returns_twice, problem, body }
+    Flow {
+        entry: function.address,
+        blocks,
+        block_of,
+        returns_twice,
+        problem,
+        body,
+        whole: BTreeMap::new(),
+    }
 }
 
 /// How an instruction goes on, with the steps that may follow. [`End::Next`] for most.

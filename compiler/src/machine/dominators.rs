@@ -279,7 +279,15 @@ pub(crate) mod tests {
         }
         let body = Body { steps: Vec::new(), parts: Vec::new(), opaque: None };
         let block_of = Vec::new();
-        Flow { entry: 0, body, blocks, block_of, returns_twice: Vec::new(), problem: None }
+        Flow {
+            entry: 0,
+            body,
+            blocks,
+            block_of,
+            returns_twice: Vec::new(),
+            problem: None,
+            whole: std::collections::BTreeMap::new(),
+        }
     }
 
     /// Dominance by its definition: `a` dominates `b` when `b` cannot be reached without it.

@@ -6,6 +6,7 @@
 
 use crate::code::Body;
 use crate::image::{Function, Image};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Index of a block in [`Flow::blocks`].
@@ -28,6 +29,17 @@ pub struct Flow {
     /// Why the graph may be wrong: code that does not decode, a jump into the middle of something.
     /// Such a function must be treated as opaque.
     pub problem: Option<String>,
+    /// Loops that are one block of this graph, by their heads: what is inside of them nothing leads to.
+    pub whole: BTreeMap<BlockId, WholeLoop>,
+}
+
+/// A loop that is one block of a graph: its head, whose one successor is where it ends.
+#[derive(Debug, Clone)]
+pub struct WholeLoop {
+    /// The head as it was.
+    pub head: Block,
+    /// All its blocks.
+    pub blocks: BTreeSet<BlockId>,
 }
 
 impl Flow {

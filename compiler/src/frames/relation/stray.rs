@@ -183,7 +183,7 @@ impl Ways {
             }
         }
         let inside = |block: BlockId| blocks.contains(&block);
-        let held = bodies.new_alone(|body| Alone::walk(body, values, &starts, &inside));
+        let held = bodies.alone(Side::New, |body| Alone::walk(body, values, &starts, &inside));
         Some(Self { blocks, held, goal })
     }
 
