@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 /// Pairs found out by the relation may be given up this often before it is taken as it is.
 const ROUNDS: usize = 6;
+/// On ways that are seldom worth much no pair is given up any more after so many executions of points.
+const MOST_VISITS: usize = 15_000;
 /// Whom each block of OLD, and of NEW, that ends with a call calls.
 pub(super) type Callees = (BTreeMap<BlockId, Callee>, BTreeMap<BlockId, Callee>);
 
@@ -54,9 +56,12 @@ impl Both<'_> {
         mut matching: BlockMatching,
         points: &BTreeSet<BlockId>,
     ) -> Vec<(Relation, BlockMatching)> {
-        let mut found = Vec::new();
-        while found.len() < ROUNDS {
+        let is_extra =
+            self.further || [self.flows.0, self.flows.1].iter().any(|f| !f.whole.is_empty());
+        let (mut found, mut visits) = (Vec::new(), 0);
+        while found.len() < ROUNDS && !(is_extra && visits > MOST_VISITS) {
             let Ok(relation) = self.relation(&matching) else { return Vec::new() };
+            visits += relation.visits;
             let failing: Vec<BlockId> = relation.failures.iter().map(|f| f.0).collect();
             found.push((relation, matching.clone()));
             let give_up = failing.iter().find(|b| b.0 != 0 && !points.contains(b));

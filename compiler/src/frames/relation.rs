@@ -136,6 +136,8 @@ pub struct Relation {
     tests: BTreeMap<BlockId, bool>,
     /// Matched pairs to which some OLD edge leads that NEW cannot follow.
     pub failures: BTreeSet<(BlockId, BlockId)>,
+    /// How often points were executed to find it.
+    pub visits: usize,
 }
 
 /// What holds just before a call.
@@ -206,10 +208,12 @@ impl Relation {
     /// # Errors
     /// [`TooLarge`] when the states do not settle within bounds.
     pub fn new(bodies: &Bodies<'_>) -> Result<Self, TooLarge> {
-        let (mut joined, mut bounds) = (BTreeSet::new(), Bounds::default());
+        let (mut joined, mut bounds, mut visits) = (BTreeSet::new(), Bounds::default(), 0);
         for count in 0..2 * SEARCHES {
             bounds.off = count >= SEARCHES;
-            let (relation, next, again) = Self::search(bodies, joined.clone(), bounds)?;
+            let (mut relation, next, again) = Self::search(bodies, joined.clone(), bounds)?;
+            visits += relation.visits;
+            relation.visits = visits;
             let found: BTreeSet<BlockId> = relation.joined(bodies).collect();
             if found.is_subset(&joined) && !again {
                 return Ok(relation);
@@ -251,6 +255,7 @@ impl Relation {
         search.begin();
         search.run()?;
         let alone = search.alone();
+        let visits = search.visits.iter().sum();
         let Search { values, states, arrivals, points, index, failing, bounds, .. } = search;
         let failures = failing.into_values().collect();
         let mut tests: BTreeMap<BlockId, bool> = BTreeMap::new();
@@ -263,7 +268,8 @@ impl Relation {
             *tests.entry(new).or_insert(true) &= is_shared;
         }
         let (next, again) = bounds.next();
-        let relation = Self { values, alone, states, arrivals, points, index, tests, failures };
+        let relation =
+            Self { values, alone, states, arrivals, points, index, tests, failures, visits };
         Ok((relation, next, again))
     }
 
