@@ -71,6 +71,15 @@ fn how_long_it_goes_on_must_be_known() {
     assert!(!is_same(UPWARDS, &UPWARDS.replace("add $1, %rcx", "add $0, %rcx")));
 }
 
+/// What nothing is known of is another thing in each round.
+#[test]
+fn a_clock_goes_on() {
+    let ticks = "lea area(%rip), %r8\nxor %ecx, %ecx\n1:\nrdtsc\nmov %eax, %edi\nsub %esi, %edi\nmov %eax, \
+                 %esi\ntest %ecx, %ecx\nje 2f\nmov %edi, (%r8,%rcx,4)\n2:\nadd $1, %ecx\ncmp $64, %ecx\njne 1b";
+    let nothing = "mov $1, %ecx\nxor %edi, %edi\n1:\nmov %edi, (%rdx,%rcx,4)\nadd $1, %ecx\ncmp $64, %ecx\njne 1b";
+    assert!(!is_same(ticks, nothing));
+}
+
 /// Where the loop may be met in its second half, nothing is known of it.
 #[test]
 fn whoever_is_inside_stays() {

@@ -6,7 +6,8 @@
 //! where it ends, and the state behind is what its code makes of the state before, step by step.
 //!
 //! Takes one body; gives its graph with such loops as one block each ([`collapse`]), and what one does to a state
-//! ([`run`]). Loops that call, jump through tables, store what is no number, or go on for too long stay as they are.
+//! ([`run`]). Loops that call, jump through tables, store what is no number, do what nothing is known of, or go on for
+//! too long stay as they are.
 //! Inside of such a loop nothing is said: no point of it is a site by this graph.
 
 use super::alone::{self, Alone, Body};
@@ -119,7 +120,7 @@ pub(super) fn run(
 ) -> Option<(Machine, BlockId)> {
     let (before, side) = (machine.memory(), Some(body.context.side));
     // What it stores is told from what was stored before.
-    let memory = values.intern(Node::Given(id, side, u32::MAX, Place::Memory));
+    let memory = values.intern(Node::Given(id, side, u32::MAX - 1, Place::Memory));
     let (mut at, mut machine, mut left) = (head, machine, MOST_STEPS);
     machine.set_memory(memory);
     loop {
@@ -128,6 +129,10 @@ pub(super) fn run(
         let mut executor = Executor::new(body.context, values, machine, id);
         for index in block.steps.clone() {
             executor.step(index, &body.flow.body.steps[index]);
+        }
+        // In the next round it would be the same one.
+        if executor.has_named {
+            return None;
         }
         machine = executor.finish();
         let edge = match block.end {

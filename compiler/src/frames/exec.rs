@@ -71,6 +71,8 @@ pub struct Executor<'a, 'v> {
     /// Where names that are given here belong.
     pub(super) point: PointId,
     pub(super) step: u32,
+    /// Whether a name was given: by its step, so that the step must not be executed again.
+    pub(super) has_named: bool,
     pub(super) factory: InstructionInfoFactory,
 }
 
@@ -82,7 +84,8 @@ impl<'a, 'v> Executor<'a, 'v> {
         machine: Machine,
         point: PointId,
     ) -> Self {
-        Self { context, values, machine, point, step: 0, factory: InstructionInfoFactory::new() }
+        let factory = InstructionInfoFactory::new();
+        Self { context, values, machine, point, step: 0, has_named: false, factory }
     }
 
     /// Executes one instruction, number `index` of its body. Branches and calls do nothing here
@@ -160,6 +163,7 @@ impl<'a, 'v> Executor<'a, 'v> {
 
     /// A name for something that nothing is known of.
     pub(super) fn unknown(&mut self, place: Place) -> Value {
+        self.has_named = true;
         self.values.intern(Node::Given(self.point, Some(self.context.side), self.step, place))
     }
 
