@@ -3,8 +3,9 @@
 
 mod assembled;
 
-use assembled::{behind, framed_pair, reasons};
+use assembled::{R12, behind, framed_pair, into, reasons};
 use dsu_compiler::Built;
+use dsu_patch_format::frames::{Location, Value};
 
 /// A loop, and a call behind it of somebody who need not find its stores done.
 fn filling(code: &str) -> String {
@@ -97,4 +98,47 @@ fn whoever_is_inside_stays() {
         .iter()
         .filter(|p| p.kind == dsu_patch_format::plan::SiteKind::Loop);
     assert_eq!(loops.count(), 0);
+}
+
+/// Where OLD's loop is run through and NEW's is not, NEW is not taken to have gone around once only.
+#[test]
+fn one_that_is_not_run_through_goes_around_as_often() {
+    let turned = UPWARDS.replace("shr %eax", "rol $31, %eax\nand $0x7fffffff, %eax");
+    let end = |code: &str| {
+        let code = code
+            .replace("(%rdx,%rcx,4)", "(%rdx)")
+            .replace("add $1, %rcx", "add $4, %rdx\nadd $1, %rcx");
+        format!("{code}\nmov %rdx, %r12\n.loc 1 615 1\nmov %rbx, %rdi\ncall hook\nmov %r12, %rbx")
+    };
+    for (old, new) in [(UPWARDS, turned.as_str()), (turned.as_str(), UPWARDS)] {
+        let built = framed_pair(&filling(&end(old)), &filling(&end(new)));
+        if let Some(moves) = behind(&built, 1) {
+            // The end of what both have filled is where OLD has it, or made of where it begins.
+            match into(&moves, R12) {
+                Some(Value::At(Location::General { number: R12, bytes: 8 })) => {}
+                Some(Value::Address { addend, .. }) => assert_eq!(addend % 256, 0, "{moves:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// The kernel's answer is no number that the code has.
+#[test]
+fn what_the_kernel_gives_is_not_known() {
+    let asked = |rest: &str| {
+        format!(
+            ".loc 1 600 1\ncall hook\nmov %rax, %rbx\n.loc 1 605 1\nmov $39, %eax\nsyscall\nmov %rax, %r12\n{rest}\n.loc 1 620 1\ncall hook\nadd %r12, %rbx"
+        )
+    };
+    let built = framed_pair(&asked(""), &asked("xor %edx, %edx"));
+    let moves = behind(&built, 1).unwrap_or_default();
+    assert!(!matches!(into(&moves, R12), Some(Value::Constant(_))), "{moves:?}");
+}
+
+#[test]
+fn loops_by_rcx_are_not_followed() {
+    let by_rcx = "mov $64, %ecx\nxor %eax, %eax\n1:\nmov %eax, (%rdx)\nlea 4(%rdx), %rdx\nloop 1b";
+    let fewer = by_rcx.replace("$64", "$32");
+    assert!(!is_same(by_rcx, &fewer));
 }

@@ -17,6 +17,7 @@ use super::state::{Machine, memory};
 use super::value::{Node, Place, Value, Values};
 use crate::machine::dominators::{Dominators, Loops, natural_loop};
 use crate::machine::flow::{BlockId, End, Flow, WholeLoop};
+use iced_x86::ConditionCode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Instructions that one run of a loop may take.
@@ -40,7 +41,7 @@ pub(super) fn collapse(body: &Body<'_>, values: &mut Values) -> Option<Flow> {
     // Those around others first.
     heads.sort_by_key(|head| (loops.depth(*head), *head));
     for head in heads {
-        if collapsed.whole.values().any(|whole| whole.blocks.contains(&head)) {
+        if collapsed.is_inside(head) {
             continue;
         }
         let whole = WholeLoop {
@@ -138,6 +139,10 @@ pub(super) fn run(
         let edge = match block.end {
             End::Branch => {
                 let last = &body.flow.body.steps[block.steps.end - 1].instruction;
+                // `jrcxz` asks about a register.
+                if last.condition_code() == ConditionCode::None {
+                    return None;
+                }
                 let flags = machine.flags();
                 let (met, negated) = exec::condition(values, last.condition_code(), flags);
                 usize::from((values.as_constant(met)? == 1) == negated)

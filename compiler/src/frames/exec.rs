@@ -95,6 +95,16 @@ impl<'a, 'v> Executor<'a, 'v> {
         let i = &step.instruction;
         match i.flow_control() {
             FlowControl::Next => {}
+            // It returns here, with a result in rax; rcx and r11 are the processor's (SDM volume 2, SYSCALL).
+            _ if i.mnemonic() == Mnemonic::Syscall => {
+                for number in [0, 1, 11] {
+                    let value = self.unknown(Place::General(number));
+                    self.machine.set_general(number, value);
+                }
+                let memory = self.unknown(Place::Memory);
+                self.machine.set_memory(memory);
+                return;
+            }
             _ => return,
         }
         if vector::step(self, step)
@@ -577,7 +587,7 @@ impl<'a, 'v> Executor<'a, 'v> {
     fn shift(&mut self, step: &Step, bytes: u8) {
         let i = &step.instruction;
         let (a, count) = (self.operand(step, 0), self.operand(step, 1));
-        let limit = if bytes == 8 { 63 } else { 31 };
+        let limit = super::value::shift_limit(bytes);
         let known = self.values.as_constant(count).map(|k| k & limit);
         let (op, result) = match (i.mnemonic(), known) {
             (_, Some(0)) => return,

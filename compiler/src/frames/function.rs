@@ -149,6 +149,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         shared,
         all: (&a.flow, &b.flow),
         trimmed: (&trimmed.0, &trimmed.1),
+        code: (&trimmed.0, &trimmed.1),
         is_dead: &dead,
         wanted: &wanted,
     };
@@ -234,6 +235,8 @@ struct Graphs<'a> {
     all: (&'a Flow, &'a Flow),
     /// Without what is behind calls that never come back.
     trimmed: (&'a Flow, &'a Flow),
+    /// The same with what is inside of loops that are one block of those.
+    code: (&'a Flow, &'a Flow),
     /// Whether a call of OLD never comes back.
     is_dead: &'a dyn Fn(BlockId) -> bool,
     wanted: &'a [Wanted],
@@ -257,6 +260,8 @@ enum Way {
 #[derive(Clone, Copy)]
 struct Followed<'a> {
     flows: (&'a Flow, &'a Flow),
+    /// The same with what is inside of loops that are one block of those.
+    code: (&'a Flow, &'a Flow),
     copied: bool,
     further: bool,
 }
@@ -276,9 +281,12 @@ impl<'a> Views<'a> {
 
     fn site(&mut self, way: Way, point: &Wanted) -> Result<Proven, Vec<Obstacle>> {
         let graphs = self.graphs;
-        let flows = if matches!(way, Way::Whole) { graphs.all } else { graphs.trimmed };
+        let (flows, code) = match way {
+            Way::Whole => (graphs.all, graphs.all),
+            _ => (graphs.trimmed, graphs.code),
+        };
         let (copied, further) = (matches!(way, Way::Copied), matches!(way, Way::Further));
-        let followed = Followed { flows, copied, further };
+        let followed = Followed { flows, code, copied, further };
         let view = || View::new(graphs.shared, self.sides, followed, graphs.wanted);
         match self.found[way as usize].get_or_insert_with(view) {
             Some(view) => view.site(point),
@@ -452,7 +460,7 @@ impl<'a> View<'a> {
         followed: Followed<'a>,
         wanted: &[Wanted],
     ) -> Option<Self> {
-        let Followed { flows, copied, further } = followed;
+        let Followed { flows, code, copied, further } = followed;
         let Sides { functions: (old, new), analyses: (a, b), locals, whole, lowered } = sides;
         let pair = shared.inputs.pair;
         let (f, g) = (pair.old.function(old), &whole.function);
@@ -491,22 +499,20 @@ impl<'a> View<'a> {
         repair::realign(flows.0, flows.1, &mut matching, &same_call, &kept);
         repair::repair(flows.0, flows.1, &mut matching, &precious);
         let relations = both.relations(matching, &points);
-        // With what is inside of loops that are one block for the relation.
-        let codes = (inside(flows.0, a), inside(flows.1, b));
         let variables = Variables::new(
-            variables::Side { image: pair.old, locals: locals.0, flow: codes.0, lowered: 0 },
+            variables::Side { image: pair.old, locals: locals.0, flow: code.0, lowered: 0 },
             variables::Side {
                 image: pair.new,
                 locals: locals.1,
-                flow: codes.1,
+                flow: code.1,
                 lowered: lowered.cast_signed(),
             },
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = (Rounds::new(flows.0), Rounds::new(flows.1));
         let barrier = |call: BlockId| shared.looks_anywhere(Side::New, callees.1.get(&call));
-        let unread = Unread::new(codes.1, &barrier, !b.objects.is_empty());
-        let ends = Ends::new(b, codes.1, &Rounds::new(codes.1));
+        let unread = Unread::new(code.1, &barrier, !b.objects.is_empty());
+        let ends = Ends::new(b, code.1, &Rounds::new(code.1));
         let before = BTreeMap::new();
         let known = Known {
             variables: &variables,
@@ -543,11 +549,6 @@ impl<'a> View<'a> {
         let known = Known { variables, named, old_rounds, rounds, unread, ends, before };
         both.site(point, matching, relation, known)
     }
-}
-
-/// The graph of a body with the insides of loops that are one block of this one.
-fn inside<'a>(flow: &'a Flow, analysis: &'a Analysis) -> &'a Flow {
-    if flow.whole.is_empty() { flow } else { &analysis.flow }
 }
 
 /// Behind calls that do not return, where nothing else leads either.

@@ -137,7 +137,7 @@ impl Both<'_> {
             Ok(found) => found,
             Err(text) => return fail(text),
         };
-        if old.whole.contains_key(&point.block) || new.whole.contains_key(&new_block) {
+        if old.is_inside(point.block) || new.is_inside(new_block) {
             return fail("the loop is followed as a whole, and nothing is known inside of it");
         }
         if let Some(call) = point.call {

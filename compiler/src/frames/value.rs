@@ -132,6 +132,23 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The width of a shift, in bytes.
+    fn shifts(self) -> Option<u8> {
+        match self {
+            Self::ShiftLeft(bytes) | Self::ShiftRight(bytes) | Self::ShiftArithmetic(bytes) => {
+                Some(bytes)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The bits of a shift's count that the processor looks at (SDM volume 2, SAL).
+pub(super) fn shift_limit(bytes: u8) -> u64 {
+    if bytes == 8 { 63 } else { 31 }
+}
+
 /// How deep a value is looked into for how large it may be.
 const MOST_DEPTH: u8 = 6;
 
@@ -451,6 +468,13 @@ impl Values {
 
     /// Any operation.
     pub fn operation(&mut self, operation: Operation, operands: &[Value]) -> Value {
+        if let (Some(bytes), [value, count]) = (operation.shifts(), operands)
+            && let Some(number) = self.as_constant(*count)
+            && number & shift_limit(bytes) != number
+        {
+            let count = self.constant(number & shift_limit(bytes));
+            return self.operation(operation, &[*value, count]);
+        }
         if let Some(known) = self.of_numbers(operation, operands) {
             return known;
         }
@@ -460,7 +484,6 @@ impl Values {
     /// What an operation makes of numbers.
     fn of_numbers(&mut self, operation: Operation, operands: &[Value]) -> Option<Value> {
         let number = |this: &Self, n: usize| this.as_constant(*operands.get(n)?);
-        let shift = |this: &Self| number(this, 1).filter(|count| *count < 64);
         let known = match operation {
             Operation::Select => {
                 return Some(operands[if number(self, 0)? == 0 { 2 } else { 1 }]);
@@ -468,10 +491,10 @@ impl Values {
             Operation::And => number(self, 0)? & number(self, 1)?,
             Operation::Or => number(self, 0)? | number(self, 1)?,
             Operation::Xor => number(self, 0)? ^ number(self, 1)?,
-            Operation::ShiftLeft(_) => number(self, 0)? << shift(self)?,
-            Operation::ShiftRight(n) => (number(self, 0)? & mask(n)) >> shift(self)?,
+            Operation::ShiftLeft(_) => number(self, 0)? << number(self, 1)?,
+            Operation::ShiftRight(n) => (number(self, 0)? & mask(n)) >> number(self, 1)?,
             Operation::ShiftArithmetic(n) => {
-                (extended(n, number(self, 0)?) >> shift(self)?).cast_unsigned()
+                (extended(n, number(self, 0)?) >> number(self, 1)?).cast_unsigned()
             }
             Operation::Condition(code) => u64::from(self.is_met(code, operands[0])?),
             _ => return None,

@@ -177,6 +177,11 @@ impl<'a> Builder<'a> {
     }
 
     fn branch(&mut self, index: usize) -> Exit {
+        let instruction = &self.body.steps[index].instruction;
+        // They count in rcx, and ask about it beside the flags (SDM volume 2, LOOP).
+        if matches!(instruction.mnemonic(), Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne) {
+            self.fail(format!("it has a `loop` instruction at {:#x}", instruction.ip()));
+        }
         let taken = self.target(index);
         let mut next: Vec<usize> = taken.into_iter().collect();
         next.extend(self.behind(index));

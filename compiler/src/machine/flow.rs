@@ -49,6 +49,11 @@ impl Flow {
         super::blocks::build(image, function)
     }
 
+    /// Whether a block is in a loop that is one block of this graph.
+    pub fn is_inside(&self, block: BlockId) -> bool {
+        self.whole.values().any(|whole| whole.blocks.contains(&block))
+    }
+
     /// The block that a step is in.
     #[must_use]
     pub fn block(&self, step: usize) -> &Block {

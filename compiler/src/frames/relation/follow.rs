@@ -242,7 +242,9 @@ impl Search<'_, '_> {
         let passed = self.ways.passed(bodies, old, &BTreeSet::new());
         ahead.firsts.iter().filter_map(|first| bodies.matching.old_of[first.0]).all(|elsewhere| {
             let again = passed.from.contains(&elsewhere) && old_copies.repeats(elsewhere);
-            !again && !passed.alone.iter().any(|b| old_copies.are_copies(*b, elsewhere))
+            // Of a loop that is one block OLD goes through what is inside as often as it likes.
+            let is_it = |b: &BlockId| *b == elsewhere || old_copies.are_copies(*b, elsewhere);
+            !again && !passed.alone.iter().any(is_it)
         })
     }
 
