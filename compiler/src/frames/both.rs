@@ -24,7 +24,7 @@ use std::ops::Range;
 /// Pairs found out by the relation may be given up this often before it is taken as it is.
 const ROUNDS: usize = 6;
 /// On ways that are seldom worth much no pair is given up any more after so many executions of points.
-const MOST_VISITS: usize = 15_000;
+const MOST_VISITS: usize = 8_000;
 /// Whom each block of OLD, and of NEW, that ends with a call calls.
 pub(super) type Callees = (BTreeMap<BlockId, Callee>, BTreeMap<BlockId, Callee>);
 

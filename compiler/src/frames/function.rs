@@ -168,7 +168,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     let computing = collapsed.as_ref().map(|(old, new)| Graphs { trimmed: (old, new), ..graphs });
     let mut computed = computing.as_ref().map(|graphs| Views::new(graphs, sides));
     if let Some(views) = &mut computed {
-        views.prove_by(&[Way::Trimmed, Way::Copied, Way::Further], &mut open, &mut carried.proven);
+        views.prove_by(&[Way::Copied, Way::Further], &mut open, &mut carried.proven);
     }
     // Objects that lie nearer to the CFA in NEW's frame keep their address where that stands lower.
     let lower = |by: u64| {
