@@ -100,7 +100,7 @@ fn meaning(fixups: &[Fixup], step: &Step, reference: &Reference) -> (Target, i64
 
 /// Every address that a body of NEW names, as it names it.
 pub fn named(fixups: &[Fixup], body: &Body) -> Named {
-    let mut named = Named::new();
+    let mut named = Named::default();
     for step in &body.steps {
         for immediate in [false, true] {
             let Some(r) = reference(step, immediate) else { continue };

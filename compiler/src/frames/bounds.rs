@@ -11,7 +11,8 @@ use super::join::may_count;
 use super::point::{Point, PointId};
 use super::state::{Machine, State, memory};
 use super::value::{Node, Place, Side, Value, Values, extended, mask, operands};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Counters that go farther than this are not followed.
@@ -105,7 +106,7 @@ impl Bounds {
             values.bind(*name, Some(*bound));
         }
         if !now.is_empty() {
-            let mut renewed = Renewed { values, id, known: HashMap::new() };
+            let mut renewed = Renewed { values, id, known: FxHashMap::default() };
             for state in arrivals {
                 (state.old, state.new) = (renewed.machine(&state.old), renewed.machine(&state.new));
             }
@@ -317,7 +318,7 @@ fn narrowed(values: &Values, value: Value) -> (u8, Value) {
 struct Renewed<'v> {
     values: &'v mut Values,
     id: PointId,
-    known: HashMap<Value, Value>,
+    known: FxHashMap<Value, Value>,
 }
 
 impl Renewed<'_> {

@@ -15,7 +15,7 @@ use iced_x86::{
     Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
 };
 use iced_x86::{Register as Name, UsedMemory};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Rounds over all blocks until nothing changes; more than that many mean something is odd, and
 /// then nothing is said.
@@ -202,7 +202,7 @@ impl<'f> Copies<'f> {
         if others.iter().all(|other| other == first) {
             return Some((*first).clone());
         }
-        let mut groups: HashMap<Vec<ValueId>, Tracked> = HashMap::new();
+        let mut groups: FxHashMap<Vec<ValueId>, Tracked> = FxHashMap::default();
         let joined = (0..self.len()).map(|place| {
             let values: Vec<ValueId> = incoming.iter().map(|state| state[place]).collect();
             if values.iter().all(|value| *value == values[0]) {

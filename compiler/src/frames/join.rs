@@ -15,13 +15,14 @@ use super::point::PointId;
 use super::state::{Held, Machine};
 use super::value::{Node, Place, Side, Value, Values};
 use crate::machine::live::Live;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Places by what they hold on each edge into a point: those of OLD first, then those of NEW.
 #[derive(Debug, Default)]
 pub struct Classes {
-    names: HashMap<Vec<Held>, Value>,
+    names: FxHashMap<Vec<Held>, Value>,
     /// The names that OLD's places have, in their order.
     old: Vec<(Place, Vec<Held>, Value)>,
     /// What others may be said in terms of: the values on the edges, and the name.
@@ -66,7 +67,7 @@ pub fn cut<'a>(
     live: &[Range<i64>],
 ) {
     let mut arrivals: Vec<&mut Machine> = arrivals.collect();
-    let mut edges: HashMap<(Place, Value), usize> = HashMap::new();
+    let mut edges: FxHashMap<(Place, Value), usize> = FxHashMap::default();
     for (at, bytes, value) in arrivals.iter().flat_map(|m| m.slots()) {
         *edges.entry((Place::Slot(at, bytes), value)).or_default() += 1;
     }
@@ -166,25 +167,23 @@ struct Join<'a> {
 impl Join<'_> {
     /// What a place holds that holds these on the edges.
     fn one(&mut self, place: Place, mut all: Vec<Held>) -> Value {
-        if self.side == Side::Old {
+        if self.side == Side::Old && all.contains(&Held::Garbage) {
             // Each slot has its own.
             let own = Node::Given(self.id, Some(Side::Old), u32::MAX, place);
             let own = Held::Value(self.values.intern(own));
             all.iter_mut().filter(|h| **h == Held::Garbage).for_each(|held| *held = own);
         }
-        let name = Node::Phi(self.id, self.side, place);
         if let Some(value) = self.agreed(&all) {
             return value;
         }
-        // What it was the last time says nothing new.
-        let own = Held::Value(self.values.intern(name.clone()));
-        let others = all.iter().filter(|held| **held != own);
-        if self.values.is_further()
-            && !Alone::is_of_walk(self.id)
-            && let Some(value) = self.agreed(others)
-        {
-            self.classes.names.insert(all, value);
-            return value;
+        let name = Node::Phi(self.id, self.side, place);
+        if self.values.is_further() && !Alone::is_of_walk(self.id) {
+            // What it was the last time says nothing new.
+            let own = Held::Value(self.values.intern(name.clone()));
+            if let Some(value) = self.agreed(all.iter().filter(|held| **held != own)) {
+                self.classes.names.insert(all, value);
+                return value;
+            }
         }
         if all.contains(&Held::Unknown) {
             return self.values.intern(name);

@@ -8,7 +8,7 @@
 use super::point::PointId;
 use super::state::{Held, memory};
 use super::value::{Node, Value, Values};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// How deep a value is looked into.
 const DEPTH: usize = 6;
@@ -18,7 +18,7 @@ pub(super) struct Lift<'a> {
     pub(super) values: &'a mut Values,
     pub(super) id: PointId,
     /// Names by what stands behind them on the edges.
-    pub(super) names: &'a HashMap<Vec<Held>, Value>,
+    pub(super) names: &'a FxHashMap<Vec<Held>, Value>,
     /// Memory on the edges, and behind them.
     pub(super) memory: &'a (Vec<Value>, Value),
 }

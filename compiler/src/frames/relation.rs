@@ -73,7 +73,8 @@ use crate::machine::flow::{BlockId, End, Flow};
 use crate::machine::live::Live;
 use crate::sites::matching::BlockMatching;
 use crate::sites::matching::evidence::Evidence;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Points may be executed this often each, on average, before the search is given up.
 const VISITS: usize = 40;
@@ -131,7 +132,7 @@ pub struct Relation {
     states: Vec<Option<State>>,
     arrivals: Vec<BTreeMap<EdgeKey, State>>,
     points: Vec<Point>,
-    index: HashMap<Point, PointId>,
+    index: FxHashMap<Point, PointId>,
     /// NEW's blocks that end with a branch, and whether OLD makes the same wherever both come there.
     tests: BTreeMap<BlockId, bool>,
     /// Matched pairs to which some OLD edge leads that NEW cannot follow.
@@ -154,7 +155,7 @@ pub struct Before {
 #[derive(Clone, Copy)]
 pub struct Arrivals<'a> {
     points: &'a [Point],
-    index: &'a HashMap<Point, PointId>,
+    index: &'a FxHashMap<Point, PointId>,
     arrivals: &'a [BTreeMap<EdgeKey, State>],
     states: &'a [Option<State>],
 }
@@ -177,7 +178,7 @@ struct Search<'a, 'b> {
     bodies: &'b Bodies<'a>,
     values: Values,
     points: Vec<Point>,
-    index: HashMap<Point, PointId>,
+    index: FxHashMap<Point, PointId>,
     states: Vec<Option<State>>,
     arrivals: Vec<BTreeMap<EdgeKey, State>>,
     sent: Vec<BTreeSet<(PointId, EdgeKey)>>,
@@ -192,7 +193,7 @@ struct Search<'a, 'b> {
     again: BTreeSet<PointId>,
     queue: BTreeSet<(usize, u8, usize, PointId)>,
     order: (Vec<usize>, Vec<usize>),
-    reach: HashMap<BlockId, Vec<bool>>,
+    reach: FxHashMap<BlockId, Vec<bool>>,
     ways: Ways,
     /// Ways of NEW on which it was lost.
     known: stray::Known,
@@ -235,7 +236,7 @@ impl Relation {
             bodies,
             values: Values::new(bodies.further),
             points: Vec::new(),
-            index: HashMap::new(),
+            index: FxHashMap::default(),
             states: Vec::new(),
             arrivals: Vec::new(),
             sent: Vec::new(),
@@ -246,7 +247,7 @@ impl Relation {
             again: BTreeSet::new(),
             queue: BTreeSet::new(),
             order,
-            reach: HashMap::new(),
+            reach: FxHashMap::default(),
             ways: Ways::default(),
             known: stray::Known::default(),
             joined,

@@ -9,7 +9,8 @@ use super::state::State;
 use super::value::{Base, Node, Operation, Place, Value, Values};
 use dsu_patch_format::frames::{Binary, Location, Proof, Value as Source};
 use dsu_patch_format::plan::Target;
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 
 /// Operations in one remade value, at most.
 const OPERATIONS: usize = 12;
@@ -17,20 +18,20 @@ const OPERATIONS: usize = 12;
 const DEPTH: usize = 6;
 
 /// Addresses that NEW's code names, as it names them: base and offset to target and addend.
-pub type Named = HashMap<(Base, u64), (Target, i64)>;
+pub type Named = FxHashMap<(Base, u64), (Target, i64)>;
 
 /// OLD's places by what they hold.
 pub struct Sources<'a> {
     values: &'a mut Values,
     named: &'a Named,
     beginnings: &'a Beginnings<'a>,
-    held: HashMap<Value, Vec<Location>>,
+    held: FxHashMap<Value, Vec<Location>>,
     /// Upper lanes of vector registers that may be read.
-    lanes: HashMap<(u8, u8), Value>,
+    lanes: FxHashMap<(u8, u8), Value>,
     /// Slots of eight bytes that may be read.
-    slots: HashMap<i64, Value>,
+    slots: FxHashMap<i64, Value>,
     /// The places' values by what they are sums of, once that was asked for.
-    sums: Option<HashMap<Value, Vec<Value>>>,
+    sums: Option<FxHashMap<Value, Vec<Value>>>,
     /// The last source was had back from what was made of the value.
     solved: bool,
     /// What OLD has found to be zero.
@@ -46,9 +47,9 @@ impl<'a> Sources<'a> {
         beginnings: &'a Beginnings<'a>,
         usable: impl Fn(Place) -> u8,
     ) -> Self {
-        let mut held: HashMap<Value, Vec<Location>> = HashMap::new();
+        let mut held: FxHashMap<Value, Vec<Location>> = FxHashMap::default();
         let places: Vec<(Place, Value)> = state.old.places().collect();
-        let (mut lanes, mut slots) = (HashMap::new(), HashMap::new());
+        let (mut lanes, mut slots) = (FxHashMap::default(), FxHashMap::default());
         for (place, value) in places {
             let most = usable(place);
             match place {
@@ -103,7 +104,7 @@ impl<'a> Sources<'a> {
     pub(super) fn with(&mut self, term: Value) -> Vec<Value> {
         let (values, held) = (&*self.values, &self.held);
         let sums = self.sums.get_or_insert_with(|| {
-            let mut sums: HashMap<Value, Vec<Value>> = HashMap::new();
+            let mut sums: FxHashMap<Value, Vec<Value>> = FxHashMap::default();
             for place in held.keys() {
                 for (term, _) in values.terms(whole(values, *place, 1)).0 {
                     sums.entry(term).or_default().push(*place);

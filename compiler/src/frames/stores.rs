@@ -12,7 +12,8 @@
 
 use super::value::{Bits, Node, Operation, Value, Values, operands};
 use iced_x86::Code;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many stores are compared on each side.
 const MOST: usize = 96;
@@ -45,8 +46,8 @@ pub fn are_alike(values: &mut Values, zero: &BTreeSet<Value>, (old, new): (Value
 
 struct Stores<'v> {
     values: &'v mut Values,
-    known: HashMap<Value, Value>,
-    bytes: HashMap<(Value, u8), Byte>,
+    known: FxHashMap<Value, Value>,
+    bytes: FxHashMap<(Value, u8), Byte>,
     left: usize,
 }
 
@@ -54,7 +55,7 @@ impl<'v> Stores<'v> {
     fn new(values: &'v mut Values, zero: &BTreeSet<Value>) -> Self {
         let nothing = values.constant(0);
         let known = zero.iter().map(|value| (*value, nothing)).collect();
-        Self { values, known, bytes: HashMap::new(), left: BUDGET }
+        Self { values, known, bytes: FxHashMap::default(), left: BUDGET }
     }
 
     /// What has been stored on both sides since memory was the same; `None` where it never was, or that is too

@@ -15,7 +15,8 @@ pub use bits::Bits;
 use super::bounds::Bound;
 use super::point::PointId;
 use dsu_patch_format::plan::Target;
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -155,7 +156,7 @@ const MOST_DEPTH: u8 = 6;
 /// All values of one pair of functions.
 pub struct Values {
     nodes: Vec<Node>,
-    numbers: HashMap<Node, Value>,
+    numbers: FxHashMap<Node, Value>,
     depends: Vec<Rc<[PointId]>>,
     /// Whether an address in the frame is part of it.
     framed: Vec<bool>,
@@ -163,7 +164,7 @@ pub struct Values {
     /// Points at which a place of one build is said in terms of one of the other's that it goes along with.
     in_step: BTreeSet<PointId>,
     /// Names of counters whose end is known.
-    bounds: HashMap<Value, Bound>,
+    bounds: FxHashMap<Value, Bound>,
     /// More is done to know what loops count with.
     further: bool,
 }
@@ -172,12 +173,12 @@ impl Default for Values {
     fn default() -> Self {
         Self {
             nodes: Vec::new(),
-            numbers: HashMap::new(),
+            numbers: FxHashMap::default(),
             depends: Vec::new(),
             framed: Vec::new(),
             nothing: Rc::new([]),
             in_step: BTreeSet::new(),
-            bounds: HashMap::new(),
+            bounds: FxHashMap::default(),
             further: false,
         }
     }

@@ -3,14 +3,15 @@
 
 use super::relation::Bodies;
 use crate::machine::flow::{BlockId, Flow};
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Where both sides may have been between matched blocks, found once for each.
 #[derive(Default)]
 pub(super) struct Ways {
-    passed: HashMap<(BlockId, bool), Rc<Passed>>,
-    ahead: HashMap<BlockId, Rc<Ahead>>,
+    passed: FxHashMap<(BlockId, bool), Rc<Passed>>,
+    ahead: FxHashMap<BlockId, Rc<Ahead>>,
 }
 
 /// What OLD may have passed since its last matched block.
