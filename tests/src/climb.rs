@@ -147,7 +147,7 @@ fn start(
     let started = || -> Result<Climber> {
         let mut server = program.start(ladder, step, Fill::Full)?;
         server.check(Version { ladder, number: step.number }).context("before any update")?;
-        let load = Load::start(server.clients()?);
+        let load = Load::yielding(server.clients()?);
         load.progress(OPERATIONS_AFTER)?;
         Ok(Climber { server, load, first: step.clone(), running: step.clone() })
     };
