@@ -49,30 +49,29 @@
 //! Blocks that have no partner are walked by one side while the other waits; a pair of matched blocks
 //! that is no good matters for what can be shown, never for whether it is true.
 
+mod bodies;
+mod branches;
 mod emptied;
 mod follow;
+mod found;
 mod returned;
 mod stray;
 mod taken;
 
+pub use bodies::Bodies;
 pub use returned::Returned;
 
-use super::alone::{Alone, Body};
+use super::alone::Alone;
 use super::bounds::Bounds;
-use super::computed;
 use super::copied;
-use super::entries;
-use super::exec::{Call, Context, Executor};
+use super::exec::{Call, Executor};
 use super::join::{Classes, Counting, cut, join};
 use super::point::{Exit, Point, PointId};
 use super::state::{Doubt, Machine, Seen, State};
 use super::stores;
-use super::value::{Node, Place, Side, Value, Values};
+use super::value::{Node, Side, Value, Values};
 use super::ways::Ways;
 use crate::machine::flow::{BlockId, End, Flow};
-use crate::machine::live::Live;
-use crate::sites::matching::BlockMatching;
-use crate::sites::matching::evidence::Evidence;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,44 +84,6 @@ const WAVERING: usize = 12;
 /// Searches until the blocks are known that are followed together with copies, and how far counters go; as many more
 /// without the latter.
 const SEARCHES: usize = 4;
-
-/// Both bodies.
-pub struct Bodies<'a> {
-    /// OLD's graph.
-    pub old: &'a Flow,
-    /// NEW's graph.
-    pub new: &'a Flow,
-    /// Which blocks belong together.
-    pub matching: &'a BlockMatching,
-    /// What OLD's addresses mean.
-    pub old_context: Context<'a>,
-    /// What NEW's addresses mean.
-    pub new_context: Context<'a>,
-    /// Whether the calls that end two blocks call the same.
-    pub same_callee: &'a dyn Fn(BlockId, BlockId) -> bool,
-    /// Whether NEW's call at the end of this block is code that OLD has nothing like.
-    pub inserted: &'a dyn Fn(BlockId) -> bool,
-    /// Whether OLD's call at the end of this block is code that NEW has nothing like.
-    pub removed: &'a dyn Fn(BlockId) -> bool,
-    /// Whether the callee at the end of an OLD block may look at any memory.
-    pub barrier: &'a dyn Fn(BlockId) -> bool,
-    /// Whether the callee at the end of a block of one side may.
-    pub looks_anywhere: &'a dyn Fn(Side, BlockId) -> bool,
-    /// What the line tables say of both bodies.
-    pub evidence: &'a Evidence,
-    /// Blocks are followed together with copies of their partners, too: see [`super::copied`].
-    pub copied: bool,
-    /// More is done to know what loops count with.
-    pub further: bool,
-    /// Whether the callee at the end of a block is known to keep a caller-saved register.
-    pub kept: &'a dyn Fn(Side, BlockId, Place) -> bool,
-    /// What a place holds at NEW's entry, in terms of OLD's entry values; `None`: something else.
-    pub entry: &'a dyn Fn(Place) -> Option<Place>,
-    /// CFA minus stack pointer at the beginning of a block, when that is one number.
-    pub depth: &'a dyn Fn(Side, BlockId) -> Option<u64>,
-    /// What code may read again, at the beginning of a block.
-    pub live: &'a dyn Fn(Side, BlockId) -> &'a Live,
-}
 
 /// States by matched pair.
 pub struct Relation {
@@ -272,170 +233,6 @@ impl Relation {
         let relation =
             Self { values, alone, states, arrivals, points, index, tests, failures, visits };
         Ok((relation, next, again))
-    }
-
-    /// Whether the branch that ends a block of NEW asks what OLD asks, wherever both come there.
-    pub fn is_test_shared(&self, new: BlockId) -> bool {
-        self.tests.get(&new) == Some(&true)
-    }
-
-    /// OLD's blocks that are somewhere followed together with another block than their partner.
-    fn joined(&self, bodies: &Bodies<'_>) -> impl Iterator<Item = BlockId> {
-        self.reached().filter_map(|point| match point {
-            Point::Joint { old, new } if bodies.matching.new_of[old.0] != Some(new) => Some(old),
-            _ => None,
-        })
-    }
-
-    /// Points to which something leads.
-    fn reached(&self) -> impl Iterator<Item = Point> {
-        let all = self.points.iter().zip(&self.arrivals);
-        all.filter(|(_, arrivals)| !arrivals.is_empty()).map(|(point, _)| *point)
-    }
-
-    /// The block at which NEW is whenever OLD is at a block; `None` when it may be at several, or somewhere in
-    /// between.
-    pub fn only(&self, block: BlockId) -> Option<BlockId> {
-        let mut places = self.reached().filter_map(|point| match point {
-            Point::Joint { old, new } if old == block => Some(Some(new)),
-            Point::OldAlone { old, .. } if old == block => Some(None),
-            _ => None,
-        });
-        let first = places.next()?;
-        first.filter(|_| places.next().is_none())
-    }
-
-    /// The states at the beginning of two matched blocks; `None` when OLD never gets there. What is
-    /// said of a place of NEW without OLD is true on all of NEW's paths.
-    pub fn at(&mut self, old: BlockId, new: BlockId) -> Option<State> {
-        let id = *self.index.get(&Point::Joint { old, new })?;
-        self.state(id, new)
-    }
-
-    /// The states at a point at which NEW is at the beginning of a block.
-    fn state(&mut self, id: PointId, new: BlockId) -> Option<State> {
-        let mut state = self.states.get(id.0 as usize)?.clone()?;
-        let State { old, new: machine, .. } = &state;
-        let checked = machine.map(|place, value| self.on_all_ways((id, new), old, place, value));
-        state.new = checked;
-        self.complete(new, &mut state.new);
-        Some(state)
-    }
-
-    /// What a place of NEW is said to hold; of numbers and addresses, if they are a part of it only, just those
-    /// that NEW has there on all of its paths, or shares with OLD as part of something else.
-    fn on_all_ways(
-        &mut self,
-        (id, block): (PointId, BlockId),
-        old: &Machine,
-        place: Place,
-        value: Value,
-    ) -> Value {
-        let values = &mut self.values;
-        let unknown = Node::Given(id, Some(Side::New), u32::MAX, place);
-        match *values.node(value) {
-            _ if matches!(place, Place::Memory | Place::General(4)) => value,
-            _ if values.depends(value).is_empty() => match self.alone.holds(block, place, value) {
-                true => value,
-                false => values.intern(unknown),
-            },
-            Node::Insert(bytes, _, low) if values.depends(low).is_empty() => {
-                let held = self.alone.at(block).and_then(|state| state.at(place));
-                let is_old = || old.places().any(|(_, held)| held == value);
-                if held.is_some_and(|held| values.low(bytes, held) == low) || is_old() {
-                    return value;
-                }
-                let unknown = values.intern(unknown);
-                values.insert(bytes, value, unknown)
-            }
-            _ => value,
-        }
-    }
-
-    /// Adds what is true of NEW on all of its paths, where the relation has nothing that OLD has, too: its
-    /// caller's registers and where they are saved, addresses, numbers.
-    fn complete(&self, block: BlockId, machine: &mut Machine) {
-        for (place, fact) in self.alone.facts(block, &self.values) {
-            let is_known = machine.at(place).is_some_and(|value| {
-                let node = self.values.node(value);
-                !matches!(node, Node::Phi(_, Side::New, _) | Node::Given(_, Some(Side::New), ..))
-            });
-            match place {
-                _ if is_known => {}
-                Place::General(number) if number != 4 => machine.set_general(number, fact),
-                Place::Lane(number, lane) => machine.set_lane(number, lane, fact),
-                Place::Slot(at, bytes) => machine.add_slot(at, bytes, fact),
-                _ => {}
-            }
-        }
-    }
-
-    /// The states just before the calls that end two matched blocks, where they call the same.
-    pub fn before_call(
-        &mut self,
-        bodies: &Bodies<'_>,
-        old: BlockId,
-        new: BlockId,
-    ) -> Option<Before> {
-        let id = *self.index.get(&Point::Joint { old, new })?;
-        let call = |flow: &Flow, block: BlockId| flow.blocks[block.0].end == End::Call;
-        if !call(bodies.old, old) || !call(bodies.new, new) || !(bodies.same_callee)(old, new) {
-            return None;
-        }
-        let mut start = self.at(old, new)?;
-        let mut arrivals = self.arrivals(old, new);
-        if bodies.evidence.is_same_place(old, new) {
-            let mut known = stray::Known::default();
-            for state in arrivals.iter_mut().chain([&mut start]) {
-                state.found(bodies, &mut self.values, &mut known, new);
-            }
-        }
-        let mut run = |state: State| {
-            let a = steps(bodies, &mut self.values, (id, Side::Old), old, state.old);
-            let mut z = steps(bodies, &mut self.values, (id, Side::New), new, state.new);
-            if state.doubt == Doubt::None {
-                settle(&mut self.values, &state.zero, &a, &mut z);
-            }
-            State { old: a, new: z, ..state }
-        };
-        let arrivals = arrivals.into_iter().map(&mut run).collect();
-        let state = run(start);
-        // What nothing can be kept back from finds the same memory as it leaves.
-        let settled = state.old.memory() == state.new.memory() || (bodies.barrier)(old);
-        Some(Before { state, arrivals, settled })
-    }
-
-    /// All values, and what both sides held at the end of each edge into any point.
-    pub fn parts(&mut self) -> (&mut Values, Arrivals<'_>) {
-        let Self { values, points, index, arrivals, states, .. } = self;
-        (values, Arrivals { points, index, arrivals, states })
-    }
-
-    /// What both sides held at the end of each edge into two matched blocks.
-    pub fn arrivals(&self, old: BlockId, new: BlockId) -> Vec<State> {
-        let id = self.index.get(&Point::Joint { old, new });
-        let all = id.and_then(|id| self.arrivals.get(id.0 as usize));
-        all.map(|all| all.values().cloned().collect()).unwrap_or_default()
-    }
-}
-
-impl<'a> Arrivals<'a> {
-    /// Which point it is.
-    pub fn point(&self, id: PointId) -> Option<Point> {
-        self.points.get(id.0 as usize).copied()
-    }
-
-    /// What both sides hold at the beginnings of two matched blocks, as far as that is known of both together.
-    pub fn at(&self, old: BlockId, new: BlockId) -> Option<&'a State> {
-        let id = self.index.get(&Point::Joint { old, new })?;
-        self.states.get(id.0 as usize)?.as_ref()
-    }
-
-    /// By each edge into a point: the point that it leaves, `None` for the entry, and the states.
-    pub fn edges(&self, id: PointId) -> impl Iterator<Item = (Option<Point>, &'a State)> {
-        let all = self.arrivals.get(id.0 as usize).into_iter().flatten();
-        let points = self.points;
-        all.map(|(key, state)| (points.get(key.0.0 as usize).copied(), state))
     }
 }
 
@@ -797,102 +594,6 @@ impl Search<'_, '_> {
         }
     }
 
-    /// What holds behind an edge that one side has taken.
-    fn behind(&mut self, (side, block, edge): (Side, BlockId, usize), state: State) -> State {
-        let (flow, _) = self.bodies.side(side);
-        let flags = state.side(side).flags();
-        taken::behind(&mut self.values, flow, block, edge, flags, state)
-    }
-
-    /// Whether two branches are taken alike (`true`) or the opposite way; `None`: not known.
-    fn same_condition(&mut self, old: BlockId, new: BlockId, state: &State) -> Option<bool> {
-        let code = |flow: &Flow, block: BlockId| {
-            let last = flow.blocks[block.0].steps.end.checked_sub(1)?;
-            Some(flow.body.steps.get(last)?.instruction.condition_code())
-        };
-        let (first, second) = (code(self.bodies.old, old)?, code(self.bodies.new, new)?);
-        if first == iced_x86::ConditionCode::None || second == iced_x86::ConditionCode::None {
-            return None;
-        }
-        let (x, negated) = super::exec::condition(&mut self.values, first, state.old.flags());
-        let (y, other) = super::exec::condition(&mut self.values, second, state.new.flags());
-        if x != y && self.bodies.further {
-            let Self { bounds, values, points, arrivals, .. } = self;
-            bounds.guess(values, (x, y), |id| {
-                let id = id.0 as usize;
-                Some((*points.get(id)?, arrivals.get(id)?.values().cloned().collect()))
-            });
-        }
-        (x == y).then_some(negated == other)
-    }
-
-    /// Whether two branches ask whether the same number is zero, however they come by it.
-    fn asks_the_same(&mut self, old: BlockId, new: BlockId, state: &State) -> bool {
-        use iced_x86::ConditionCode::{e, ne};
-        let is_equality = |flow: &Flow, block: BlockId| {
-            let last = flow.blocks[block.0].steps.end - 1;
-            matches!(flow.body.steps[last].instruction.condition_code(), e | ne)
-        };
-        if !is_equality(self.bodies.old, old) || !is_equality(self.bodies.new, new) {
-            return false;
-        }
-        let mut asked = |machine: &Machine| super::exec::asked(&mut self.values, machine.flags());
-        let (Some(a), Some(b)) = (asked(&state.old), asked(&state.new)) else { return false };
-        let nothing = self.values.constant(0);
-        a == b || self.values.subtract(nothing, a) == b
-    }
-
-    /// The edge that a branch takes, where what it tests is a number.
-    fn decided(
-        &self,
-        flow: &Flow,
-        block: BlockId,
-        machine: &Machine,
-        zero: &BTreeSet<Value>,
-    ) -> Option<usize> {
-        let b = &flow.blocks[block.0];
-        if b.end != End::Branch {
-            return None;
-        }
-        let code = flow.body.steps[b.steps.end - 1].instruction.condition_code();
-        let met = super::exec::decided(&self.values, code, machine.flags(), zero)?;
-        Some(usize::from(!met))
-    }
-
-    /// The state behind an edge of a branch of OLD, with what the branch has found out.
-    fn tested(&mut self, old: BlockId, edge: usize, state: &State) -> State {
-        let mut state = state.clone();
-        let b = &self.bodies.old.blocks[old.0];
-        if b.end != End::Branch || b.successors.first() == b.successors.get(1) {
-            return state;
-        }
-        let code = self.bodies.old.body.steps[b.steps.end - 1].instruction.condition_code();
-        if let Some((value, met)) = super::exec::apart(&mut self.values, code, state.old.flags())
-            && edge == usize::from(!met)
-            && !self.values.depends(value).is_empty()
-        {
-            state.apart.insert(value);
-        }
-        if !self.bodies.copied {
-            return state;
-        }
-        if let Some((value, met)) = super::exec::zero(&self.values, code, state.old.flags())
-            && edge == usize::from(!met)
-        {
-            state.zero.insert(value);
-        }
-        state
-    }
-
-    /// Whether two jumps through tables take entries of the same number (`true`); `None`: not known.
-    fn same_entry(&mut self, old: BlockId, new: BlockId, state: &State) -> Option<bool> {
-        let bodies = self.bodies;
-        let values = &mut self.values;
-        let x = entries::taken(values, bodies.old, old, &bodies.old_context, &state.old)?;
-        let y = entries::taken(values, bodies.new, new, &bodies.new_context, &state.new)?;
-        (x == y).then_some(true)
-    }
-
     /// A state of NEW of which nothing is known but where its frame is.
     fn unrelated(&mut self, point: PointId, block: BlockId) -> Machine {
         let Self { bodies, values, .. } = self;
@@ -922,32 +623,6 @@ impl Search<'_, '_> {
         let mut executor = Executor::new(context, &mut self.values, machine, id);
         executor.call(b.steps.end - 1, call, &kept);
         executor.finish()
-    }
-}
-
-impl<'a> Bodies<'a> {
-    /// Gives the body of one side by itself to `then`.
-    fn alone<R>(&self, side: Side, then: impl FnOnce(&Body<'_>) -> R) -> R {
-        let (flow, context) = self.side(side);
-        then(&Body {
-            flow,
-            context,
-            kept: &|block, place| (self.kept)(side, block, place),
-            depth: &|block| (self.depth)(side, block),
-            live: &|block| (self.live)(side, block),
-        })
-    }
-
-    /// The graph of a body of one side with each loop that makes numbers of numbers alone as one block; `None`: it has none.
-    pub fn collapsed(&self, side: Side) -> Option<Flow> {
-        self.alone(side, |body| computed::collapse(body, &mut Values::default()))
-    }
-
-    fn side(&self, side: Side) -> (&'a Flow, &Context<'a>) {
-        match side {
-            Side::Old => (self.old, &self.old_context),
-            Side::New => (self.new, &self.new_context),
-        }
     }
 }
 

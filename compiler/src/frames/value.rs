@@ -9,15 +9,19 @@
 //! when the point is passed again.
 
 mod bits;
+mod counters;
+mod narrow;
+mod numbers;
 
 pub use bits::Bits;
+pub(super) use numbers::shift_limit;
+pub use numbers::{extended, mask};
 
 use super::bounds::Bound;
 use super::point::PointId;
 use dsu_patch_format::plan::Target;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// A value in [`Values`].
@@ -145,14 +149,6 @@ impl Operation {
     }
 }
 
-/// The bits of a shift's count that the processor looks at (SDM volume 2, SAL).
-pub(super) fn shift_limit(bytes: u8) -> u64 {
-    if bytes == 8 { 63 } else { 31 }
-}
-
-/// How deep a value is looked into for how large it may be.
-const MOST_DEPTH: u8 = 6;
-
 /// All values of one pair of functions.
 pub struct Values {
     nodes: Vec<Node>,
@@ -208,77 +204,6 @@ impl Values {
     /// Whether any is.
     pub fn are_in_step(&self, point: PointId) -> bool {
         self.in_step.contains(&point)
-    }
-
-    /// A name that is known to be bounded before there is anything made of it: what is made of it is made of what it
-    /// begins with, too. `None`: something was.
-    pub fn bound_name(&mut self, name: Node, first: Value) -> Option<Value> {
-        if self.numbers.contains_key(&name) {
-            return None;
-        }
-        let name = self.intern(name);
-        let both = [&self.depends[name.0 as usize], &self.depends[first.0 as usize]];
-        let all: BTreeSet<PointId> = both.into_iter().flat_map(|set| set.iter().copied()).collect();
-        self.depends[name.0 as usize] = all.into_iter().collect();
-        Some(name)
-    }
-
-    /// What a name may stand for is known from now on; `None`: it is not.
-    pub fn bind(&mut self, name: Value, bound: Option<Bound>) {
-        match bound {
-            Some(bound) => self.bounds.insert(name, bound),
-            None => self.bounds.remove(&name),
-        };
-    }
-
-    /// The sum whose low bytes a value has, where these are all of it: within the bounds of a name that is
-    /// part of it, it is one of `range`.
-    fn bounded(&mut self, bytes: u8, value: Value, range: RangeInclusive<i128>) -> Option<Value> {
-        if self.bounds.is_empty() {
-            return None;
-        }
-        let (terms, _) = self.terms(value);
-        terms.into_iter().find_map(|(name, factor)| {
-            let Bound { first, last } = *self.bounds.get(&name)?;
-            let factor = extended(bytes, factor);
-            let times = factor.cast_unsigned();
-            let rest = self.linear(&[(value, 1), (name, times.wrapping_neg()), (first, times)], 0);
-            let (others, number) = self.terms(rest);
-            if others.iter().any(|other| other.1 & mask(bytes) != 0) {
-                return None;
-            }
-            let number = match *range.start() < 0 {
-                true => extended(bytes, number).cast_unsigned(),
-                false => number & mask(bytes),
-            };
-            let begins = i128::from(number.cast_signed());
-            let ends = begins + i128::from(factor) * i128::from(last);
-            let inside = range.contains(&begins) && range.contains(&ends);
-            let parts = [(name, times), (first, times.wrapping_neg())];
-            inside.then(|| self.linear(&parts, number))
-        })
-    }
-
-    /// What is zero just where a sum is, if that is for one of the numbers that a bounded name in it may stand for:
-    /// the name less that number. Builds that count with a number or with a pointer ask the same of it.
-    pub fn zero_with(&mut self, sum: Value) -> Option<Value> {
-        // Far from where sums would wrap.
-        const FARTHEST: i128 = 1 << 62;
-        if self.bounds.is_empty() || !self.further {
-            return None;
-        }
-        let (terms, _) = self.terms(sum);
-        terms.into_iter().find_map(|(name, times)| {
-            let Bound { first, last } = *self.bounds.get(&name)?;
-            let rest = self.linear(&[(sum, 1), (name, times.wrapping_neg()), (first, times)], 0);
-            let begins = i128::from(self.as_constant(rest)?.cast_signed());
-            let factor = i128::from(times.cast_signed());
-            let far = factor.checked_mul(i128::from(last)).is_none_or(|n| n.abs() > FARTHEST);
-            let ends = i64::try_from(-begins / factor).ok().filter(|_| begins % factor == 0)?;
-            let is_met = (last.min(0)..=last.max(0)).contains(&ends);
-            let parts = [(name, 1), (first, u64::MAX)];
-            (is_met && !far).then(|| self.linear(&parts, ends.wrapping_neg().cast_unsigned()))
-        })
     }
 
     /// Whether a value is made of what a place held when a point was last entered; what calls gave and memory
@@ -482,74 +407,6 @@ impl Values {
         self.intern(Node::Operation(operation, operands.into()))
     }
 
-    /// What an operation makes of numbers.
-    fn of_numbers(&mut self, operation: Operation, operands: &[Value]) -> Option<Value> {
-        let number = |this: &Self, n: usize| this.as_constant(*operands.get(n)?);
-        let known = match operation {
-            Operation::Select => {
-                return Some(operands[if number(self, 0)? == 0 { 2 } else { 1 }]);
-            }
-            Operation::And => number(self, 0)? & number(self, 1)?,
-            Operation::Or => number(self, 0)? | number(self, 1)?,
-            Operation::Xor => number(self, 0)? ^ number(self, 1)?,
-            Operation::ShiftLeft(_) => number(self, 0)? << number(self, 1)?,
-            Operation::ShiftRight(n) => (number(self, 0)? & mask(n)) >> number(self, 1)?,
-            Operation::ShiftArithmetic(n) => {
-                (extended(n, number(self, 0)?) >> number(self, 1)?).cast_unsigned()
-            }
-            Operation::Condition(code) => u64::from(self.is_met(code, operands[0])?),
-            _ => return None,
-        };
-        Some(self.constant(known))
-    }
-
-    /// Whether an even condition code (SDM volume 1, B.1) is met by flags that are those of numbers.
-    fn is_met(&mut self, code: u8, flags: Value) -> Option<bool> {
-        let sign = |bytes: u8, n: u64| extended(bytes, n) < 0;
-        let less = |bytes: u8, a: u64, b: u64| extended(bytes, a) < extended(bytes, b);
-        match self.node(flags).clone() {
-            // Without carry and overflow.
-            Node::Operation(Operation::Logic(bytes), all) => {
-                let result = self.as_constant(all[0])? & mask(bytes);
-                match code {
-                    0 | 2 => Some(false),
-                    4 | 6 => Some(result == 0),
-                    8 | 12 => Some(sign(bytes, result)),
-                    14 => Some(sign(bytes, result) || result == 0),
-                    _ => None,
-                }
-            }
-            Node::Operation(Operation::Compare(bytes), all) => {
-                if (code, bytes) == (4, 8) {
-                    let difference = self.subtract(all[0], all[1]);
-                    return Some(self.as_constant(difference)? == 0);
-                }
-                let [a, b] = [all[0], all[1]].map(|v| self.as_constant(v).map(|n| n & mask(bytes)));
-                let (a, b) = (a?, b?);
-                match code {
-                    2 => Some(a < b),
-                    4 => Some(a == b),
-                    6 => Some(a <= b),
-                    8 => Some(sign(bytes, a.wrapping_sub(b))),
-                    12 => Some(less(bytes, a, b)),
-                    14 => Some(!less(bytes, b, a)),
-                    _ => None,
-                }
-            }
-            // What else the flags of a result tell depends on what was done.
-            Node::Operation(Operation::Instruction { immediate, output: u8::MAX, .. }, all) => {
-                let bytes = u8::try_from(immediate & 0xff).ok()?;
-                let result = self.as_constant(all[0])? & mask(bytes);
-                match code {
-                    4 => Some(result == 0),
-                    8 => Some(sign(bytes, result)),
-                    _ => None,
-                }
-            }
-            _ => None,
-        }
-    }
-
     /// What a node is with other [`operands`], in normal form; loads and stores, of which memory tells more, as they are.
     pub fn remade(&mut self, node: &Node, operands: &[Value]) -> Value {
         match (node, operands) {
@@ -576,167 +433,6 @@ impl Values {
             _ => self.intern(node.clone()),
         }
     }
-
-    /// The low bytes, zero-extended.
-    pub fn low(&mut self, bytes: u8, value: Value) -> Value {
-        if bytes >= 8 || self.fits(value, bytes) {
-            return value;
-        }
-        let mask = mask(bytes);
-        if let Some(sum) = self.bounded(bytes, value, 0..=i128::from(mask)) {
-            return sum;
-        }
-        match self.node(value).clone() {
-            Node::Linear(terms, k) => {
-                let stripped: Vec<(Value, u64)> =
-                    terms.iter().map(|(v, f)| (self.strip(bytes, *v), f & mask)).collect();
-                let sum = self.linear(&stripped, k & mask);
-                self.low_of_normal(bytes, sum)
-            }
-            _ => {
-                let stripped = self.strip(bytes, value);
-                if stripped == value {
-                    self.low_of_normal(bytes, value)
-                } else {
-                    self.low(bytes, stripped)
-                }
-            }
-        }
-    }
-
-    fn low_of_normal(&mut self, bytes: u8, value: Value) -> Value {
-        let mask = mask(bytes);
-        let (terms, k) = self.terms(value);
-        if terms.is_empty() {
-            return self.constant(k & mask);
-        }
-        let value = match self.node(value) {
-            Node::Linear(..) => {
-                let masked: Vec<_> =
-                    terms.iter().map(|(v, f)| (*v, f & mask)).filter(|t| t.1 != 0).collect();
-                self.linear(&masked, k & mask)
-            }
-            _ => value,
-        };
-        // A number without some of its bits is no more than it.
-        if let Node::Linear(terms, k) = self.node(value)
-            && let [(term, factor)] = **terms
-            && factor == mask
-            && self.possible(term) & !*k == 0
-        {
-            let k = *k;
-            return self.linear(&[(term, u64::MAX)], k);
-        }
-        if self.fits(value, bytes) { value } else { self.intern(Node::Low(bytes, value)) }
-    }
-
-    /// A value with the same low bytes, simpler where that is possible.
-    fn strip(&mut self, bytes: u8, value: Value) -> Value {
-        match self.node(value).clone() {
-            Node::Low(n, v) | Node::Signed(n, v) | Node::Insert(n, _, v) if n >= bytes => {
-                self.strip(bytes, v)
-            }
-            Node::Operation(op @ (Operation::And | Operation::Or | Operation::Xor), operands) => {
-                let (a, b) = (self.strip(bytes, operands[0]), self.strip(bytes, operands[1]));
-                if (a, b) == (operands[0], operands[1]) {
-                    return self.bits_below(bytes, value);
-                }
-                let stripped = self.bitwise(op, a, b);
-                self.bits_below(bytes, stripped)
-            }
-            Node::Operation(Operation::Multiply, operands) => {
-                let (a, b) = (self.strip(bytes, operands[0]), self.strip(bytes, operands[1]));
-                self.multiply(a, b)
-            }
-            _ => value,
-        }
-    }
-
-    /// Whether the upper bytes are known to be zero.
-    fn fits(&self, value: Value, bytes: u8) -> bool {
-        self.most(value, MOST_DEPTH) <= mask(bytes)
-    }
-
-    /// A number that the value is never above.
-    fn most(&self, value: Value, depth: u8) -> u64 {
-        let Some(depth) = depth.checked_sub(1) else { return u64::MAX };
-        let of = |v: &Value| self.most(*v, depth);
-        match self.node(value) {
-            Node::Linear(terms, k) => {
-                // Less than a number is no more than that.
-                if let [(term, u64::MAX)] = **terms
-                    && of(&term) <= *k
-                {
-                    return *k;
-                }
-                let mut sum = Some(*k);
-                for (term, factor) in terms.iter() {
-                    let product = of(term).checked_mul(*factor);
-                    sum = sum.zip(product).and_then(|(sum, product)| sum.checked_add(product));
-                }
-                sum.unwrap_or(u64::MAX)
-            }
-            Node::Low(n, v) => mask(*n).min(of(v)),
-            Node::Load(_, _, n) => mask(*n),
-            Node::Operation(Operation::Condition(_), _) => 1,
-            Node::Operation(Operation::ShiftRight(n), operands) => {
-                let shift = self.as_constant(operands[1]).filter(|s| *s < 64).unwrap_or(0);
-                mask(*n) >> shift
-            }
-            Node::Operation(Operation::And, operands) => {
-                operands.iter().map(of).min().unwrap_or(u64::MAX)
-            }
-            Node::Operation(Operation::Or | Operation::Xor, operands) => {
-                let all = operands.iter().map(of).fold(0, |all, most| all | most);
-                u64::MAX.checked_shr(all.leading_zeros()).unwrap_or(0)
-            }
-            Node::Operation(Operation::Select, operands) => {
-                operands[1..].iter().map(of).max().unwrap_or(u64::MAX)
-            }
-            _ => u64::MAX,
-        }
-    }
-
-    /// The low bytes, sign-extended to 64 bits.
-    pub fn signed(&mut self, bytes: u8, value: Value) -> Value {
-        if bytes >= 8 {
-            return value;
-        }
-        let value = self.strip(bytes, value);
-        let most = i128::from(mask(bytes) >> 1);
-        if let Some(sum) = self.bounded(bytes, value, -most - 1..=most) {
-            return sum;
-        }
-        match self.as_constant(value) {
-            Some(k) => self.constant(extended(bytes, k).cast_unsigned()),
-            None => self.intern(Node::Signed(bytes, value)),
-        }
-    }
-
-    /// `old` with its low bytes replaced.
-    pub fn insert(&mut self, bytes: u8, old: Value, low: Value) -> Value {
-        if bytes >= 8 {
-            return low;
-        }
-        let low = self.low(bytes, low);
-        let old = match *self.node(old) {
-            Node::Insert(n, before, _) if n <= bytes => before,
-            _ => old,
-        };
-        // All above is zero: the low bytes alone are the value.
-        if self.fits(old, bytes) { low } else { self.intern(Node::Insert(bytes, old, low)) }
-    }
-}
-
-/// All ones in so many bytes.
-pub fn mask(bytes: u8) -> u64 {
-    if bytes >= 8 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 }
-}
-
-/// The low bytes of a number, with their sign.
-pub fn extended(bytes: u8, number: u64) -> i64 {
-    let above = 64 - 8 * u32::from(bytes.clamp(1, 8));
-    (number << above).cast_signed() >> above
 }
 
 /// What a node is made of.
@@ -754,7 +450,7 @@ pub fn operands(node: &Node) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Node, Operation, Place, Values, extended, mask};
+    use super::{Node, Operation, Place, Values};
 
     #[test]
     fn masks_forget_what_is_above_them() {
@@ -771,58 +467,6 @@ mod tests {
         // Nine more has no carry out of four bytes.
         let (wide, narrow) = (values.offset(a, 9), values.offset(b, 9));
         assert_eq!(values.low(4, narrow), wide);
-    }
-
-    /// By what the processor does with the same numbers, for all conditions and widths.
-    #[test]
-    fn conditions_on_numbers_are_met_as_the_processor_says() {
-        let mut values = Values::default();
-        let numbers = [0u64, 1, 2, 0x7f, 0x80, 0xff, 0x8000_0000, 0xffff_ffff, 1 << 63, u64::MAX];
-        for bytes in [1u8, 4, 8] {
-            for (a, b) in numbers.iter().flat_map(|a| numbers.iter().map(move |b| (*a, *b))) {
-                let (a, b) = (a & mask(bytes), b & mask(bytes));
-                let (x, y) = (extended(bytes, a), extended(bytes, b));
-                let sign = extended(bytes, a.wrapping_sub(b)) < 0;
-                let compared =
-                    [(2, a < b), (4, a == b), (6, a <= b), (8, sign), (12, x < y), (14, x <= y)];
-                let (first, second) = (values.constant(a), values.constant(b));
-                let flags = values.operation(Operation::Compare(bytes), &[first, second]);
-                for (code, met) in compared {
-                    let asked = values.operation(Operation::Condition(code), &[flags]);
-                    assert_eq!(
-                        values.as_constant(asked),
-                        Some(u64::from(met)),
-                        "{code} {a:x} {b:x}"
-                    );
-                }
-                // As if compared with zero.
-                let tested =
-                    [(2, false), (4, a == 0), (6, a == 0), (8, x < 0), (12, x < 0), (14, x <= 0)];
-                let flags = values.operation(Operation::Logic(bytes), &[first]);
-                for (code, met) in tested {
-                    let asked = values.operation(Operation::Condition(code), &[flags]);
-                    assert_eq!(values.as_constant(asked), Some(u64::from(met)), "{code} {a:x}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn shifts_and_choices_of_numbers_are_numbers() {
-        let mut values = Values::default();
-        let [value, by, one, zero] = [0xffff_ffff_8000_0001, 4, 1, 0].map(|n| values.constant(n));
-        let shifted = [
-            (Operation::ShiftRight(8), 0x0fff_ffff_f800_0000),
-            (Operation::ShiftRight(4), 0x0800_0000),
-            (Operation::ShiftArithmetic(4), 0xffff_ffff_f800_0000),
-            (Operation::ShiftLeft(8), 0xffff_fff8_0000_0010),
-        ];
-        for (operation, result) in shifted {
-            let made = values.operation(operation, &[value, by]);
-            assert_eq!(values.as_constant(made), Some(result), "{operation:?}");
-        }
-        assert_eq!(values.operation(Operation::Select, &[one, value, by]), value);
-        assert_eq!(values.operation(Operation::Select, &[zero, value, by]), by);
     }
 
     #[test]

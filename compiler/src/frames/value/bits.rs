@@ -1,6 +1,7 @@
 //! What rows of bitwise operations with numbers make of a value, in one form whatever their order.
 
-use super::{MOST_DEPTH, Node, Operation, Value, Values, mask};
+use super::narrow::MOST_DEPTH;
+use super::{Node, Operation, Value, Values, mask};
 
 /// So many values of one row of the same bitwise operation are put into order.
 const MOST_LINKS: usize = 12;
