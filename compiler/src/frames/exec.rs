@@ -77,6 +77,8 @@ pub struct Executor<'a, 'v> {
     pub(super) step: u32,
     /// Whether a name was given: by its step, so that the step must not be executed again.
     pub(super) has_named: bool,
+    /// So many slots were read that nothing was stored in.
+    leftovers: u32,
     pub(super) factory: InstructionInfoFactory,
 }
 
@@ -89,7 +91,7 @@ impl<'a, 'v> Executor<'a, 'v> {
         point: PointId,
     ) -> Self {
         let factory = InstructionInfoFactory::new();
-        Self { context, values, machine, point, step: 0, has_named: false, factory }
+        Self { context, values, machine, point, step: 0, has_named: false, leftovers: 0, factory }
     }
 
     /// Executes one instruction, number `index` of its body. Branches and calls do nothing here

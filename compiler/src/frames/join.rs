@@ -173,6 +173,13 @@ impl Join<'_> {
             let own = Held::Value(self.values.intern(own));
             all.iter_mut().filter(|h| **h == Held::Garbage).for_each(|held| *held = own);
         }
+        // What OLD has there on all edges may be something else the next time.
+        if self.side == Side::New
+            && all.contains(&Held::Garbage)
+            && let Some(known) = self.chosen(place, &all)
+        {
+            return known;
+        }
         if let Some(value) = self.agreed(&all) {
             return value;
         }
@@ -190,12 +197,6 @@ impl Join<'_> {
         }
         if let Some(known) = self.classes.names.get(&all) {
             return *known;
-        }
-        if self.side == Side::New
-            && all.contains(&Held::Garbage)
-            && let Some(known) = self.chosen(place, &all)
-        {
-            return known;
         }
         if let Some(value) = self.lifted(place, &all) {
             if self.side == Side::Old {
@@ -323,7 +324,7 @@ impl Join<'_> {
     }
 
     /// What garbage of NEW is best taken to be, where its other edges do not agree: what makes the place
-    /// equal to one of OLD, the same one if that can be.
+    /// equal to one of OLD, one that is garbage there, too, or the same one if that can be.
     fn chosen(&mut self, place: Place, all: &[Held]) -> Option<Value> {
         let mut best = None;
         for (other, held, value) in &self.classes.old {
@@ -332,11 +333,17 @@ impl Join<'_> {
                 (Held::Value(old), Held::Garbage) => has_room(self.values, place, *other, *old),
                 _ => old == new,
             });
-            if fits && (best.is_none() || *other == place) {
-                best = Some(*value);
+            let own = Node::Given(self.id, Some(Side::Old), u32::MAX, *other);
+            let is_garbage = |(old, new): (&Held, &Held)| match (old, new) {
+                (Held::Value(old), Held::Garbage) => *self.values.node(*old) == own,
+                _ => true,
+            };
+            let rank = (held.iter().zip(all).all(is_garbage), *other == place);
+            if fits && best.is_none_or(|(found, _)| found < rank) {
+                best = Some((rank, *value));
             }
         }
-        best
+        best.map(|(_, value)| value)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Operands: registers and their parts, addresses, loads and stores.
 
-use super::super::state::memory;
+use super::super::state::{Held, memory};
 use super::super::value::{Base, Node, Operation, Place, Side, Value};
 use super::{Executor, is_high, number, size_of};
 use crate::code::Step;
@@ -144,6 +144,9 @@ impl Executor<'_, '_> {
                 self.machine.set_slot(self.values, at, bytes, value);
                 return self.values.low(bytes, value);
             }
+            if self.machine.held(self.values, at, bytes) == Held::Garbage {
+                return self.leftover(at, bytes);
+            }
             let value = self.unknown(place);
             // Of what counts again there may be less.
             let known = [4, 2, 1].into_iter().filter(|n| *n < bytes);
@@ -172,6 +175,19 @@ impl Executor<'_, '_> {
             _ => self.machine.memory(),
         };
         memory::load(self.values, memory, address, bytes)
+    }
+
+    /// What is left in a slot that nothing was stored in, and from now on stays there. Code that reads it does not
+    /// use it: it has kept in mind that it is nothing. So it may be taken to be what the other body finds that reads
+    /// as many of them before, in the same place of both.
+    fn leftover(&mut self, at: i64, bytes: u8) -> Value {
+        self.has_named = true;
+        let name = Node::Given(self.point, None, self.leftovers, Place::Slot(0, bytes));
+        self.leftovers += 1;
+        let name = self.values.intern(name);
+        let value = self.values.low(bytes, name);
+        self.machine.set_slot(self.values, at, bytes, value);
+        value
     }
 
     /// An address in memory, that of a local by the local.
