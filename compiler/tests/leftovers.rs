@@ -4,6 +4,7 @@
 mod assembled;
 
 use assembled::{assembled, behind, reasons};
+use dsu_patch_format::frames::{Location, Value};
 
 /// A frame with `rbx`, `r12` and so many bytes.
 fn framed(bytes: u32, body: &str) -> String {
@@ -52,4 +53,43 @@ fn what_was_stored_is_not() {
     // It is the last time that it is stored.
     let other = keeping("(%rsp)", "nop", "(%rsp)").replace("mov %rax, (%rsp)", "mov %r12, (%rsp)");
     assert!(!is_carried(&old, &framed(40, &other)));
+}
+
+/// A loop-free body: `first`, then a read of a slot, a call that both make, and what was read.
+fn reading(first: &str, read: &str) -> String {
+    framed(
+        640,
+        &format!(
+            ".loc 1 510 1\n{first}\n.loc 1 520 1\nmov {read}, %ebx\n.loc 1 530 1\nmov %rdi, %r12\ncall quiet\n\
+             .loc 1 540 1\nadd %r12, %rbx"
+        ),
+    )
+}
+
+/// FXSAVE writes 512 bytes, MOVDIR64B 64 where a register says (SDM volume 2).
+#[test]
+fn what_large_instructions_have_stored_is_not() {
+    for first in ["fxsave (%rsp)", "fnsave (%rsp)", "movdir64b (%rdi), %rsp"] {
+        let [old, new] = ["24(%rsp)", "28(%rsp)"].map(|read| reading(first, read));
+        assert!(!is_carried(&old, &new), "{first}");
+        assert!(!is_carried(&reading("nop", "24(%rsp)"), &new), "{first}");
+        // What was stored before is not there any more.
+        let before = format!("movl $5, 28(%rsp)\n{first}");
+        let constant = reading("nop", "$5");
+        assert!(!is_carried(&constant, &reading(&before, "28(%rsp)")), "{first}");
+    }
+}
+
+/// Of a slot that a call's return address covers in part the other part is still there.
+#[test]
+fn what_is_above_the_stack_pointer_stays() {
+    let first = "mov %rdi, %r12\nmov %rdi, -4(%rsp)\ncall hook";
+    let [old, new] = [first, &format!("movl $0, 8(%rsp)\n{first}")]
+        .map(|first| reading(first, "(%rsp)").replace("mov %rdi, %r12\ncall quiet", "call quiet"));
+    let built = assembled(("long n", &old), ("long n", &new));
+    let moves = behind(&built, 0).unwrap_or_else(|| panic!("{}", reasons(&built)));
+    // Return address, two registers and the frame are above it.
+    let there = Location::Slot { cfa: -664, bytes: 4 };
+    let found = moves.iter().find(|m| m.to == there).map(|m| &m.from);
+    assert_eq!(found, Some(&Value::At(there)), "{moves:?}");
 }

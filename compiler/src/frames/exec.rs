@@ -168,7 +168,7 @@ impl<'a, 'v> Executor<'a, 'v> {
         }
         // The return address that the call pushed is gone, and with it all below.
         if let Some(top) = self.values.as_frame(self.machine.general(4)) {
-            self.machine.forget_below(-top);
+            self.machine.forget_below(self.values, -top);
         }
     }
 

@@ -135,10 +135,7 @@ impl Machine {
             .slots
             .range(at - 8..end)
             .any(|(start, (size, _))| start + i64::from(*size) > at && *start < end);
-        match at {
-            ..-8 if !written && !self.lost => Held::Garbage,
-            _ => Held::Unknown,
-        }
+        if end <= -8 && !written && !self.lost { Held::Garbage } else { Held::Unknown }
     }
 
     /// The same machine without slots.
@@ -253,9 +250,20 @@ impl Machine {
         }
     }
 
-    /// Forgets private slots that reach below the stack pointer: nothing there survives a call.
-    pub fn forget_below(&mut self, depth: i64) {
-        self.slots = self.slots.split_off(&-depth);
+    /// Forgets of private slots what is below the stack pointer: nothing there survives a call.
+    pub fn forget_below(&mut self, values: &mut Values, depth: i64) {
+        let kept = self.slots.split_off(&-depth);
+        let below = std::mem::replace(&mut self.slots, kept);
+        let last = below.last_key_value().map(|(start, (size, value))| (*start, *size, *value));
+        if let Some((start, size, value)) = last {
+            self.keep_part(values, (start, value), -depth..start + i64::from(size));
+        }
+    }
+
+    /// Nothing is known of private memory any more.
+    pub fn lose_slots(&mut self) {
+        self.slots.clear();
+        self.lost = true;
     }
 
     /// Every place with its value.

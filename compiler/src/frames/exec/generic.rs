@@ -46,10 +46,7 @@ impl Executor<'_, '_> {
             // The factors change places as the compiler likes.
             inputs.sort_unstable();
         }
-        let memory_written = info
-            .used_memory()
-            .iter()
-            .any(|m| !matches!(m.access(), OpAccess::Read | OpAccess::CondRead));
+        let memory_written = info.used_memory().iter().any(|m| is_write(m.access()));
         let mut output = 0;
         let mut result = |this: &mut Self, place: Place| {
             output += 1;
@@ -102,8 +99,9 @@ impl Executor<'_, '_> {
     ) {
         let i = &step.instruction;
         let bytes = i.memory_size().size();
-        let has_operand = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
-        if has_operand && bytes > 0 && bytes <= 64 {
+        let info = self.factory.info(i).clone();
+        let is_written = |n: u32| i.op_kind(n) == OpKind::Memory && is_write(info.op_access(n));
+        if (0..i.op_count()).any(is_written) && bytes > 0 && bytes <= 64 {
             let address = self.memory_address(step);
             let value = if pure { Some(result(self, Place::Memory)) } else { None };
             let mut done = 0;
@@ -120,10 +118,21 @@ impl Executor<'_, '_> {
             }
             return;
         }
+        // More than that (FXSAVE), or what an address in a register leads to (MOVDIR64B): into the frame, too.
+        let is_frame = |register: Register| {
+            register.is_gpr64()
+                && self.values.as_frame(self.machine.general(number(register))).is_some()
+        };
+        let mut into_frame = info.used_memory().iter().filter(|m| is_write(m.access()));
+        if !i.is_string_instruction()
+            && into_frame.any(|m| is_frame(m.base()) || is_frame(m.index()))
+        {
+            self.machine.lose_slots();
+        }
         if self.is_added() {
             return;
         }
-        // A string instruction, or more: it goes through a pointer, so no private slot is written.
+        // A string instruction goes through a pointer: no private slot is written.
         let unknown = self.unknown(Place::Memory);
         self.machine.set_memory(unknown);
     }
@@ -159,6 +168,10 @@ impl Executor<'_, '_> {
             _ => {}
         }
     }
+}
+
+fn is_write(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::Read | OpAccess::CondRead)
 }
 
 fn immediates(i: &Instruction) -> u64 {
