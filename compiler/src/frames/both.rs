@@ -44,6 +44,8 @@ pub(super) struct Both<'a> {
     pub(super) texts: Texts,
     /// Whose bodies each has inlined, by what the source calls them.
     pub(super) inlined: (BTreeSet<String>, BTreeSet<String>),
+    /// Whether either has to do with variables that only its file knows.
+    pub(super) keeps_own: bool,
     /// So many bytes NEW's frame is to stand lower than OLD's; its analysis says so already.
     pub(super) lowered: u64,
 }
@@ -124,7 +126,7 @@ impl Both<'_> {
         let barrier = |block: BlockId| fates.is_barrier(block);
         let looks_anywhere = |side: Side, block: BlockId| {
             let callees = if side == Side::Old { &callees.0 } else { &callees.1 };
-            self.shared.looks_anywhere(side, callees.get(&block))
+            self.looks_anywhere(side, callees.get(&block))
         };
         let kept = |side: Side, block: BlockId, place: Place| {
             let (callees, clobbers) = match side {
@@ -201,6 +203,11 @@ impl Both<'_> {
             depth: &depth,
             live: &live,
         })
+    }
+
+    /// Whether a callee of one side, if there is one, may look at any memory that the two have to do with.
+    pub(super) fn looks_anywhere(&self, side: Side, callee: Option<&Callee>) -> bool {
+        self.shared.looks_anywhere(side, callee, self.keeps_own)
     }
 
     /// Locals whose address is taken that both bodies have, each with its extent and a common number: by

@@ -100,10 +100,9 @@ impl Fates<'_> {
 
     /// Whether all memory is in its place when OLD and NEW make the call at the end of a block.
     pub(super) fn is_barrier(&self, old: BlockId) -> bool {
-        let shared = self.both.shared;
         let partner = self.matching.new_of[old.0].and_then(|new| self.callees.1.get(&new));
-        shared.looks_anywhere(Side::Old, self.callees.0.get(&old))
-            && shared.looks_anywhere(Side::New, partner)
+        self.both.looks_anywhere(Side::Old, self.callees.0.get(&old))
+            && self.both.looks_anywhere(Side::New, partner)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One replaced function: its points, the relation between its bodies, and a translation for each point.
 
-use super::barriers::Barriers;
+use super::barriers::{self, Barriers};
 use super::beginning::Rounds;
 use super::both::Both;
 use super::ends::Ends;
@@ -46,13 +46,14 @@ pub(super) struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// Whether a callee of one side, if there is one, may look at any memory.
-    pub fn looks_anywhere(&self, side: Side, callee: Option<&Callee>) -> bool {
+    /// Whether a callee of one side, if there is one, may look at any memory that the caller has to do with:
+    /// own variables of its file, if it `keeps_own`.
+    pub fn looks_anywhere(&self, side: Side, callee: Option<&Callee>, keeps_own: bool) -> bool {
         let barriers = match side {
             Side::Old => self.barriers.0,
             Side::New => self.barriers.1,
         };
-        callee.is_some_and(|callee| barriers.is_one(callee))
+        callee.is_some_and(|callee| barriers.is_one(callee, keeps_own))
     }
 
     /// Whether a callee keeps a caller-saved register in both builds.
@@ -475,6 +476,9 @@ impl<'a> View<'a> {
             bodies.map(|scope| fates::called(&scope.function)).collect()
         };
         let inlined = (inlined(locals.0), inlined(locals.1));
+        let keeps_own = [(pair.old, flows.0), (pair.new, flows.1)]
+            .into_iter()
+            .any(|(image, flow)| barriers::has_own_variables(image, &flow.body));
         let both = Both {
             shared,
             old,
@@ -486,6 +490,7 @@ impl<'a> View<'a> {
             further,
             texts,
             inlined,
+            keeps_own,
             lowered,
         };
         let callees = both.callees();
@@ -510,7 +515,7 @@ impl<'a> View<'a> {
         );
         let named = addresses::named(shared.fixups, &flows.1.body);
         let rounds = (Rounds::new(flows.0), Rounds::new(flows.1));
-        let barrier = |call: BlockId| shared.looks_anywhere(Side::New, callees.1.get(&call));
+        let barrier = |call: BlockId| both.looks_anywhere(Side::New, callees.1.get(&call));
         let unread = Unread::new(code.1, &barrier, !b.objects.is_empty());
         let ends = Ends::new(b, code.1, &Rounds::new(code.1));
         let before = BTreeMap::new();
