@@ -8,6 +8,7 @@ mod flow;
 mod references;
 
 pub use flow::{Flow, follow, is_filler, leading_filler};
+pub(crate) use references::is_immediate;
 pub use references::{Field, Reference, for_each_reference, references};
 
 use crate::image::{Function, Image, Part};

@@ -151,7 +151,8 @@ fn immediate_value(instruction: &Instruction) -> u64 {
         .map_or(0, |i| instruction.immediate(i))
 }
 
-fn is_immediate(kind: OpKind) -> bool {
+/// Whether an operand is a number in the instruction itself.
+pub(crate) fn is_immediate(kind: OpKind) -> bool {
     matches!(
         kind,
         OpKind::Immediate8

@@ -9,6 +9,7 @@
 //!
 //! Takes an image. Gives the functions through which such unseen code may be called.
 
+use super::value::CANARY;
 use crate::code::{Body, decode};
 use crate::image::{FunctionId, Image, Meaning, Storage, SymbolName, Thing};
 use crate::machine::calls::{Callee, callee, never_returns};
@@ -283,7 +284,6 @@ impl Barriers {
 
 /// Whether code has to do with variables that only its own file knows by name, threads' own among them.
 pub(super) fn has_own_variables(image: &Image, body: &Body) -> bool {
-    const CANARY: u64 = 0x28;
     let is_own = |address: u64| match image.resolve(address) {
         Thing::Object { object, .. } => {
             let object = image.object(object);

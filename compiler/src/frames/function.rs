@@ -96,6 +96,8 @@ struct Sides<'a> {
     analyses: (&'a Analysis, &'a Analysis),
     locals: (&'a Locals, &'a Locals),
     whole: &'a clones::Whole,
+    /// Whether either body has to do with variables that only its file knows.
+    keeps_own: bool,
     /// So many bytes NEW's frame is to stand lower than OLD's; its analysis and locals say so already.
     lowered: u64,
 }
@@ -154,11 +156,14 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         is_dead: &dead,
         wanted: &wanted,
     };
+    let keeps_own = barriers::has_own_variables(pair.old, &a.flow.body)
+        || barriers::has_own_variables(pair.new, &b.flow.body);
     let sides = Sides {
         functions: (old, new),
         analyses: (&a, &b),
         locals: (&old_locals, new_locals),
         whole: &whole,
+        keeps_own,
         lowered: 0,
     };
     let mut open: Vec<Open<'_>> = wanted.iter().map(|point| (point, Vec::new())).collect();
@@ -462,7 +467,8 @@ impl<'a> View<'a> {
         wanted: &[Wanted],
     ) -> Option<Self> {
         let Followed { flows, code, copied, further } = followed;
-        let Sides { functions: (old, new), analyses: (a, b), locals, whole, lowered } = sides;
+        let Sides { functions: (old, new), analyses: (a, b), locals, whole, keeps_own, lowered } =
+            sides;
         let pair = shared.inputs.pair;
         let (f, g) = (pair.old.function(old), &whole.function);
         let (mut matching, evidence) =
@@ -476,9 +482,6 @@ impl<'a> View<'a> {
             bodies.map(|scope| fates::called(&scope.function)).collect()
         };
         let inlined = (inlined(locals.0), inlined(locals.1));
-        let keeps_own = [(pair.old, flows.0), (pair.new, flows.1)]
-            .into_iter()
-            .any(|(image, flow)| barriers::has_own_variables(image, &flow.body));
         let both = Both {
             shared,
             old,

@@ -333,13 +333,16 @@ impl Join<'_> {
                 (Held::Value(old), Held::Garbage) => has_room(self.values, place, *other, *old),
                 _ => old == new,
             });
+            if !fits {
+                continue;
+            }
             let own = Node::Given(self.id, Some(Side::Old), u32::MAX, *other);
             let is_garbage = |(old, new): (&Held, &Held)| match (old, new) {
                 (Held::Value(old), Held::Garbage) => *self.values.node(*old) == own,
                 _ => true,
             };
             let rank = (held.iter().zip(all).all(is_garbage), *other == place);
-            if fits && best.is_none_or(|(found, _)| found < rank) {
+            if best.is_none_or(|(found, _)| found < rank) {
                 best = Some((rank, *value));
             }
         }

@@ -6,7 +6,7 @@
 
 use super::beginning::Beginnings;
 use super::state::State;
-use super::value::{Base, Node, Operation, Place, Value, Values};
+use super::value::{Base, CANARY, Node, Operation, Place, Value, Values};
 use dsu_patch_format::frames::{Binary, Location, Proof, Value as Source};
 use dsu_patch_format::plan::Target;
 use rustc_hash::FxHashMap;
@@ -220,7 +220,7 @@ impl<'a> Sources<'a> {
         }
         if let Node::Load(memory, address, 8) = *self.values.node(wanted)
             && *self.values.node(memory) == Node::Constants
-            && self.values.as_address(address) == Some((Base::Thread, 0x28))
+            && self.values.as_address(address) == Some((Base::Thread, CANARY))
         {
             return Some(Source::Canary);
         }

@@ -9,13 +9,11 @@
 //! Takes NEW's graph and which of its calls may change any memory. Gives the blocks at whose beginning that
 //! is so.
 
+use super::value::CANARY;
 use crate::code::Step;
 use crate::machine::flow::{BlockId, End, Flow};
 use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 use std::ops::Range;
-
-/// The thread's stack protector canary (psABI 1.0, table A.1: `%fs:0x28`), which nobody changes.
-const CANARY: u64 = 0x28;
 
 /// What is known of one body.
 pub(super) struct Unread {

@@ -52,6 +52,9 @@ pub enum Place {
     Slot(i64, u8),
 }
 
+/// Where the stack protector's canary is, from the thread pointer (psABI 1.0, table A.1: `%fs:0x28`). Nobody changes it.
+pub const CANARY: u64 = 0x28;
+
 /// What an address is counted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Base {

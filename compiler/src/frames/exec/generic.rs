@@ -3,8 +3,10 @@
 use super::super::state::{LANES, VECTORS};
 use super::super::value::{Operation, Place, Value};
 use super::{Executor, number};
-use crate::code::Step;
-use iced_x86::{FlowControl, Instruction, MemorySize, Mnemonic, OpAccess, OpKind, Register};
+use crate::code::{Step, is_immediate};
+use iced_x86::{
+    FlowControl, Instruction, InstructionInfo, MemorySize, Mnemonic, OpAccess, OpKind, Register,
+};
 
 impl Executor<'_, '_> {
     /// A pure function of what it reads, or something unknown.
@@ -69,7 +71,7 @@ impl Executor<'_, '_> {
             }
         }
         if memory_written {
-            self.clobber_memory(step, pure, &mut result);
+            self.clobber_memory(step, &info, pure, &mut result);
         }
         for register in written {
             if register.is_gpr() {
@@ -94,12 +96,12 @@ impl Executor<'_, '_> {
     fn clobber_memory(
         &mut self,
         step: &Step,
+        info: &InstructionInfo,
         pure: bool,
         result: &mut dyn FnMut(&mut Self, Place) -> Value,
     ) {
         let i = &step.instruction;
         let bytes = i.memory_size().size();
-        let info = self.factory.info(i).clone();
         let is_written = |n: u32| i.op_kind(n) == OpKind::Memory && is_write(info.op_access(n));
         if (0..i.op_count()).any(is_written) && bytes > 0 && bytes <= 64 {
             let address = self.memory_address(step);
@@ -177,18 +179,7 @@ fn is_write(access: OpAccess) -> bool {
 fn immediates(i: &Instruction) -> u64 {
     let mut all = 0u64;
     for index in 0..i.op_count() {
-        if matches!(
-            i.op_kind(index),
-            OpKind::Immediate8
-                | OpKind::Immediate8_2nd
-                | OpKind::Immediate16
-                | OpKind::Immediate32
-                | OpKind::Immediate64
-                | OpKind::Immediate8to16
-                | OpKind::Immediate8to32
-                | OpKind::Immediate8to64
-                | OpKind::Immediate32to64
-        ) {
+        if is_immediate(i.op_kind(index)) {
             all = all.rotate_left(8) ^ i.immediate(index);
         }
     }

@@ -1,7 +1,7 @@
 //! Operands: registers and their parts, addresses, loads and stores.
 
 use super::super::state::{Held, memory};
-use super::super::value::{Base, Node, Operation, Place, Side, Value};
+use super::super::value::{Base, CANARY, Node, Operation, Place, Side, Value};
 use super::{Executor, is_high, number, size_of};
 use crate::code::Step;
 use crate::image::SectionKind;
@@ -170,7 +170,7 @@ impl Executor<'_, '_> {
         let address = self.named(address);
         let memory = match self.values.as_address(address) {
             // The canary, which no code of the program writes.
-            Some((Base::Thread, 0x28)) => self.values.intern(Node::Constants),
+            Some((Base::Thread, CANARY)) => self.values.intern(Node::Constants),
             Some((Base::Old, at)) if self.is_constant(at) => self.values.intern(Node::Constants),
             _ => self.machine.memory(),
         };

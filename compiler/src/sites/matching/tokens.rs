@@ -6,7 +6,7 @@
 //! in terms of NEW, so that both sides' numbers can be compared. Equal numbers are hints.
 
 use crate::change::{self, Pair};
-use crate::code::{Body, Field, Reference, Step};
+use crate::code::{Body, Field, Reference, Step, is_immediate};
 use crate::image::{FunctionId, Image, Meaning, ObjectId, Thing};
 use crate::matching::names;
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -291,21 +291,6 @@ pub(super) fn sense(i: &Instruction) -> (u8, bool) {
     let code = i.condition_code() as u8;
     // `None` is 0, overflow 1, not overflow 2.
     (code.wrapping_sub(1) / 2, code % 2 == 1)
-}
-
-fn is_immediate(kind: OpKind) -> bool {
-    matches!(
-        kind,
-        OpKind::Immediate8
-            | OpKind::Immediate8_2nd
-            | OpKind::Immediate16
-            | OpKind::Immediate32
-            | OpKind::Immediate64
-            | OpKind::Immediate8to16
-            | OpKind::Immediate8to32
-            | OpKind::Immediate8to64
-            | OpKind::Immediate32to64
-    )
 }
 
 /// Whether `rbp` is the frame's: `mov rbp, rsp` among the first instructions.
