@@ -178,7 +178,7 @@ fn whom_new_jumps_to_may_find_arguments_there() {
 }
 
 #[test]
-fn objects_that_would_need_two_frames_stay_blind() {
+fn objects_that_would_need_two_frames_need_a_copy() {
     // OLD has another one between them, by its size.
     let program = Program {
         more: "struct { long a, b; } second = {1, 2}; also(&second);",
@@ -186,7 +186,9 @@ fn objects_that_would_need_two_frames_stay_blind() {
         new: "also(&second);",
         ..PLAIN
     };
-    stays_blind(&program);
+    let (built, bundle) = built(&program, false);
+    assert_eq!(bundle.plan.copies.len(), 1, "{}", reasons(&built));
+    assert!(lowered(&bundle).iter().all(|by| *by == bundle.plan.copies[0].lowered));
 }
 
 #[test]

@@ -106,7 +106,14 @@ fn planned(built: &Built, density: Density) -> Vec<Planned> {
             .collect();
         let mut put = |at: u64, kind| {
             let function = u32::try_from(index).unwrap();
-            out.push(Planned { at: OldAddr(at), kind, to, function, translation: frame.clone() });
+            out.push(Planned {
+                at: OldAddr(at),
+                kind,
+                to,
+                function,
+                translation: frame.clone(),
+                relaid: false,
+            });
         };
         // Behind a call that does not return there may be another function.
         let returns = steps().filter(|s| is_call(s) && body.index_at(s.end()).is_some());
@@ -178,7 +185,7 @@ fn check(built: &mut Built, density: Density) -> (usize, Vec<Dropped>) {
     let sites = planned(built, density);
     let count = sites.len();
     let new_end = NewAddr(built.new.extent.end);
-    let dropped = plant(&built.old, new_end, sites, &[], &mut built.emitted);
+    let dropped = plant(&built.old, new_end, sites, &[], &BTreeMap::new(), &mut built.emitted);
     let Emitted { plan, frames, .. } = &built.emitted;
     assert_eq!(plan.sites.len() + dropped.len(), count);
     assert_eq!(plan.sites.len(), frames.len());
@@ -275,6 +282,7 @@ fn what_is_no_site_of_a_replaced_function_is_dropped() {
         to: spin.new.unwrap(),
         function: 0,
         translation,
+        relaid: false,
     };
     let frame = Translation { old_depth: 64, new_depth: 64, ..Translation::default() };
     let body = decode(&built.old, function(&built.old, spin.old));
@@ -289,7 +297,7 @@ fn what_is_no_site_of_a_replaced_function_is_dropped() {
         site(inside, frame),
     ];
     let new_end = NewAddr(built.new.extent.end);
-    let dropped = plant(&built.old, new_end, sites, &[], &mut built.emitted);
+    let dropped = plant(&built.old, new_end, sites, &[], &BTreeMap::new(), &mut built.emitted);
     assert!(built.emitted.plan.sites.is_empty());
     let mut reasons: Vec<&str> = dropped.iter().map(|d| d.reason.as_str()).collect();
     reasons.sort_unstable();

@@ -343,7 +343,15 @@ impl Update<'_> {
     fn reason(&self, at: OldAddr) -> String {
         let points = &self.bundle.manifest.blind_points;
         let found = points.binary_search_by_key(&at, |p| p.at);
-        found.ok().and_then(|i| points.get(i)).map(|p| p.why.clone()).unwrap_or_default()
+        if let Some(point) = found.ok().and_then(|i| points.get(i)) {
+            return point.why.clone();
+        }
+        // Nobody waits at an entry.
+        match self.bundle.plan.blind.iter().any(|range| range.start == at) {
+            true => "a frame of it goes on in a copy of its code, or in code that ran on, since an earlier                      update, and cannot be carried over before it returns"
+                .to_owned(),
+            false => String::new(),
+        }
     }
 
     /// Frames that wait at sites, by the name of their function.

@@ -13,10 +13,11 @@ use crate::commit::places::Places;
 use crate::commit::writes::CommitPlan;
 use crate::error::ApplyError;
 use crate::options::ApplyOptions;
+use crate::record::map::AddressMap;
 use crate::record::{Earlier, Entry, Extent, Passing, Planted, Record, retire, standing};
 use crate::target::Target;
 use crate::target::maps::Maps;
-use dsu_patch_format::plan::{Passage, Plan, Site};
+use dsu_patch_format::plan::{Copied, Passage, Plan, Site};
 use dsu_patch_format::validate::NEAR_JUMP;
 use dsu_patch_format::{Bundle, OldAddr};
 
@@ -148,6 +149,13 @@ impl Making<'_> {
         let (target, plan) = (self.target, &self.bundle.plan);
         let (manifest, updates) = (&self.bundle.manifest, self.updates());
         let serials = target.updates.iter().chain(&target.undone).map(|f| f.record.serial);
+        let map = target.map.compose(&plan.map, bias);
+        let mut passages: Vec<Passing> =
+            plan.passages.iter().flat_map(|passage| self.passing(passage)).collect();
+        for copy in &plan.copies {
+            passages.push(copied(copy, &map, bias)?);
+        }
+        passages.sort_by_key(|passing| passing.extent.start);
         let mut record = Record {
             bundle: self.digest.to_owned(),
             old_build_id: manifest.old.build_id.clone(),
@@ -163,10 +171,10 @@ impl Making<'_> {
             serial: serials.max().unwrap_or(0).saturating_add(1),
             needs: Vec::new(),
             earlier: Earlier::default(),
-            map: target.map.compose(&plan.map, bias),
+            map,
             identities: commit.identities.clone(),
             sites: plan.sites.iter().map(|site| self.planted(site)).collect::<Result<_, _>>()?,
-            passages: plan.passages.iter().flat_map(|passage| self.passing(passage)).collect(),
+            passages,
             functions: manifest.replaced.iter().map(|f| f.name.clone()).collect(),
             unwind: plan.unwind.clone(),
         };
@@ -214,6 +222,19 @@ impl Making<'_> {
             to: site.to.0,
         })
     }
+}
+
+/// A copy of a function, as code that frames run on in while nothing changes the function: they leave it by
+/// returning alone.
+fn copied(copy: &Copied, map: &AddressMap, bias: Bias) -> Result<Passing, ApplyError> {
+    let function = map.place(copy.of.0).ok_or_else(|| {
+        ApplyError::Internal(format!("the function at {} has no place in the process", copy.of))
+    })?;
+    Ok(Passing {
+        extent: Extent { start: bias.apply(copy.start.0).0, len: copy.len.into() },
+        exits: Vec::new(),
+        names: vec![function.0],
+    })
 }
 
 fn layout(plan: &Plan, record: &Record, journal: usize) -> Result<Layout, ApplyError> {

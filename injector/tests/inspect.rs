@@ -65,7 +65,7 @@ fn all_of_it_in_words() {
     let (one, m) = (Key::read("one").public.to_string(), rich().manifest);
     for words in [
         &m.tool,
-        "format 5",
+        "format 6",
         &one,
         "--data rates=new",
         &m.old.build_id,

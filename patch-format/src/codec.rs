@@ -8,7 +8,7 @@ use crate::{Bundle, Manifest, Plan};
 /// First bytes of every bundle.
 pub const MAGIC: &[u8; 8] = b"DSUPATCH";
 /// The one version that this crate reads and writes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// In the header: a public key and a signature follow the digest.
 pub const SIGNED: u32 = 1;
 const HEADER: usize = 40;

@@ -155,6 +155,12 @@ fn plan(out: &mut String, plan: &Plan) -> fmt::Result {
     for i in &plan.identities {
         writeln!(out, "identity {} is {}", i.new, i.old)?;
     }
+    for copy in &plan.copies {
+        writeln!(out, "copy {}+{} of {} lowered {}", copy.start, copy.len, copy.of, copy.lowered)?;
+        for o in &copy.objects {
+            writeln!(out, "  cfa{:+}..cfa{:+} at cfa{:+} of OLD", o.start, o.end, o.old)?;
+        }
+    }
     for row in &plan.unwind {
         let (register, offset) = row.cfa;
         write!(out, "unwind {}+{} cfa r{register}{offset:+}", row.start, row.len)?;

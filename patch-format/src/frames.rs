@@ -26,6 +26,17 @@
 //!   CFA - lowered - 8    its return address: `lea rsp, [rsp + lowered - 8]; ret` in the shadow image
 //! ```
 //!
+//! Where the objects lie anywhere else in NEW's layout, the frame goes on in a copy of NEW's function
+//! ([`crate::plan::Copied`]), whose displacements lead to them: to OLD's frame, above the copy's CFA, which stands lower
+//! than all of them. Whatever is no such object is where NEW's function has it, from that CFA:
+//!
+//! ```text
+//!   CFA - 8              OLD's return address, as it was
+//!   CFA + old ...        objects, where they were
+//!   CFA - lowered - 8    the copy's return address, as above
+//!   below                everything else of NEW's frame
+//! ```
+//!
 //! All sources are read in OLD's state before any destination is written, and are what OLD's code may still read itself
 //! (or what its unwinding rows name): a frame that an earlier update has carried to the site was given no more.
 //!

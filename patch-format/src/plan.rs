@@ -47,6 +47,8 @@ pub struct Plan {
     /// far as OLD's code shows, and what is known of the way on rests on that: a frame that waits for one is
     /// blind all the same. Ascending.
     pub unexpected_returns: Vec<OldAddr>,
+    /// Functions of NEW once more, with objects of their frames elsewhere. Ascending, disjoint.
+    pub copies: Vec<Copied>,
     /// Variables of OLD that NEW has elsewhere: place, bytes. Ascending.
     pub left: Vec<(OldAddr, u64)>,
     /// Source positions of the blind ranges, ascending by address, for messages.
@@ -270,6 +272,62 @@ pub struct Passage {
     /// What its code names on the way there: functions that it calls, variables, tables; ascending. A
     /// later update that changes one of them must not find a frame here.
     pub names: Vec<OldAddr>,
+}
+
+/// A function of NEW once more, behind NEW's own code: instruction by instruction the same, but for where objects of
+/// its frame are. For frames of OLD whose objects lie elsewhere than NEW has them, and cannot be moved, for their
+/// addresses are known. Nobody calls it; frames go on in it, below OLD's ([`crate::Translation::lowered`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// First byte.
+    pub start: NewAddr,
+    /// Bytes; the last one is never executed.
+    pub len: u32,
+    /// The entry of the function that it is one of.
+    pub of: NewAddr,
+    /// Bytes of stack between OLD's CFA and that of the copy.
+    pub lowered: u64,
+    /// The objects, ascending by their place in the function, disjoint.
+    pub objects: Vec<MovedObject>,
+}
+
+/// An object on the stack that a copy of its function has elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedObject {
+    /// Where the function has it, as an offset from its CFA.
+    pub start: i64,
+    /// Past its end.
+    pub end: i64,
+    /// Where it begins in the frame of OLD, as an offset from OLD's CFA.
+    pub old: i64,
+}
+
+impl MovedObject {
+    /// How far its place is from the function's in the frame of the copy, which stands `lowered` bytes lower than OLD's.
+    #[must_use]
+    pub fn shift(&self, lowered: u64) -> i64 {
+        self.old.saturating_add_unsigned(lowered).saturating_sub(self.start)
+    }
+
+    /// Where it ends in the frame of OLD.
+    #[must_use]
+    pub fn old_end(&self) -> i64 {
+        self.old.saturating_add(self.end.saturating_sub(self.start))
+    }
+}
+
+impl Copied {
+    /// Past its last byte.
+    #[must_use]
+    pub fn end(&self) -> NewAddr {
+        self.start.offset(self.len.into())
+    }
+
+    /// Whether it holds an address.
+    #[must_use]
+    pub fn contains(&self, at: NewAddr) -> bool {
+        at.0.wrapping_sub(self.start.0) < u64::from(self.len)
+    }
 }
 
 impl RedirectForm {

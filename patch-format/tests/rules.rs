@@ -105,6 +105,34 @@ fn passages() {
 }
 
 #[test]
+fn copies() {
+    breaks("copies of functions are code, and ascend", |b| b.plan.copies[0].len = 9);
+    breaks("copies of functions are code, and ascend", |b| b.plan.copies[0].len = 0);
+    breaks("copies of functions are code, and ascend", |b| {
+        b.plan.copies[0].start = NewAddr(0x4000);
+    });
+    breaks("copies of functions are code, and ascend", |b| {
+        b.plan.copies.push(b.plan.copies[0].clone());
+    });
+    breaks("a copy is one of a function", |b| b.plan.copies[0].of = NewAddr(0x4000));
+    breaks("the function of a copy is in the address map", |b| {
+        b.plan.map.truncate(1);
+    });
+    breaks("a copy's frame is aligned", |b| b.plan.copies[0].lowered = 40);
+    breaks("objects of a copy ascend", |b| b.plan.copies[0].objects[0].end = -4);
+    breaks("objects of a copy ascend", |b| b.plan.copies[0].objects[0].end = -24);
+    breaks("objects of a copy ascend", |b| {
+        let object = b.plan.copies[0].objects[0];
+        b.plan.copies[0].objects.push(object);
+    });
+    breaks("objects of a copy are in OLD's frame", |b| b.plan.copies[0].objects[0].old = -40);
+    breaks("objects of a copy are in OLD's frame", |b| b.plan.copies[0].objects[0].old = -12);
+    breaks("a frame in a copy stands where the copy's do", |b| {
+        b.plan.sites[1].to = NewAddr(0x1188);
+    });
+}
+
+#[test]
 fn what_is_written() {
     let rule = "no two writes touch one byte";
     breaks(rule, |b| b.plan.sites[0].at = OldAddr(0x112f));

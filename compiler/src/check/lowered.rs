@@ -10,11 +10,11 @@ use super::function::Analysis;
 use super::stub;
 use super::supply::Side;
 use super::values::Place;
-use super::{Finding, Rule};
+use super::{Finding, Rule, copies};
 use crate::debug::Parameters;
 use dsu_patch_format::NewAddr;
 use dsu_patch_format::frames::{Location, Translation, Value};
-use dsu_patch_format::plan::{Plan, Protection, Target};
+use dsu_patch_format::plan::{Copied, Plan, Protection, Target};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Register};
 
 /// Of the stack pointer before a call (psABI 3.2.2).
@@ -23,24 +23,32 @@ const ALIGNMENT: u64 = 16;
 const RETURN_ADDRESS: i64 = -8;
 
 /// The table with NEW's places told from what NEW's body calls the CFA.
-pub(super) fn as_seen_by_new(translation: &Translation) -> Translation {
-    let by = translation.lowered.cast_signed();
+pub(super) fn as_seen_by_new(translation: &Translation, copy: Option<&Copied>) -> Translation {
     let mut seen = translation.clone();
     seen.new_depth = seen.new_depth.saturating_sub(translation.lowered);
     for step in &mut seen.moves {
-        if let Location::Slot { cfa, .. } = &mut step.to {
-            *cfa = cfa.saturating_add(by);
-        }
+        step.to = copies::seen(step.to, translation, copy);
     }
     for (start, end) in &mut seen.objects {
-        (*start, *end) = (start.saturating_add(by), end.saturating_add(by));
+        let bytes = end.saturating_sub(*start);
+        *start = copies::seen_offset(*start, bytes, translation, copy);
+        *end = start.saturating_add(bytes);
     }
     seen
 }
 
 /// What stands against a frame that is lowered, if it is one.
-pub(super) fn check(plan: &Plan, translation: &Translation, new: Side<'_>) -> Vec<Finding> {
+pub(super) fn check(
+    plan: &Plan,
+    translation: &Translation,
+    new: Side<'_>,
+    copy: Option<&Copied>,
+) -> Vec<Finding> {
     let mut out = Vec::new();
+    if let Some(copy) = copy.filter(|copy| copy.lowered != translation.lowered) {
+        let what = format!("the copy at {} is for frames {} bytes lower", copy.start, copy.lowered);
+        out.push(Finding::new(Rule::Lowered, what));
+    }
     if translation.lowered == 0 {
         return out;
     }

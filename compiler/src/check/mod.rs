@@ -3,9 +3,9 @@
 //!
 //! It shares no code with what makes tables and stubs (`frames`, `emit`, `machine`): it has its own
 //! decoding, control flow, frame depths, liveness, unwinding rows and stub semantics. What it objects
-//! to is not put into a bundle. It takes the word of the builder for one thing only: that the value
-//! which the table names is the one that NEW's variable should have ([`Proof::Equal`] and
-//! [`Proof::Variable`] are statements about two programs, not about a stub).
+//! to is not put into a bundle. It takes the word of the builder for what is a statement about two programs, not
+//! about a stub: that the value which the table names is the one that NEW's variable should have ([`Proof::Equal`] and
+//! [`Proof::Variable`]), and which object an address means where one ends and another begins.
 //!
 //! [`Proof::Equal`]: dsu_patch_format::frames::Proof::Equal
 //! [`Proof::Variable`]: dsu_patch_format::frames::Proof::Variable
@@ -60,6 +60,10 @@
 //! return address is that of code which lifts the stack pointer and returns, and NEW touches nothing from
 //! there up ([`lowered`]).
 //!
+//! Where a frame goes on in a copy of NEW's function with objects of its frame elsewhere, all of that is proved of the
+//! function, with the table's places named as the function names them; and of the copy, that it is the function but
+//! for where those objects are ([`copies`]).
+//!
 //! # Part 3: the sites
 //!
 //! Program points are instruction boundaries of the two bodies of one function, calls correspond,
@@ -72,6 +76,7 @@
 mod calls;
 mod code;
 mod concrete;
+mod copies;
 mod demand;
 mod effects;
 mod function;
@@ -95,9 +100,10 @@ mod tests;
 
 use crate::image::{FunctionId, Image};
 use calls::Calls;
+use copies::{Copy, Followed};
 use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::{Plan, Site};
-use dsu_patch_format::{Bundle, OldAddr};
+use dsu_patch_format::{Bundle, NewAddr, OldAddr};
 use function::Analysis;
 pub use passages::Impassable;
 use rayon::prelude::*;
@@ -161,6 +167,7 @@ rules! {
     Object: "what has its address taken stays where it is, and is the same thing in OLD",
     Source: "a source is what OLD still reads, and survives whatever may return at the site",
     Lowered: "a frame that stands lower keeps the stack aligned, returns, and leaves what is above alone",
+    Copy: "a copy of a function does the same, with the objects that it names elsewhere in the frame",
     Twice: "where a frame may be translated twice, every slot stays in place",
     Unknown: "it is known where NEW goes from the counterpart",
     Counterpart: "a site leads to NEW's body of its function, which the shadow image has",
@@ -196,17 +203,26 @@ pub struct Checker<'i> {
     new: Calls<'i>,
     old_functions: BTreeMap<FunctionId, Analysis>,
     new_functions: BTreeMap<FunctionId, Analysis>,
+    /// By the place of each in the shadow image.
+    copies: BTreeMap<NewAddr, Result<Followed, Finding>>,
 }
 
 impl<'i> Checker<'i> {
     /// Analyses the functions that the sites of a bundle are in.
     #[must_use]
     pub fn new(old: &'i Image, new: &'i Image, bundle: &Bundle) -> Self {
-        let pairs: BTreeSet<(FunctionId, FunctionId)> = bundle
-            .plan
+        let plan = &bundle.plan;
+        let copies: Vec<(NewAddr, Result<Copy<'_>, Finding>)> =
+            plan.copies.par_iter().map(|copy| (copy.start, Copy::read(new, plan, copy))).collect();
+        let origin = |site: &Site| {
+            let copy = sites::copy(plan, site)?;
+            let (_, read) = copies.iter().find(|(start, _)| *start == copy.start)?;
+            read.as_ref().ok()?.origin(site.to)
+        };
+        let pairs: BTreeSet<(FunctionId, FunctionId)> = plan
             .sites
             .iter()
-            .filter_map(|s| sites::functions(old, new, bundle, s).ok())
+            .filter_map(|s| sites::functions(old, new, bundle, s, origin(s).unwrap_or(s.to.0)).ok())
             .collect();
         let (old, new) = rayon::join(|| Calls::new(old), || Calls::new(new));
         let analyse = |calls: &Calls<'_>, ids: BTreeSet<FunctionId>| -> BTreeMap<_, _> {
@@ -216,7 +232,16 @@ impl<'i> Checker<'i> {
             || analyse(&old, pairs.iter().map(|p| p.0).collect()),
             || analyse(&new, pairs.iter().map(|p| p.1).collect()),
         );
-        Self { old, new, old_functions, new_functions }
+        let follow = |(start, read): (NewAddr, Result<Copy<'_>, Finding>)| {
+            let followed = read.and_then(|copy| {
+                let analysis = new_functions.get(&copy.function);
+                let analysis = analysis.ok_or_else(|| copy.useless())?;
+                Ok(copy.follow(&new, analysis))
+            });
+            (start, followed)
+        };
+        let copies = copies.into_par_iter().map(follow).collect();
+        Self { old, new, old_functions, new_functions, copies }
     }
 
     /// What is wrong with the sites of a bundle whose sites are in functions analysed before, by site.
@@ -257,7 +282,22 @@ impl<'i> Checker<'i> {
         let Some(translation) = bundle.frames.get(index) else {
             return vec![Finding::new(Rule::Table, "the site has no table")];
         };
-        let pair = sites::functions(self.old.image, self.new.image, bundle, site);
+        let plan = &bundle.plan;
+        let copy = sites::copy(plan, site);
+        let followed = copy.and_then(|copy| self.copies.get(&copy.start));
+        let (to, followed) = match followed {
+            None => (site.to.0, None),
+            Some(Err(finding)) => return vec![finding.clone()],
+            Some(Ok(followed)) => match (followed.origin(site.to), followed.finding()) {
+                (_, Some(finding)) => return vec![finding.clone()],
+                (Some(to), None) => (to, Some(followed)),
+                (None, None) => {
+                    let what = format!("no instruction of the copy begins at {}", site.to);
+                    return vec![Finding::new(Rule::Boundary, what)];
+                }
+            },
+        };
+        let pair = sites::functions(self.old.image, self.new.image, bundle, site, to);
         let (old, new) = match pair {
             Ok((old, new)) => (self.old_functions.get(&old), self.new_functions.get(&new)),
             Err(finding) => return vec![finding],
@@ -265,23 +305,30 @@ impl<'i> Checker<'i> {
         let (Some(old), Some(new)) = (old, new) else {
             return vec![Finding::new(Rule::Counterpart, "the functions were not analysed")];
         };
-        let plan = &bundle.plan;
-        let mut out = sites::points(plan, site, &old.code, &new.code);
+        let mut out = sites::points(plan, site, &old.code, (&new.code, to));
+        if let Some(copy) = copy.filter(|copy| copy.of.0 != self.new.image.function(new.id).address)
+        {
+            let what = format!("the copy at {} is another function's", copy.start);
+            out.push(Finding::new(Rule::Counterpart, what));
+        }
         out.extend(sites::planting(self.old.image, plan, index, old));
         let (ended, found) = check_stub(plan, site, translation);
         out.extend(found);
-        let points = (old.point(&self.old, site.at.0), new.point(&self.new, site.to.0));
+        let points = (old.point(&self.old, site.at.0), new.point(&self.new, to));
         let (Some(old_point), Some(new_point)) = points else {
             out.push(Finding::new(Rule::Boundary, "no path of the function leads to the point"));
             return out;
         };
         let old = supply::Side { calls: &self.old, function: old, point: &old_point };
         let new = supply::Side { calls: &self.new, function: new, point: &new_point };
-        out.extend(sites::calls(bundle, site, old, new));
+        out.extend(sites::calls(bundle, site, old, (new, to)));
         if let Some(mut ended) = ended {
-            out.extend(lowered::check(plan, translation, new));
-            let seen = lowered::as_seen_by_new(translation);
-            let supply = supply::Supply { old, new, site, translation, seen, ended: &mut ended };
+            out.extend(lowered::check(plan, translation, new, copy));
+            let seen = lowered::as_seen_by_new(translation, copy);
+            let state = followed.and_then(|followed| followed.state(to));
+            let copy = copy.zip(state);
+            let ended = &mut ended;
+            let supply = supply::Supply { old, new, site, translation, seen, copy, ended };
             out.extend(supply.check());
         }
         out

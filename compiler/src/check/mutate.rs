@@ -4,7 +4,7 @@
 //! made to the table with the stub unchanged, or to the stub with the table unchanged.
 
 use dsu_patch_format::frames::{Location, Proof, Translation, Value};
-use dsu_patch_format::plan::Plan;
+use dsu_patch_format::plan::{Copied, Plan};
 use dsu_patch_format::{Bundle, NewAddr};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
@@ -202,6 +202,29 @@ pub fn returns(bundle: &Bundle, site: usize) -> Vec<Mutant> {
         change: Change::Byte(at, byte ^ 0x08),
     };
     bytes.into_iter().flatten().map(changed).collect()
+}
+
+/// Changes of the copies of functions: each of their bytes, but for those that fix-ups decide.
+#[must_use]
+pub fn copies(bundle: &Bundle) -> Vec<Mutant> {
+    let plan = &bundle.plan;
+    let bytes = |copy: &Copied| {
+        let bytes = super::stub::content(plan, copy.start, copy.len.into()).unwrap_or_default();
+        let start = copy.start;
+        (0..).map(move |n| start.offset(n)).zip(bytes.to_vec())
+    };
+    let site = |copy: &Copied| plan.sites.iter().position(|site| copy.contains(site.to));
+    let all = plan.copies.iter().flat_map(|copy| site(copy).map(|site| (site, bytes(copy))));
+    all.flat_map(|(site, bytes)| {
+        let own = bytes.filter(|(at, _)| !fixed(plan, *at));
+        own.map(move |(at, byte)| Mutant {
+            site,
+            what: format!("the byte at {at}"),
+            // Of REX prefixes some low bits mean nothing (SDM volume 2, 2.2.1.2).
+            change: Change::Byte(at, byte ^ 0x10),
+        })
+    })
+    .collect()
 }
 
 /// Whether a fix-up decides what a byte will be.

@@ -8,7 +8,7 @@ use super::stub;
 use super::supply::Side;
 use super::{Finding, Rule};
 use crate::image::{FunctionId, Image};
-use dsu_patch_format::plan::{Plan, Protection, RedirectForm, Site, SiteKind};
+use dsu_patch_format::plan::{Copied, Plan, Protection, RedirectForm, Site, SiteKind};
 use dsu_patch_format::validate::{NEAR_JUMP, SHORT_JUMP};
 use dsu_patch_format::{Bundle, OldAddr};
 use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction, Mnemonic};
@@ -35,12 +35,13 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
-/// The two functions of a site, by the manifest.
+/// The two functions of a site, by the manifest; `to` is its counterpart in NEW's own code.
 pub(super) fn functions(
     old: &Image,
     new: &Image,
     bundle: &Bundle,
     site: &Site,
+    to: u64,
 ) -> Result<(FunctionId, FunctionId), Finding> {
     let object = |what: &str| Finding::new(Rule::Counterpart, what);
     let replaced = usize::try_from(site.function).ok();
@@ -51,9 +52,15 @@ pub(super) fn functions(
         found.map(FunctionId)
     };
     let from = entry(old, replaced.old.0).ok_or_else(|| object("OLD has no such function"))?;
-    let to = replaced.new.and_then(|n| entry(new, n.0));
-    let to = to.ok_or_else(|| object("NEW has no such function"))?;
-    Ok((from, rest_of(new, to, site.to.0).unwrap_or(to)))
+    let body = replaced.new.and_then(|n| entry(new, n.0));
+    let body = body.ok_or_else(|| object("NEW has no such function"))?;
+    Ok((from, rest_of(new, body, to).unwrap_or(body)))
+}
+
+/// The copy of a function that a site leads to.
+pub(super) fn copy<'p>(plan: &'p Plan, site: &Site) -> Option<&'p Copied> {
+    let after = plan.copies.partition_point(|copy| copy.start <= site.to);
+    plan.copies.get(after.checked_sub(1)?).filter(|copy| copy.contains(site.to))
 }
 
 /// What was split off a function (gcc's `f.part.0`) and holds an address, if the function jumps there:
@@ -74,14 +81,15 @@ fn rest_of(new: &Image, function: FunctionId, address: u64) -> Option<FunctionId
 }
 
 /// Both points are where instructions begin, in code that is there.
-pub(super) fn points(plan: &Plan, site: &Site, old: &Code, new: &Code) -> Vec<Finding> {
+pub(super) fn points(plan: &Plan, site: &Site, old: &Code, new: (&Code, u64)) -> Vec<Finding> {
     let mut out = Vec::new();
     if old.index(site.at.0).is_none() {
         let what = format!("no instruction of OLD's function begins at {}", site.at);
         out.push(Finding::new(Rule::Boundary, what));
     }
-    if new.index(site.to.0).is_none() {
-        let what = format!("no instruction of NEW's function begins at {}", site.to);
+    let (new, to) = new;
+    if new.index(to).is_none() {
+        let what = format!("no instruction of NEW's function begins at {to:#x}");
         out.push(Finding::new(Rule::Boundary, what));
     }
     let carried = stub::segment(plan, site.to, 1);
@@ -93,7 +101,12 @@ pub(super) fn points(plan: &Plan, site: &Site, old: &Code, new: &Code) -> Vec<Fi
 }
 
 /// Behind a call in OLD goes on behind the same call in NEW; landing pads on landing pads.
-pub(super) fn calls(bundle: &Bundle, site: &Site, old: Side<'_>, new: Side<'_>) -> Vec<Finding> {
+pub(super) fn calls(
+    bundle: &Bundle,
+    site: &Site,
+    old: Side<'_>,
+    (new, to): (Side<'_>, u64),
+) -> Vec<Finding> {
     let object = |what: String| vec![Finding::new(Rule::Callee, what)];
     match site.kind {
         SiteKind::Return => {
@@ -108,7 +121,7 @@ pub(super) fn calls(bundle: &Bundle, site: &Site, old: Side<'_>, new: Side<'_>) 
                 let index = side.function.code.index(step.instruction.ip())?;
                 call.then(|| side.function.values.callees.get(&index).cloned()).flatten()
             };
-            let (from, to) = (before(old, site.at.0, false), before(new, site.to.0, true));
+            let (from, to) = (before(old, site.at.0, false), before(new, to, true));
             let (Some(from), Some(to)) = (from, to) else {
                 return object("a return point does not follow a call on both sides".to_owned());
             };

@@ -10,10 +10,10 @@ use super::reach::results;
 use super::rows::{Base, Saved};
 use super::symbolic::State as Ended;
 use super::table::{general_name, name, source};
-use super::values::{Known, RBP, is_call};
-use super::{Finding, Rule};
+use super::values::{Known, RBP, State, is_call};
+use super::{Finding, Rule, copies};
 use dsu_patch_format::frames::{Location, Translation, Value};
-use dsu_patch_format::plan::{Site, SiteKind};
+use dsu_patch_format::plan::{Copied, Site, SiteKind};
 use std::ops::Range;
 
 /// One of the two functions at its point.
@@ -30,8 +30,10 @@ pub(super) struct Supply<'a, 'e> {
     pub(super) new: Side<'a>,
     pub(super) site: &'a Site,
     pub(super) translation: &'a Translation,
-    /// The table with NEW's places told from what NEW calls the CFA.
+    /// The table with NEW's places as NEW's function calls them.
     pub(super) seen: Translation,
+    /// The copy of NEW's function that the frame goes on in, with what is known there.
+    pub(super) copy: Option<(&'a Copied, State)>,
     /// How the stub ended.
     pub(super) ended: &'e mut Ended<'a>,
 }
@@ -298,16 +300,18 @@ impl Supply<'_, '_> {
     /// Where NEW's body leaves no choice, the table makes none.
     fn known_values(&self, out: &mut Vec<Finding>) {
         let point = self.new.point;
+        // A copy has addresses of its own.
+        let state = self.copy.as_ref().map_or(&point.state, |(_, state)| state);
         for number in 0..16 {
             let demand = point.demand.hard.general[usize::from(number)];
-            let known = point.state.general[usize::from(number)];
+            let known = state.general[usize::from(number)];
             if number != 4 && demand != 0 {
                 let bytes = 8;
                 self.known_value(Location::General { number, bytes }, known, demand, out);
             }
         }
         let bytes = &self.new.function.effects.bytes;
-        for (cfa, known) in &point.state.slots {
+        for (cfa, known) in &state.slots {
             let mut demand = 0;
             for byte in 0..8 {
                 let number = bytes.index(cfa.saturating_add(byte));
@@ -423,7 +427,7 @@ impl Supply<'_, '_> {
                 continue;
             }
             if self.new.point.reached.taken.has(position) {
-                let in_old = offset.saturating_sub_unsigned(self.translation.lowered);
+                let in_old = copies::in_old(offset, self.translation, self.copied());
                 let same = below || old.binary_search(&in_old).is_ok();
                 if !(same && self.ended.untouched(in_old)) {
                     let what = format!(
@@ -533,13 +537,11 @@ impl Supply<'_, '_> {
 
     /// A place of NEW's as NEW calls it.
     fn seen_by_new(&self, place: Location) -> Location {
-        match place {
-            Location::Slot { cfa, bytes } => {
-                let cfa = cfa.saturating_add_unsigned(self.translation.lowered);
-                Location::Slot { cfa, bytes }
-            }
-            other => other,
-        }
+        copies::seen(place, self.translation, self.copied())
+    }
+
+    fn copied(&self) -> Option<&Copied> {
+        self.copy.as_ref().map(|(copy, _)| *copy)
     }
 
     /// In a function that returns twice a frame may be translated twice: every slot stays in place.

@@ -31,6 +31,7 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
             to: p.to,
             function,
             translation: p.translation.clone(),
+            relaid: p.relaid,
         }));
         points.extend(one.blind.iter().map(|b| Point {
             at: b.at,
@@ -50,7 +51,12 @@ pub fn write(inputs: Inputs<'_>, carried: &[Carried], out: &mut Emitted) {
         .collect();
     let blind: BTreeSet<u64> = points.iter().map(|p| p.at.0).collect();
     let reserved = passages::reserve(inputs, &flows, &planned, &blind);
-    let dropped = plant(pair.old, NewAddr(pair.new.extent.end), planned, &reserved, out);
+    let relaid = carried.iter().filter_map(|one| {
+        Some((index(pair.old.function(one.function).address)?, one.relaid.as_ref()?))
+    });
+    let relaid = relaid.collect();
+    let end = NewAddr(pair.new.extent.end);
+    let dropped = plant(pair.old, end, planned, &reserved, &relaid, out);
     let unexpected = carried.iter().flat_map(|one| one.unexpected.iter().copied());
     passages::write(inputs, &flows, unexpected, out);
     points.extend(dropped.into_iter().map(|Dropped { at, kind, function, reason }| Point {

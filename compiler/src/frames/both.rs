@@ -48,6 +48,8 @@ pub(super) struct Both<'a> {
     pub(super) keeps_own: bool,
     /// So many bytes NEW's frame is to stand lower than OLD's; its analysis says so already.
     pub(super) lowered: u64,
+    /// NEW's code is a copy with objects of its frame elsewhere.
+    pub(super) relaid: bool,
 }
 
 impl Both<'_> {

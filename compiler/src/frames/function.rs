@@ -11,7 +11,7 @@ use super::translate::Obstacle;
 use super::unread::Unread;
 use super::value::{Place, Side};
 use super::variables::{self, CLOBBERED, Variables};
-use super::{Blind, Carried, Proven, addresses, clones, fates, repair, source};
+use super::{Blind, Carried, Proven, addresses, clones, fates, relaid, repair, source};
 use crate::debug::Locals;
 use crate::emit::Inputs;
 use crate::image::FunctionId;
@@ -100,6 +100,8 @@ struct Sides<'a> {
     keeps_own: bool,
     /// So many bytes NEW's frame is to stand lower than OLD's; its analysis and locals say so already.
     lowered: u64,
+    /// NEW's code is a copy with objects of its frame elsewhere.
+    relaid: bool,
 }
 
 /// Translates what can be of one function's frames.
@@ -120,6 +122,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         flow: None,
         unexpected: BTreeSet::new(),
         relying: BTreeSet::new(),
+        relaid: None,
     };
     let wanted = wanted(&a.flow);
     let all_blind = |carried: &mut Carried, text: String| {
@@ -165,6 +168,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         whole: &whole,
         keeps_own,
         lowered: 0,
+        relaid: false,
     };
     let mut open: Vec<Open<'_>> = wanted.iter().map(|point| (point, Vec::new())).collect();
     let mut views = Views::new(&graphs, sides);
@@ -191,6 +195,29 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         views.prove(&mut open, &mut carried.proven);
         below.push(views);
     }
+    // Those that lie anywhere else keep it where NEW's code is laid out so.
+    let moved = !open.is_empty() && relaid::has_moved(&a.objects, &b.objects);
+    let laid = views.matching().filter(|_| moved).map(|matching| {
+        relaid::lay_out(pair, (&a, &b), new_locals, matching).map_err(|why| told(&mut open, &why))
+    });
+    let laid = laid.and_then(Result::ok);
+    let trimmed_copy = laid.as_ref().map(|laid| other.trimmed(&laid.analysis.flow));
+    let copied = laid.as_ref().zip(trimmed_copy.as_ref());
+    let copied = copied.map(|(laid, trimmed_copy)| Graphs {
+        all: (&a.flow, &laid.analysis.flow),
+        trimmed: (&trimmed.0, trimmed_copy),
+        code: (&trimmed.0, trimmed_copy),
+        ..graphs
+    });
+    if let Some((graphs, laid)) = copied.as_ref().zip(laid.as_ref()) {
+        let (analyses, locals) = ((&a, &laid.analysis), (&old_locals, &laid.locals));
+        let lowered = laid.relaid.lowered;
+        let mut views =
+            Views::new(graphs, Sides { analyses, locals, lowered, relaid: true, ..sides });
+        views.prove(&mut open, &mut carried.proven);
+        below.push(views);
+    }
+    carried.relaid = laid.as_ref().map(|laid| laid.relaid.clone());
     carried.blind = open
         .into_iter()
         .map(|(w, obstacles)| Blind { at: OldAddr(w.at), kind: w.kind, obstacles })
@@ -216,6 +243,19 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
 
 /// A point that is not translated yet, and why.
 type Open<'a> = (&'a Wanted, Vec<Obstacle>);
+
+/// Adds to what stands against points why no copy of NEW's code helps: first where an object is elsewhere, last where
+/// that may be behind the rest.
+fn told(open: &mut [Open<'_>], why: &str) {
+    let others = |obstacles: &[Obstacle]| obstacles.iter().any(|obstacle| !obstacle.new_local);
+    for (_, obstacles) in open.iter_mut().filter(|(_, obstacles)| others(obstacles)) {
+        let why = Obstacle::new(format!("NEW's code cannot be given other displacements: {why}"));
+        match obstacles.iter().any(|obstacle| obstacle.moved) {
+            true => obstacles.insert(0, why),
+            false => obstacles.push(why),
+        }
+    }
+}
 
 /// How much lower NEW's frame would have to stand at how many of the points that are open; the commonest
 /// distance first, none that would leave the stack pointer unaligned (psABI 3.2.2).
@@ -298,6 +338,13 @@ impl<'a> Views<'a> {
             Some(view) => view.site(point),
             None => Err(vec![Obstacle::new("the function is too large to be followed")]),
         }
+    }
+
+    /// Which blocks are the same, by the way that was tried first.
+    fn matching(&self) -> Option<&BlockMatching> {
+        let way = if self.graphs.is_trimmed() { Way::Trimmed } else { Way::Whole };
+        let view = self.found[way as usize].as_ref()?.as_ref()?;
+        Some(&view.matching)
     }
 
     fn found(&mut self) -> impl Iterator<Item = &mut View<'a>> {
@@ -467,8 +514,9 @@ impl<'a> View<'a> {
         wanted: &[Wanted],
     ) -> Option<Self> {
         let Followed { flows, code, copied, further } = followed;
-        let Sides { functions: (old, new), analyses: (a, b), locals, whole, keeps_own, lowered } =
+        let Sides { functions, analyses: (a, b), locals, whole, keeps_own, lowered, relaid } =
             sides;
+        let (old, new) = functions;
         let pair = shared.inputs.pair;
         let (f, g) = (pair.old.function(old), &whole.function);
         let (mut matching, evidence) =
@@ -495,6 +543,7 @@ impl<'a> View<'a> {
             inlined,
             keeps_own,
             lowered,
+            relaid,
         };
         let callees = both.callees();
         let same_call = |a, b| both.same_call(&callees, a, b) || both.evidence.is_same_place(a, b);

@@ -8,6 +8,9 @@
 //! Takes the replaced functions, their graphs with liveness, their matched blocks, and the shadow
 //! image's fix-ups; gives for each call site, loop head and landing pad of OLD a [`Translation`] with a
 //! proof for every location, or the reasons why there is none. [`carry`] is the way in.
+//!
+//! Where objects of NEW's frame lie elsewhere than OLD's, the same is done with NEW's function as it would be with its
+//! frame lower, or with its objects where OLD has them (relaid).
 
 mod addresses;
 mod alone;
@@ -31,6 +34,7 @@ mod lifted;
 mod multiples;
 mod overdue;
 mod point;
+mod relaid;
 mod relation;
 mod repair;
 mod same;
@@ -55,7 +59,7 @@ use crate::image::{FunctionId, Image, ObjectId};
 use crate::machine::flow::Flow;
 use crate::machine::{Clobbers, Relied, Returning};
 use dsu_patch_format::frames::Translation;
-use dsu_patch_format::plan::{Fixup, SiteKind};
+use dsu_patch_format::plan::{Fixup, MovedObject, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -72,6 +76,19 @@ pub struct Proven {
     pub to: NewAddr,
     /// What the stub shall do.
     pub translation: Translation,
+    /// It goes on in a copy of NEW's function ([`Carried::relaid`]).
+    pub relaid: bool,
+}
+
+/// NEW's function with objects of its frame where OLD has them.
+#[derive(Debug, Clone)]
+pub struct Relaid {
+    /// Its code, at the addresses of NEW's, with other displacements.
+    pub flow: Flow,
+    /// Bytes of stack between OLD's CFA and its own.
+    pub lowered: u64,
+    /// The objects, ascending.
+    pub objects: Vec<MovedObject>,
 }
 
 /// A point that cannot be carried over.
@@ -104,6 +121,8 @@ pub struct Carried {
     /// Return addresses at which OLD's code relies on registers that NEW's code, which may return there, need not
     /// keep.
     pub relying: BTreeSet<u64>,
+    /// What frames go on in whose objects lie elsewhere than in NEW's.
+    pub relaid: Option<Relaid>,
 }
 
 impl Carried {

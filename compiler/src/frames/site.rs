@@ -238,7 +238,8 @@ impl Both<'_> {
         let mut translation = translate(values, &pending)?;
         self.leave_alone(&mut translation)?;
         let to = NewAddr(pending.to);
-        Ok(Proven { at: OldAddr(point.at), kind: point.kind, to, translation })
+        let at = OldAddr(point.at);
+        Ok(Proven { at, kind: point.kind, to, translation, relaid: self.relaid })
     }
 }
 

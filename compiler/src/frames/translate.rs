@@ -69,12 +69,14 @@ pub struct Obstacle {
     pub new_local: bool,
     /// An object that keeps its address if NEW's frame stands lower by so many bytes.
     pub lower: Option<u64>,
+    /// An object that is elsewhere in NEW's frame.
+    pub moved: bool,
 }
 
 impl Obstacle {
     /// Something of which both builds have the counterpart.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), new_local: false, lower: None }
+        Self { text: text.into(), new_local: false, lower: None, moved: false }
     }
 
     /// About a variable; `new_local` says that only NEW has it.
@@ -201,7 +203,7 @@ fn objects(
                      of CFA{there:+})"
                 );
                 let lower = u64::try_from(here - there).ok();
-                obstacles.push(Obstacle { lower, ..Obstacle::new(text) });
+                obstacles.push(Obstacle { lower, moved: true, ..Obstacle::new(text) });
             }
             Err(why) => obstacles.push(Obstacle::new(why)),
         }
@@ -240,15 +242,26 @@ fn partner(
     let is_named = |o: &&StackObject| o.name.is_some() == object.name.is_some();
     let alike = site.old_objects.iter().filter(is_named).find(|o| o.extent == *extent);
     let known = site.variables.object_partner(extent.clone(), site.at, site.to);
+    let is_visible = site.variables.is_visible(extent, site.to);
+    // Where NEW's frame was given its place to have objects in the same one, that they are says nothing.
+    let is_placed = site.lowered > 0;
+    let is_vouched_for = object.name.is_none() || is_visible || !is_placed;
     match (known, alike) {
         (Ok(partner), _) => Some(Ok(partner)),
         // Several variables share the memory, or temporaries without a name do: what is in scope must be
         // in the same place of OLD's.
-        (Err(_), Some(same)) if site.variables.stay(extent, site.at, site.to) => {
+        (Err(_), Some(same))
+            if is_vouched_for && site.variables.stay(extent, site.at, site.to) =>
+        {
             Some(Ok(same.extent.clone()))
         }
         // A variable out of scope is in nobody's hands any more (C17 6.2.4).
-        (Err(_), _) if object.name.is_some() && !site.variables.is_visible(extent, site.to) => None,
+        (Err(_), _) if object.name.is_some() && !is_visible => (object.shared && is_placed).then(|| {
+            Err(format!(
+                "something without a name, whose address is taken, shares the place of {} in NEW's frame",
+                words_of(object)
+            ))
+        }),
         (Err(why), _) if object.name.is_some() => Some(Err(why)),
         (Err(_), _) => Some(Err(format!(
             "{}, whose address is taken, has no counterpart in OLD",

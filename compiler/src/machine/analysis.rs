@@ -110,20 +110,24 @@ impl Analysis {
         if self.touches_caller() {
             return None;
         }
+        Some(self.clone().told_from(by))
+    }
+
+    /// The same, told from a CFA that is `by` bytes higher.
+    pub(super) fn told_from(mut self, by: i64) -> Self {
         let lower =
             |range: &Range<i64>| range.start.saturating_sub(by)..range.end.saturating_sub(by);
-        let mut lowered = self.clone();
-        lowered.frame = self.frame.lowered(by);
-        for live in &mut lowered.live {
+        self.frame = self.frame.lowered(by);
+        for live in &mut self.live {
             live.slots.iter_mut().for_each(|range| *range = lower(range));
         }
-        lowered.objects.iter_mut().for_each(|object| object.extent = lower(&object.extent));
-        Some(lowered)
+        self.objects.iter_mut().for_each(|object| object.extent = lower(&object.extent));
+        self
     }
 
     /// Whether something other than a plain return may read or write from the return address up, or make an
     /// address of it.
-    fn touches_caller(&self) -> bool {
+    pub(super) fn touches_caller(&self) -> bool {
         let is_above = |end: i64| end > -8;
         let in_code = self.flow.body.steps.iter().enumerate().any(|(index, step)| {
             let effects = Effects::of(&step.instruction);

@@ -14,7 +14,7 @@ use crate::debug::{Language, Parameters, Returned};
 use crate::image::{FunctionId, Image};
 
 /// rdi, rsi, rdx, rcx, r8, r9 (psABI 3.2.3), by number.
-const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
+pub(super) const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
 /// Vector registers 0 to 7 pass arguments.
 const VECTOR_ARGUMENTS: usize = 8;
 /// rax holds the number of vector arguments of a variadic call, r10 the static chain.

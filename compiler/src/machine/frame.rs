@@ -10,7 +10,7 @@ use super::effects::{Access, Effects};
 use super::flow::{End, Flow};
 use crate::image::{Cfa, Image, UnwindRow};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -72,6 +72,12 @@ impl Frame {
     /// Follows a function's stack pointer.
     #[must_use]
     pub fn new(image: &Image, flow: &Flow) -> Self {
+        Self::with_slots(image, flow, &BTreeMap::new())
+    }
+
+    /// Follows it, and addresses of the frame that are in slots of the frame: of each slot the one address that is
+    /// ever put there, by the slot's offset.
+    pub(super) fn with_slots(image: &Image, flow: &Flow, slots: &BTreeMap<i64, i64>) -> Self {
         let rows = image.rows_of(flow.body.parts.iter().map(|(part, _)| part.clone()));
         let row_of: Vec<Option<usize>> =
             flow.body.steps.iter().map(|s| row_at(&rows, s.address())).collect();
@@ -79,7 +85,7 @@ impl Frame {
             let unit = image.unit_of(image.function(id));
             unit.is_some_and(|u| u.language != crate::debug::Language::Assembler)
         });
-        let walk = Walk { flow, rows: &rows, row_of: &row_of, compiled };
+        let walk = Walk { flow, rows: &rows, row_of: &row_of, compiled, slots };
         let states = walk.states();
         let unknown = walk.unknown(&states);
         Self { states, unknown, rows, row_of }
@@ -172,6 +178,7 @@ struct Walk<'a> {
     rows: &'a [UnwindRow],
     row_of: &'a [Option<usize>],
     compiled: bool,
+    slots: &'a BTreeMap<i64, i64>,
 }
 
 impl Walk<'_> {
@@ -191,7 +198,12 @@ impl Walk<'_> {
             self.learn(blocks[id].steps.start, &mut state);
             for step in blocks[id].steps.clone() {
                 states[step] = Some(state);
-                advance(&self.flow.body.steps[step].instruction, &mut state);
+                let instruction = &self.flow.body.steps[step].instruction;
+                let loaded = self.loaded(instruction, &state);
+                advance(instruction, &mut state);
+                if let Some((register, address)) = loaded {
+                    state[register] = Some(address);
+                }
             }
             for next in &blocks[id].successors {
                 let mut state = state;
@@ -207,6 +219,20 @@ impl Walk<'_> {
             }
         }
         states
+    }
+
+    /// The register that a load gives an address of the frame.
+    fn loaded(&self, i: &Instruction, state: &Addresses) -> Option<(usize, i64)> {
+        let loads = i.mnemonic() == Mnemonic::Mov
+            && i.op0_kind() == OpKind::Register
+            && i.op0_register().is_gpr64()
+            && i.op1_kind() == OpKind::Memory
+            && i.memory_index() == Register::None
+            && i.segment_prefix() == Register::None
+            && i.memory_base().is_gpr64();
+        let base = state[i.memory_base().number().min(15)].filter(|_| loads)?;
+        let slot = base.checked_add(i.memory_displacement64().cast_signed())?;
+        Some((i.op0_register().number(), *self.slots.get(&slot)?))
     }
 
     /// Where paths meet that do not agree, because one of them is never taken, compilers' unwind

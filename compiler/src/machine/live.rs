@@ -28,6 +28,8 @@ pub struct StackObject {
     pub extent: Range<i64>,
     /// The variable there, when the debug information knows one.
     pub name: Option<String>,
+    /// Its address is used where none of its variables is in scope: something without a name shares the memory.
+    pub shared: bool,
     /// For each step: whether the object may hold a value that is read later, by whoever has its
     /// address.
     pub live: Vec<bool>,

@@ -26,6 +26,7 @@ mod analysis;
 mod convention;
 mod dataflow;
 mod objects;
+mod relaid;
 mod slots;
 mod transfer;
 
@@ -36,6 +37,7 @@ mod returning;
 
 pub use analysis::Analysis;
 pub use clobbers::Clobbers;
+pub use relaid::{Handed, Layout, Pin};
 pub use relied::Relied;
 pub use returning::Returning;
 pub(crate) use tables::is_preserved;

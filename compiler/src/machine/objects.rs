@@ -21,7 +21,7 @@ use std::ops::Range;
 
 /// An array has at least this many bytes for the question whether an address outside of everything
 /// is an array's, biased by an index.
-const ARRAY: i64 = 9;
+pub(super) const ARRAY: i64 = 9;
 
 /// How an address of the frame is used.
 #[derive(Debug, Clone, Default)]
@@ -49,9 +49,27 @@ pub(super) fn find(transfers: &Transfers<'_>, live: &[Set], locals: &Locals) -> 
         .into_iter()
         .map(|(extent, name)| {
             let live = in_use(transfers, &extent, &taken);
-            StackObject { extent, name, live }
+            let shared = name.is_some() && is_shared(transfers, locals, &extent, &taken);
+            StackObject { extent, name, shared, live }
         })
         .collect()
+}
+
+/// Whether some use of an object's address is where none of its variables is in scope.
+fn is_shared(
+    transfers: &Transfers<'_>,
+    locals: &Locals,
+    extent: &Range<i64>,
+    taken: &BTreeMap<i64, Taken>,
+) -> bool {
+    let inside = taken.iter().filter(|(at, _)| extent.contains(at));
+    inside.flat_map(|(_, how)| &how.steps).any(|step| {
+        let pc = transfers.flow.body.steps[*step].address();
+        let visible = locals.variables.iter().filter(|local| local.is_in_scope(pc));
+        !visible
+            .filter_map(crate::debug::Local::extent)
+            .any(|whole| whole.start < extent.end && extent.start < whole.end)
+    })
 }
 
 /// Every address of the frame that is used as more than a fixed place.

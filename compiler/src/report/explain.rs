@@ -158,9 +158,9 @@ fn one(out: &mut String, built: &Built, point: &Point<'_>) -> Result {
             );
             wrapped(out, "    no site itself: ", 6, why);
         }
-        Fate::Site { to, place: there, table: translation } => {
+        Fate::Site { to, place: there, table: translation, copied } => {
             writeln!(out, "  site {at}, {kind} at {place}")?;
-            writeln!(out, "    goes on in NEW at {to}, {there}")?;
+            writeln!(out, "    goes on in {} at {to}, {there}", words::code(*copied))?;
             let (old, new) = (translation.old_depth, translation.new_depth);
             let flags = if translation.flags { "; the flags are kept" } else { "" };
             let lowered = words::lowered(translation);

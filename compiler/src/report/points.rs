@@ -60,6 +60,8 @@ pub enum Fate<'a> {
         place: Place,
         /// How.
         table: &'a Translation,
+        /// That is in a copy of NEW's code.
+        copied: bool,
     },
     /// OLD's code runs on with it for a moment, to one that goes on in NEW, or out of the function.
     Passes {
@@ -85,10 +87,14 @@ pub fn points(built: &Built, function: usize) -> Vec<Point<'_>> {
     };
     let sites = emitted.plan.sites.iter().zip(&emitted.frames).filter(|(s, _)| own(s.function));
     let sites = sites.map(|(site, table)| {
+        // Of a copy of NEW's code the lines are those of the code.
+        let copied = emitted.plan.copies.iter().any(|copy| copy.contains(site.to));
+        let own = built.carried.iter().flat_map(|one| &one.proven).find(|p| p.at == site.at);
+        let to = own.filter(|_| copied).map_or(site.to, |proven| proven.to);
         // Behind a call the line is that of the call.
-        let counts = site.to.0.saturating_sub(u64::from(site.kind == SiteKind::Return));
+        let counts = to.0.saturating_sub(u64::from(site.kind == SiteKind::Return));
         let to = Place::of(&built.new, counts);
-        let fate = Fate::Site { to: site.to, place: to, table };
+        let fate = Fate::Site { to: site.to, place: to, table, copied };
         Point { at: site.at, kind: site.kind, place: place(site.at, site.kind), fate }
     });
     let blind = emitted.blind_points.iter().filter(|b| own(b.function)).map(|b| Point {

@@ -21,6 +21,14 @@ pub fn row(built: &Built, step: &Move) -> [String; 3] {
     [step.to.to_string(), value(built, &step.from), reason(step)]
 }
 
+/// What a frame goes on in: NEW, or a copy of its function.
+pub fn code(copied: bool) -> &'static str {
+    match copied {
+        true => "a copy of NEW's code, with objects of the frame where OLD has them,",
+        false => "NEW",
+    }
+}
+
 /// What NEW's frame leaves of OLD's, if it does.
 pub fn lowered(table: &Translation) -> String {
     match table.lowered {

@@ -115,21 +115,33 @@ impl BlindRanges {
         let pieces = pieces(plan, map);
         let mut ranges =
             Self { sites, dead_returns, pieces, passages, unexpected_returns, ..Self::default() };
+        let changed = Changed::by(plan, map);
+        // A way may lead into a passage, and that to another one.
+        for _ in 0..=detours.passages.len() {
+            let onward = ranges.led(detours, &changed);
+            if onward == ranges.onward {
+                break;
+            }
+            ranges.onward = onward;
+        }
+        ranges.bound();
+        ranges
+    }
+
+    /// How everything on a detour stands, by what is known of where it leads; ascending.
+    fn led(&self, detours: &Detours, changed: &Changed) -> Vec<Onward> {
         let ways = detours.ways.iter().map(|detour| {
             let Detour { start, end, to } = *detour;
-            Onward { start, end, standing: ranges.counter(to) }
+            Onward { start, end, standing: self.counter(to) }
         });
-        let changed = Changed::by(plan, map);
         let earlier = detours.passages.iter().map(|passage| {
-            let standing = ranges.earlier(passage, &changed);
+            let standing = self.earlier(passage, changed);
             Onward { start: passage.start, end: passage.end, standing }
         });
         let all = ways.chain(earlier).filter(|o| o.standing != Standing::Clear);
         let mut onward: Vec<Onward> = all.collect();
         onward.sort_by_key(|o| o.start);
-        ranges.onward = onward;
-        ranges.bound();
-        ranges
+        onward
     }
 
     /// How a frame stands that runs on in code of an earlier version: as it will where it comes out,
@@ -486,6 +498,28 @@ mod tests {
         assert_eq!(near(0x1_0118), [0x120, 0x110]);
         assert_eq!(near(0x1_0128), [0x120]);
         assert!(near(0x1_0148).is_empty());
+    }
+
+    #[test]
+    fn what_leads_into_a_copy_stands_as_the_copy_does() {
+        // A site of an earlier update, its stub, and a passage lead into a copy of a function that is replaced now.
+        let copy = Passage { start: 0x9_0000, end: 0x9_0080, exits: vec![], names: vec![0x1_0100] };
+        let way = Detour { start: 0x5_0010, end: 0x5_0011, to: 0x9_0020 };
+        let through =
+            Passage { start: 0x5_0020, end: 0x5_0030, exits: vec![0x9_0040], names: vec![] };
+        let detours = Detours { ways: vec![way], passages: vec![through, copy] };
+        let ranges = BlindRanges::new(&sited_plan(), &image(), &detours);
+        for at in [0x5_0010, 0x5_0020, 0x5_002f, 0x9_0000, 0x9_0020, 0x9_007f] {
+            for look in [BlindRanges::counter, BlindRanges::return_address] {
+                assert_eq!(look(&ranges, at).blind().map(|p| p.function), Some(3), "{at:#x}");
+            }
+        }
+        assert_eq!(ranges.counter(0x9_0080), Standing::Clear);
+        // Of a function that stays.
+        let others = Plan { blind: Vec::new(), sites: Vec::new(), ..sited_plan() };
+        let ranges = BlindRanges::new(&others, &image(), &detours);
+        assert_eq!(ranges.counter(0x5_0010), Standing::Clear);
+        assert_eq!(ranges.counter(0x9_0020), Standing::Clear);
     }
 
     #[test]

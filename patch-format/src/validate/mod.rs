@@ -18,7 +18,8 @@ pub use frames::MAX_FRAME;
 
 use crate::manifest::BlindPoint;
 use crate::plan::{
-    BlindRange, DataPointer, FixupKind, Plan, Protection, Redirect, RedirectForm, Segment, Target,
+    BlindRange, DataPointer, FixupKind, MapRun, MapTarget, Plan, Protection, Redirect,
+    RedirectForm, Segment, Target,
 };
 use crate::{Bundle, NewAddr, OldAddr};
 
@@ -73,6 +74,7 @@ pub fn validate_plan(bundle: &Bundle) -> Check {
     map(plan)?;
     unwind(plan)?;
     sites::check(bundle)?;
+    copies(plan)?;
     written::check(plan)
 }
 
@@ -94,6 +96,37 @@ fn unwind(plan: &Plan) -> Check {
             "unwind rows are of the shadow's code",
             row.start,
         )?;
+    }
+    Ok(())
+}
+
+fn copies(plan: &Plan) -> Check {
+    let mut end = NewAddr(0);
+    for copy in &plan.copies {
+        let at = copy.start;
+        let code = copy.len > 0 && in_text(plan, at, copy.len.into());
+        require(at >= end && code, "copies of functions are code, and ascend", at)?;
+        require(in_text(plan, copy.of, 1), "a copy is one of a function in the shadow image", at)?;
+        let placed = |run: &MapRun| {
+            run.to == MapTarget::Shadow && copy.of.0.wrapping_sub(run.start.0) < run.len
+        };
+        require(plan.map.iter().any(placed), "the function of a copy is in the address map", at)?;
+        let bound = MAX_FRAME.cast_signed();
+        require(
+            copy.lowered.is_multiple_of(16) && copy.lowered <= MAX_FRAME,
+            "a copy's frame is aligned",
+            at,
+        )?;
+        let mut reached = -bound;
+        for object in &copy.objects {
+            let ascends = object.start >= reached && object.start < object.end && object.end <= -8;
+            require(ascends, "objects of a copy ascend, in its function's frame", at)?;
+            let lowest = 0i64.saturating_sub_unsigned(copy.lowered);
+            let inside = object.old >= lowest && object.old_end() <= -8;
+            require(inside, "objects of a copy are in OLD's frame, above the copy's", at)?;
+            reached = object.end;
+        }
+        end = copy.end();
     }
     Ok(())
 }

@@ -11,9 +11,9 @@ use dsu_patch_format::manifest::{
     ReplacedFunction,
 };
 use dsu_patch_format::plan::{
-    BlindRange, DataPointer, DataWrite, Fixup, FixupKind, Identity, Import, LineRow, MapRun,
-    MapTarget, Passage, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, Target,
-    UnwindRow,
+    BlindRange, Copied, DataPointer, DataWrite, Fixup, FixupKind, Identity, Import, LineRow,
+    MapRun, MapTarget, MovedObject, Passage, Protection, Redirect, RedirectForm, Segment, Site,
+    SiteKind, Target, UnwindRow,
 };
 use dsu_patch_format::{Bundle, Manifest, NewAddr, OldAddr, Plan, Translation};
 use proptest::prelude::*;
@@ -562,6 +562,13 @@ fn example_plan() -> Plan {
             names: vec![OldAddr(0x1010), OldAddr(0x4010)],
         }],
         unexpected_returns: vec![OldAddr(0x1138)],
+        copies: vec![Copied {
+            start: NewAddr(0x1188),
+            len: 8,
+            of: NewAddr(0x1140),
+            lowered: 32,
+            objects: vec![MovedObject { start: -24, end: -16, old: -32 }],
+        }],
         left: vec![(OldAddr(0x4030), 8)],
         lines: vec![LineRow { start: OldAddr(0x1120), file: 0, line: 12 }],
         files: vec!["price.c".to_owned()],

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::debug::{FileId, TypeId};
+use crate::machine::Layout;
 
 /// A register, by the processor's number. DWARF counts otherwise (System V psABI x86-64, figure
 /// 3.36).
@@ -181,6 +182,27 @@ impl Local {
 }
 
 impl Place {
+    /// The same place of `bytes` bytes in a frame whose objects lie elsewhere.
+    fn relaid(&self, bytes: u64, layout: &Layout) -> Self {
+        let moved = |at: i64, by: Option<i64>| by.map(|by| at.saturating_add(by));
+        match self {
+            Self::Frame(at) => {
+                let end = at.saturating_add_unsigned(bytes.max(1));
+                moved(*at, layout.of_bytes(&(*at..end))).map_or(Self::OptimizedOut, Self::Frame)
+            }
+            Self::FrameAddress(at) => {
+                let place = moved(*at, layout.of_pointer(*at));
+                place.map_or(Self::OptimizedOut, Self::FrameAddress)
+            }
+            Self::Pieces(pieces) => {
+                let relaid =
+                    |p: &Piece| Piece { bytes: p.bytes, place: p.place.relaid(p.bytes, layout) };
+                Self::Pieces(pieces.iter().map(relaid).collect())
+            }
+            other => other.clone(),
+        }
+    }
+
     /// The same place, told from a CFA that is `by` bytes higher.
     fn lowered(&self, by: i64) -> Self {
         match self {
@@ -204,6 +226,19 @@ impl Locals {
             *place = place.lowered(by);
         }
         lowered
+    }
+
+    /// The variables of a frame whose objects lie elsewhere.
+    #[must_use]
+    pub fn relaid(&self, layout: &Layout) -> Self {
+        let mut relaid = self.clone();
+        for local in &mut relaid.variables {
+            let bytes = local.size.unwrap_or(0);
+            for (_, place) in &mut local.places {
+                *place = place.relaid(bytes, layout);
+            }
+        }
+        relaid
     }
 
     /// The variables in scope at `pc`, each with its place before the instruction there is

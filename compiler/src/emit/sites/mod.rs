@@ -1,7 +1,7 @@
 //! Planting: where the jumps to the stubs are written into OLD's text, and the stubs themselves.
 //!
-//! Takes the proven sites of all replaced functions; gives [`Plan::sites`], their stubs as the last
-//! segment of the shadow image, and [`Emitted::frames`]. Drops, with the reason, sites for which OLD's
+//! Takes the proven sites of all replaced functions; gives [`Plan::sites`], their stubs, and the copies of functions
+//! that some lead to, as the last segment of the shadow image, and [`Emitted::frames`]. Drops, with the reason, sites for which OLD's
 //! text has no room, and those whose stub cannot be made.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //!
 //! [`Plan::sites`]: dsu_patch_format::plan::Plan::sites
 
+mod copies;
 mod layout;
 mod returns;
 mod room;
@@ -17,9 +18,11 @@ mod room;
 use super::expected::expected;
 use super::{Emitted, stubs};
 use crate::code::{Body, decode};
+use crate::frames::Relaid;
 use crate::image::{FunctionId, Image};
 use dsu_patch_format::plan::{
-    BlindRange, Fixup, Protection, Redirect, RedirectForm, Segment, Site, SiteKind, UnwindRow,
+    BlindRange, Copied, Fixup, Plan, Protection, Redirect, RedirectForm, Segment, Site, SiteKind,
+    UnwindRow,
 };
 use dsu_patch_format::validate::{MAX_SPAN, NEAR_JUMP, PAGE, SHORT_JUMP};
 use dsu_patch_format::{NewAddr, OldAddr, Translation};
@@ -46,6 +49,8 @@ pub struct Planned {
     pub function: u32,
     /// What happens to the frame.
     pub translation: Translation,
+    /// It goes on in a copy of the counterpart's function.
+    pub relaid: bool,
 }
 
 /// A site that is not in the plan after all.
@@ -70,12 +75,14 @@ impl Dropped {
 
 /// Plants sites. The redirects and blind ranges must be in `out.plan` already; `new_end` is the end of
 /// NEW's extent; each of `reserved` is code that is better left alone, the first the best,
-/// ascending and disjoint. A redirect may become a short one to make room for a site behind it.
+/// ascending and disjoint; `relaid` are the functions that copies are made of, by [`Planned::function`]. A redirect may
+/// become a short one to make room for a site behind it.
 pub fn plant(
     old: &Image,
     new_end: NewAddr,
     mut planned: Vec<Planned>,
     reserved: &[Vec<Range<u64>>],
+    relaid: &BTreeMap<u32, &Relaid>,
     out: &mut Emitted,
 ) -> Vec<Dropped> {
     let mut dropped = Vec::new();
@@ -90,9 +97,18 @@ pub fn plant(
     let formed = place(old, planned, reserved, out, &mut dropped);
     let mut section = Section::new(out, new_end);
     for Formed { mut site, form, expect, mask } in formed {
-        match section.add(&mut site.translation, site.to) {
+        let to = match (site.relaid, relaid.get(&site.function)) {
+            (false, _) => Ok(site.to),
+            (true, Some(relaid)) => section.copied(site.function, (relaid, &out.plan), site.to),
+            (true, None) => Err("there is no copy of NEW's code".to_owned()),
+        };
+        let added = to.and_then(|to| {
+            site.to = to;
+            section.add(&mut site.translation, to)
+        });
+        match added {
             Ok((stub, stub_len)) => {
-                let Planned { at, kind, to, function, translation } = site;
+                let Planned { at, kind, to, function, translation, .. } = site;
                 out.plan.sites.push(Site {
                     at,
                     kind,
@@ -251,6 +267,9 @@ struct Section {
     fixups: Vec<Fixup>,
     /// Where frames return to that stand so much lower.
     returns: BTreeMap<u64, NewAddr>,
+    /// Where the instructions of functions are in their copies, or why there is none.
+    places: BTreeMap<u32, Result<BTreeMap<u64, NewAddr>, String>>,
+    copies: Vec<Copied>,
     unwind: Vec<UnwindRow>,
 }
 
@@ -267,8 +286,45 @@ impl Section {
             bytes: Vec::new(),
             fixups: Vec::new(),
             returns: BTreeMap::new(),
+            places: BTreeMap::new(),
+            copies: Vec::new(),
             unwind: Vec::new(),
         }
+    }
+
+    /// Where an instruction of a function is in its copy, which is added if it is not there yet.
+    fn copied(
+        &mut self,
+        function: u32,
+        (relaid, plan): (&Relaid, &Plan),
+        to: NewAddr,
+    ) -> Result<NewAddr, String> {
+        let places = match self.places.get(&function) {
+            Some(places) => places,
+            None => {
+                let places = self.copy(relaid, plan);
+                self.places.entry(function).or_insert(places)
+            }
+        };
+        let places =
+            places.as_ref().map_err(|why| format!("a copy of NEW's code cannot be made: {why}"))?;
+        places.get(&to.0).copied().ok_or_else(|| format!("the copy has nothing of {to}"))
+    }
+
+    fn copy(&mut self, relaid: &Relaid, plan: &Plan) -> Result<BTreeMap<u64, NewAddr>, String> {
+        let at = self.next();
+        let copy = copies::assemble(&relaid.flow, plan, at)?;
+        let len = self.put(copy.bytes)?;
+        self.fixups.extend(copy.fixups);
+        self.unwind.extend(copy.rows);
+        self.copies.push(Copied {
+            start: at,
+            len,
+            of: NewAddr(relaid.flow.entry),
+            lowered: relaid.lowered,
+            objects: relaid.objects.clone(),
+        });
+        Ok(copy.places)
     }
 
     /// Adds a stub; gives where it is and its length.
@@ -324,6 +380,7 @@ impl Section {
             protection: Protection::Text,
         });
         out.plan.fixups.extend(self.fixups);
+        out.plan.copies.extend(self.copies);
         out.plan.unwind.extend(self.unwind);
     }
 }

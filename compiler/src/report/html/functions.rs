@@ -200,7 +200,7 @@ fn frames(out: &mut String, built: &Built, subject: &Subject, points: &[Point<'_
                     Text(why)
                 )?;
             }
-            Fate::Site { to, place: there, table } => {
+            Fate::Site { to, place: there, table, copied } => {
                 let there = there.to_string();
                 writeln!(out, "{}", heading("site", "● site"))?;
                 let (old, new) = (table.old_depth, table.new_depth);
@@ -208,7 +208,8 @@ fn frames(out: &mut String, built: &Built, subject: &Subject, points: &[Point<'_
                 let lowered = words::lowered(table);
                 writeln!(
                     out,
-                    "<p>Goes on in NEW at {to}, {}; frame of {old} bytes → {new} bytes{lowered}{flags}.</p>",
+                    "<p>Goes on in {} at {to}, {}; frame of {old} bytes → {new} bytes{lowered}{flags}.</p>",
+                    words::code(*copied),
                     Text(&there)
                 )?;
                 moves(out, built, table)?;
