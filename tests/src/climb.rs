@@ -50,6 +50,15 @@ struct Climber {
     running: Step,
 }
 
+impl Climber {
+    /// The load is light while a bundle is made, which nothing of the process goes into, and whole while it is
+    /// applied and behind it.
+    fn lighten(&mut self, light: bool) -> Result<()> {
+        self.load.lighten(light);
+        self.server.lighten(light)
+    }
+}
+
 /// How a step ended that was as expected.
 enum End {
     /// The process goes on, updated or with nothing to do.
@@ -191,12 +200,14 @@ fn take(
         let bundle = bundles.join(format!("{key}-{:02}-{index}.dsu", step.number));
         let image =
             Image { index, first: &firsts[index], old: &olds[index], new: &new, bundle: &bundle };
+        climber.lighten(true)?;
         let end = one_image(program, climber, step, tools, &image)?;
         total = total.and(end);
         if matches!(total, End::Stays { .. }) {
             break;
         }
     }
+    climber.lighten(false)?;
     climber.load.progress(OPERATIONS_AFTER)?;
     climber.server.alive()?;
     let number = match &mut total {
@@ -275,6 +286,7 @@ fn apply(
     tools: &Tools,
     image: &Image<'_>,
 ) -> Result<End> {
+    climber.lighten(false)?;
     let targets = climber.server.targets();
     let said = tool::apply(tools, image.bundle, &targets, &[])?;
     match said.exit {

@@ -10,8 +10,11 @@ use anyhow::{Result, bail, ensure};
 /// A hundred or so operations must come through in this time, or the server is as good as dead.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(20);
 
-/// How nice clients are that yield (setpriority(2)): a tenth of what others get of a processor that both want.
+/// How nice is what yields (setpriority(2)): a tenth of what others get of a processor that both want.
 const NICE: i32 = 10;
+
+/// How long each client rests behind each operation while the load is light.
+const REST: Duration = Duration::from_millis(5);
 
 /// One client's endless work: each call is one operation whose reply was checked.
 pub type Client = Box<dyn FnMut() -> Result<()> + Send>;
@@ -26,6 +29,7 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    light: AtomicBool,
     operations: AtomicU64,
     failures: Mutex<Vec<String>>,
 }
@@ -39,8 +43,7 @@ impl Load {
     /// The same of clients that leave the processors to what is built beside them, where something is.
     pub fn yielding(clients: Vec<Client>) -> Load {
         Self::spawn(clients, |number, client, shared| {
-            // On Linux that is the thread's own. Where it may not be, the suite takes longer.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+            yield_to_others();
             work(number, client, shared);
         })
     }
@@ -56,6 +59,12 @@ impl Load {
             })
             .collect();
         Load { shared, threads }
+    }
+
+    /// Whether clients rest between operations: while nothing is done to the process, its load need not
+    /// keep the processors from what is built meanwhile.
+    pub fn lighten(&self, light: bool) {
+        self.shared.light.store(light, Ordering::Relaxed);
     }
 
     /// Operations done so far.
@@ -104,6 +113,12 @@ impl Drop for Load {
     }
 }
 
+/// This thread, and the processes that it starts from now on, leave the processors to others that want them.
+pub fn yield_to_others() {
+    // On Linux that is the thread's own. Where it may not be, the suite takes longer.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
+
 fn work(number: usize, mut client: Client, shared: &Shared) {
     while !shared.stop.load(Ordering::Relaxed) {
         if let Err(error) = client() {
@@ -112,6 +127,9 @@ fn work(number: usize, mut client: Client, shared: &Shared) {
             return;
         }
         shared.operations.fetch_add(1, Ordering::Relaxed);
+        if shared.light.load(Ordering::Relaxed) {
+            std::thread::sleep(REST);
+        }
     }
 }
 

@@ -172,6 +172,11 @@ pub trait Server {
     /// Asks whether all processes are still those of the start, and nothing beside them complained.
     fn alive(&mut self) -> Result<()>;
 
+    /// Holds what loads the server beside the clients, or lets it go on.
+    fn lighten(&mut self, _light: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends what runs beside the clients, for the package's own tests.
     fn quiet(&mut self) {}
 

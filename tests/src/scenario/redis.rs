@@ -4,6 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::runtest;
@@ -183,6 +185,14 @@ impl Server for Running {
         let error = said.split(['\n', '\r']).find(|l| l.contains("rror"));
         ensure!(error.is_none(), "redis-benchmark: {error:?}");
         Ok(())
+    }
+
+    fn lighten(&mut self, light: bool) -> Result<()> {
+        let signal = if light { Signal::SIGSTOP } else { Signal::SIGCONT };
+        match &self.benchmark {
+            Some(benchmark) => Ok(kill(Pid::from_raw(benchmark.pid()), signal)?),
+            None => Ok(()),
+        }
     }
 
     fn quiet(&mut self) {
