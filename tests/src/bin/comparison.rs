@@ -54,13 +54,12 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             }
         };
         let count = share(arguments.mutations, recipes.len(), index);
+        let built = variants::build(&ladder);
         match &tools {
-            Some(tools) => comparison::run(tools, &ladder, count, arguments.seed, report),
-            None => report.outcome(
-                recipe.key,
-                "variants",
-                variants::build(&ladder).map(|_| String::new()),
-            ),
+            Some(tools) => {
+                comparison::run(tools, &ladder, built, (count, arguments.seed), report);
+            }
+            None => report.outcome(recipe.key, "variants", built.map(|_| String::new())),
         }
     }
     Ok(())

@@ -4,18 +4,19 @@
 
 use std::collections::HashMap;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use dsu_samples::tools::Tools;
+use dsu_tests::comparison::variants::{self, Variants};
 use dsu_tests::corpus::programs::{OPENSSL, POSTGRESQL};
 use dsu_tests::corpus::{Ladder, Recipe, ladder::Builder, needs};
 use dsu_tests::report::Report;
 use dsu_tests::scenario::{self, Program, postgresql};
-use dsu_tests::{climb, comparison, live, repeat, workspace};
+use dsu_tests::{climb, comparison, live, load, repeat, workspace};
 
 /// Live updates of real programs: fetched, built, updated while they run.
 #[derive(Debug, Parser)]
@@ -61,7 +62,8 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let postgresql = arguments.only.iter().any(|key| key == POSTGRESQL.key);
     recipes.extend(postgresql.then_some(POSTGRESQL));
     needs::install(&recipes)?;
-    let ladders = build_in_background(recipes);
+    let Builds { ladders, climbed, variants } = build_in_background(recipes);
+    let compared = arguments.mutations > 0 && !arguments.live_only;
     let updates = !arguments.build_only && !arguments.oracles_only;
     let tools = if updates { Some(Tools::ready()?) } else { None };
     let bundles = tempfile::TempDir::new()?;
@@ -90,10 +92,14 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
         if arguments.live_only {
             continue;
         }
-        kept.push(ladder.clone());
         let applied = climb::climb(program, &ladder, tools, bundles.path(), report);
         if program.repeated() && arguments.repeat > 0 {
             repeat::repeat(program, &ladder, &applied, arguments.repeat, tools, report);
+        }
+        // The comparison suite is for executables.
+        if compared && key != OPENSSL.key {
+            climbed.send(ladder.clone()).context("the builder ended early")?;
+            kept.push(ladder);
         }
     }
     if postgresql
@@ -102,11 +108,12 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     {
         postgresql::run(&ladder, tools, report);
     }
-    if let Some(tools) = &tools
-        && arguments.mutations > 0
-        && !arguments.live_only
-    {
-        compare(tools, &kept, arguments.mutations, report);
+    drop(climbed);
+    for (index, ladder) in kept.iter().enumerate() {
+        let Some(tools) = &tools else { break };
+        let built = variants.recv().context("the builder ended early")?;
+        let count = comparison::share(arguments.mutations, kept.len(), index);
+        comparison::run(tools, ladder, built, (count, 1), report);
     }
     Ok(())
 }
@@ -126,15 +133,6 @@ fn wait_for(
     Ok(ladder.map_err(|error| report.failure(key, "fetch and build", &error)).ok())
 }
 
-/// The comparison suite over the executables.
-fn compare(tools: &Tools, ladders: &[Ladder], mutations: usize, report: &mut Report) {
-    let programs: Vec<_> = ladders.iter().filter(|l| l.recipe.key != OPENSSL.key).collect();
-    for (index, ladder) in programs.iter().enumerate() {
-        let count = comparison::share(mutations, programs.len(), index);
-        comparison::run(tools, ladder, count, 1, report);
-    }
-}
-
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static dyn Program>> {
     let all = scenario::all();
     for key in &arguments.only {
@@ -149,20 +147,39 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static dyn Program>> {
     Ok(all.into_iter().filter(|p| wanted(p.recipe().key)).collect())
 }
 
-/// Builds the ladders on a thread, in order, while those that are ready are climbed.
-fn build_in_background(recipes: Vec<Recipe>) -> Receiver<(&'static str, Result<Ladder>)> {
-    let (sender, receiver) = channel();
+/// What is built on a thread of its own.
+struct Builds {
+    /// The ladders, in order.
+    ladders: Receiver<(&'static str, Result<Ladder>)>,
+    /// Ladders that nobody needs the tree of any more.
+    climbed: Sender<Ladder>,
+    /// The variants of these, in their order.
+    variants: Receiver<Result<Variants>>,
+}
+
+/// Builds the ladders on a thread, in order, while those that are ready are climbed; then their variants.
+fn build_in_background(recipes: Vec<Recipe>) -> Builds {
+    let (ladder_sender, ladders) = channel();
+    let (climbed, climbed_receiver) = channel();
+    let (variants_sender, variants) = channel();
     std::thread::spawn(move || {
+        // What a climb does has limits in time; a climb that waits for its ladder leaves it the processors.
+        load::yield_to_others();
         let mut builder = Builder::new(&workspace::corpus_dir());
         for recipe in recipes {
             let ladder = match &mut builder {
                 Ok(builder) => builder.ladder(&recipe),
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
-            if sender.send((recipe.key, ladder)).is_err() {
+            if ladder_sender.send((recipe.key, ladder)).is_err() {
+                return;
+            }
+        }
+        for ladder in climbed_receiver {
+            if variants_sender.send(variants::build(&ladder)).is_err() {
                 return;
             }
         }
     });
-    receiver
+    Builds { ladders, climbed, variants }
 }

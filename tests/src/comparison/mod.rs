@@ -23,19 +23,26 @@ use anyhow::{Context, Result};
 use crate::corpus::Ladder;
 use crate::report::Report;
 use dsu_samples::tools::Tools;
+use variants::Variants;
 
 /// How many of `total` mutations the program at `index` of `programs` gets.
 pub fn share(total: usize, programs: usize, index: usize) -> usize {
     total / programs + usize::from(index < total % programs)
 }
 
-/// All of it for one program.
-pub fn run(tools: &Tools, ladder: &Ladder, mutations: usize, seed: u64, report: &mut Report) {
+/// All of it for one program and its variants.
+pub fn run(
+    tools: &Tools,
+    ladder: &Ladder,
+    variants: Result<Variants>,
+    (mutations, seed): (usize, u64),
+    report: &mut Report,
+) {
     let key = ladder.recipe.key;
-    let mut compare = || -> Result<()> {
+    let compare = || -> Result<()> {
         let dir = tempfile::TempDir::new()?;
         let last = &ladder.steps.last().context("a ladder has steps")?.program;
-        twins(tools, ladder, last, dir.path(), report);
+        twins(tools, key, (last, variants), dir.path(), report);
         mutations_of(tools, key, last, dir.path(), (mutations, seed), report)
     };
     if let Err(error) = compare() {
@@ -44,9 +51,15 @@ pub fn run(tools: &Tools, ladder: &Ladder, mutations: usize, seed: u64, report: 
 }
 
 /// The builds that must not differ.
-fn twins(tools: &Tools, ladder: &Ladder, last: &Path, dir: &Path, report: &mut Report) {
-    let (key, bundle) = (ladder.recipe.key, dir.join("bundle"));
-    match variants::build(ladder) {
+fn twins(
+    tools: &Tools,
+    key: &str,
+    (last, variants): (&Path, Result<Variants>),
+    dir: &Path,
+    report: &mut Report,
+) {
+    let bundle = dir.join("bundle");
+    match variants {
         Ok(variants) => {
             let again = variants::same(tools, last, &variants.again, &bundle);
             report.outcome(key, "the same source built again", again);

@@ -12,7 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::corpus::{Ladder, Recipe, ladder::keep, shell};
+use crate::corpus::Ladder;
 use crate::tool;
 use dsu_samples::tools::Tools;
 
@@ -45,24 +45,16 @@ pub fn build(ladder: &Ladder) -> Result<Variants> {
     std::fs::create_dir_all(&dir)?;
     let script = dir.join("shuffled.ld");
     std::fs::write(&script, shuffled_script(&last.program)?)?;
-    // The plain one comes last, so that the tree stays as the ladder left it.
     let link = format!(" -Wl,-T,{}", script.display());
-    remake(ladder, home, " -ffunction-sections", &link, &dir.join("shuffled"))?;
-    remake(ladder, home, "", "", &dir.join("again"))?;
+    ladder.remake(" -ffunction-sections", &link, &dir.join("shuffled"))?;
+    // The plain one comes last, so that the tree stays as the ladder left it.
+    ladder.remake("", "", &dir.join("again"))?;
     ensure!(
         is_shuffled(&last.program, &variants.shuffled)?,
         "the linker kept the order of the functions"
     );
     std::fs::write(dir.join("stamp"), stamp)?;
     Ok(variants)
-}
-
-fn remake(ladder: &Ladder, home: &Path, cc: &str, ld: &str, to: &Path) -> Result<()> {
-    let (recipe, log) = (&ladder.recipe, home.join("log"));
-    shell(recipe.clean, &ladder.tree, &log)?;
-    shell(&Recipe::fill(recipe.configure, cc, ld), &ladder.tree, &log)?;
-    shell(&Recipe::fill(recipe.make, cc, ld), &ladder.tree, &log)?;
-    keep(recipe, &ladder.tree, to)
 }
 
 /// Two builds that must not differ: an error says what dsu-build found.

@@ -50,6 +50,17 @@ pub struct Ladder {
     pub steps: Vec<Step>,
 }
 
+impl Ladder {
+    /// Builds the tree again as it is configured, with more flags, and keeps the result in `to`.
+    pub fn remake(&self, cc: &str, ld: &str, to: &Path) -> Result<()> {
+        let home = self.tree.parent().context("the tree has a home")?;
+        let log = home.join("log");
+        shell(self.recipe.clean, &self.tree, &log)?;
+        shell(&self.recipe.make_with(cc, ld), &self.tree, &log)?;
+        keep(&self.recipe, &self.tree, to)
+    }
+}
+
 /// Fetches and builds ladders, each once.
 #[derive(Debug)]
 pub struct Builder {
@@ -116,7 +127,7 @@ impl Builder {
         for _ in 0..first {
             shell("quilt push -q", &tree, &log)?;
         }
-        shell(&Recipe::fill(recipe.configure, "", ""), &tree, &log)?;
+        shell(recipe.configure, &tree, &log)?;
         make_step(recipe, home, 0, "base")?;
         if let Grouping::All(name) = recipe.grouping {
             shell("quilt push -q -a", &tree, &log)?;
@@ -126,7 +137,7 @@ impl Builder {
         for (index, patch) in patches[first..].iter().enumerate() {
             shell("quilt push -q", &tree, &log)?;
             if recipe.reconfigure.is_some_and(|part| touches(&tree, patch, part)) {
-                shell(&Recipe::fill(recipe.configure, "", ""), &tree, &log)?;
+                shell(recipe.configure, &tree, &log)?;
             }
             make_step(recipe, home, index + 1, patch_name(patch))?;
         }
@@ -143,7 +154,7 @@ impl Builder {
         let (dsc, version) = self.apt()?.source(recipe.package, recipe.version)?;
         let (tree, log) = (home.join("build"), home.join("log"));
         shell(&format!("dpkg-source -x '{}' build", dsc.display()), home, &log)?;
-        shell(&Recipe::fill(recipe.configure, "", ""), &tree, &log)?;
+        shell(recipe.configure, &tree, &log)?;
         make_step(recipe, home, 0, "base")?;
         shell(edit, &tree, &log)?;
         make_step(recipe, home, 1, name)?;
@@ -165,7 +176,7 @@ impl Builder {
             std::fs::create_dir_all(&tree)?;
             let unpack = format!("tar -xf '{}' --strip-components=1", tarball.display());
             shell(&unpack, &tree, &log)?;
-            shell(&Recipe::fill(recipe.configure, "", ""), &tree, &log)?;
+            shell(recipe.configure, &tree, &log)?;
             make_step(recipe, home, number, version)?;
         }
         Ok(versions.join(" and "))
@@ -175,12 +186,12 @@ impl Builder {
 /// Builds the tree as it is and keeps the result as step `number`.
 fn make_step(recipe: &Recipe, home: &Path, number: usize, patch: &str) -> Result<()> {
     let tree = home.join("build");
-    shell(&Recipe::fill(recipe.make, "", ""), &tree, &home.join("log"))?;
+    shell(&recipe.make_with("", ""), &tree, &home.join("log"))?;
     keep(recipe, &tree, &home.join("steps").join(format!("{number:02}-{patch}")))
 }
 
 /// Copies the files that the recipe keeps out of `tree`.
-pub fn keep(recipe: &Recipe, tree: &Path, dir: &Path) -> Result<()> {
+fn keep(recipe: &Recipe, tree: &Path, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     for file in recipe.keep {
         let name = Path::new(file).file_name().context("kept files have names")?;

@@ -1,7 +1,8 @@
 //! The programs of the corpus, with the flags of each build.
 //!
 //! Every build is what a distribution would ship, position independent with debug information; OLD and NEW of
-//! a step are built in the same directory.
+//! a step are built in the same directory. Where `configure` writes the flags down, it adds variables of make to them:
+//! a build with more flags then needs no other configuration.
 
 use super::recipe::{Grouping, Recipe};
 
@@ -34,17 +35,18 @@ pub const NGINX: Recipe = Recipe {
     version: "1.22.1-9+deb12u9",
     first_patch: "CVE-2025-23419",
     grouping: Grouping::Each,
-    // It prints the arguments of its configure: extra flags enter behind that.
+    // It prints the arguments of its configure: no flags of others among them.
     configure: "./configure --with-debug --with-http_v2_module --with-http_ssl_module \
                 --with-http_mp4_module --with-http_dav_module --with-mail --with-mail_ssl_module \
                 --with-stream --with-stream_ssl_module --with-http_realip_module \
                 --with-cc-opt='-O2 -g -fPIE' --with-ld-opt=-pie && \
-                sed -i 's|-fPIE|-fPIE@CC@|; s|-pie|-pie@LD@|' objs/Makefile",
+                sed -i 's|-fPIE|& $(MORE_CC)|; s|-pie|& $(MORE_LD)|' objs/Makefile",
     // The list of modules is made by configure.
     reconfigure: Some("auto/"),
-    make: "make -j2",
+    make: "make -j2 MORE_CC='@CC@' MORE_LD='@LD@'",
     keep: &["objs/nginx"],
-    clean: "make clean",
+    // Its own rule takes the configuration away, too.
+    clean: "find objs -name '*.o' -delete; rm -f objs/nginx",
     needs: &["libpcre2-dev", "libpcre3-dev", "libssl-dev", "zlib1g-dev"],
 };
 
@@ -55,9 +57,11 @@ pub const MEMCACHED: Recipe = Recipe {
     version: "1.6.18-1+deb12u1",
     first_patch: "0008-CVE-2026-47783-CVE-2026-47784",
     grouping: Grouping::All("deb12u1"),
-    configure: "./configure --enable-sasl --enable-proxy CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
+    configure: "./configure --enable-sasl --enable-proxy CFLAGS='-O2 -g' && \
+                sed -i 's|^CFLAGS = .*|& $(MORE_CC)|; s|^LDFLAGS = .*|& $(MORE_LD)|' Makefile",
     reconfigure: None,
-    make: "make -j2",
+    // Not what only its own tests need.
+    make: "make -j2 -C vendor && make -j2 memcached MORE_CC='@CC@' MORE_LD='@LD@'",
     keep: &["memcached"],
     clean: "make clean",
     needs: &["libevent-dev", "libsasl2-dev"],
@@ -70,11 +74,11 @@ pub const TINYPROXY: Recipe = Recipe {
     version: "1.10.0-5+deb11u1",
     first_patch: "CVE-2023-49606",
     grouping: Grouping::Each,
-    configure: "CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@' ./configure",
+    configure: "CFLAGS='-O2 -g' ./configure && \
+                sed -i 's|^CFLAGS = .*|& $(MORE_CC)|; s|^LDFLAGS = .*|& $(MORE_LD)|' src/Makefile",
     reconfigure: None,
-    make: "make -j2",
+    make: "make -j2 -C src MORE_CC='@CC@' MORE_LD='@LD@'",
     keep: &["src/tinyproxy"],
-    // Its manual pages could not be made again.
     clean: "make -C src clean",
     needs: &[],
 };
@@ -121,9 +125,10 @@ pub const PGBOUNCER: Recipe = Recipe {
     version: "1.18.0-1+deb12u1",
     first_patch: "CVE-2025-2291",
     grouping: Grouping::Each,
-    configure: "./configure --without-cares --without-openssl CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
+    configure: "./configure --without-cares --without-openssl CFLAGS='-O2 -g' && \
+                sed -i 's|^CFLAGS = .*|& $(MORE_CC)|; s|^LDFLAGS = .*|& $(MORE_LD)|' config.mak",
     reconfigure: None,
-    make: "make -j2",
+    make: "make -j2 MORE_CC='@CC@' MORE_LD='@LD@'",
     keep: &["pgbouncer"],
     clean: "make clean",
     needs: &["libevent-dev", "pkg-config"],
@@ -151,7 +156,7 @@ pub const OPENSSL: Recipe = Recipe {
     version: "3.0.20-1~deb12u2",
     first_patch: "",
     grouping: Grouping::Tarballs(&["3.0.20", "3.0.22"]),
-    configure: "CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@' ./config shared no-tests",
+    configure: "CFLAGS='-O2 -g' ./config shared no-tests",
     reconfigure: None,
     make: "make -j2 build_generated && make -j2 libcrypto.so libssl.so apps/openssl",
     keep: &["libcrypto.so.3", "libssl.so.3", "apps/openssl"],
@@ -175,7 +180,7 @@ pub const POSTGRESQL: Recipe = Recipe {
     // The directories are where the package has its share of what it needs.
     configure: "./configure --prefix=/usr/lib/postgresql/15 --datadir=/usr/share/postgresql/15 \
                 --with-system-tzdata=/usr/share/zoneinfo --without-readline --without-zlib \
-                CFLAGS='-O2 -g@CC@' LDFLAGS='@LD@'",
+                CFLAGS='-O2 -g'",
     reconfigure: None,
     // Its top Makefile, which is not used, knows this order.
     make: "make -C src/backend generated-headers && make -j2 -C src/port && make -j2 -C src/common && \

@@ -28,25 +28,24 @@ pub struct Recipe {
     pub first_patch: &'static str,
     /// How patches become steps.
     pub grouping: Grouping,
-    /// Shell line run once, after the base patches. `@CC@` and `@LD@` stand for extra compiler and
-    /// linker flags, in `make` as well.
+    /// Shell line run once, after the base patches.
     pub configure: &'static str,
     /// `configure` is run again for a patch of a file in whose path this occurs; nothing for never.
     pub reconfigure: Option<&'static str>,
-    /// Shell line run for every step.
+    /// Shell line run for every step. `@CC@` and `@LD@` stand for extra compiler and linker flags.
     pub make: &'static str,
     /// Built files to keep for each step; the first is the program that is updated.
     pub keep: &'static [&'static str],
-    /// Shell line that removes what `make` built, for the comparison suite.
+    /// Shell line that removes what `make` built, but not what `configure` did, for the comparison suite.
     pub clean: &'static str,
     /// Debian packages that the build needs.
     pub needs: &'static [&'static str],
 }
 
 impl Recipe {
-    /// A shell line with the extra compiler and linker flags filled in.
-    pub fn fill(line: &str, cc: &str, ld: &str) -> String {
-        line.replace("@CC@", cc).replace("@LD@", ld)
+    /// The line of `make` with the extra compiler and linker flags filled in.
+    pub fn make_with(&self, cc: &str, ld: &str) -> String {
+        self.make.replace("@CC@", cc).replace("@LD@", ld)
     }
 
     /// The key of the cache: everything that decides what is built, but the version found.

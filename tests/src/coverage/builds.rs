@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::corpus::{Ladder, Recipe, ladder::Builder, ladder::keep, shell};
+use crate::corpus::{Ladder, Recipe, ladder::Builder};
 
 /// Where the two builds of each pair come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -115,9 +115,9 @@ fn other_code(recipe: &Recipe, builder: &mut Builder, name: &str, flags: &str) -
     if std::fs::read_to_string(dir.join("stamp")).is_ok_and(|s| s == stamp + flags) {
         return Ok(pair(last, &dir.join(program), flags));
     }
-    remake(ladder, home, flags, &dir)?;
+    ladder.remake(flags, "", &dir)?;
     // The tree stays as the ladder left it.
-    remake(ladder, home, "", &home.join("coverage/plain"))?;
+    ladder.remake("", "", &home.join("coverage/plain"))?;
     let stamp = std::fs::read_to_string(home.join("stamp"))?;
     std::fs::write(dir.join("stamp"), stamp + flags)?;
     Ok(pair(last, &dir.join(program), flags))
@@ -126,12 +126,4 @@ fn other_code(recipe: &Recipe, builder: &mut Builder, name: &str, flags: &str) -
 fn pair(last: &crate::corpus::Step, new: &Path, flags: &str) -> Pair {
     let (old, new) = (last.program.clone(), new.to_path_buf());
     Pair { label: format!("{}{flags}", last.label()), old, new }
-}
-
-fn remake(ladder: &Ladder, home: &Path, flags: &str, to: &Path) -> Result<()> {
-    let (recipe, log) = (&ladder.recipe, home.join("log"));
-    shell(recipe.clean, &ladder.tree, &log)?;
-    shell(&Recipe::fill(recipe.configure, flags, ""), &ladder.tree, &log)?;
-    shell(&Recipe::fill(recipe.make, flags, ""), &ladder.tree, &log)?;
-    keep(recipe, &ladder.tree, to)
 }

@@ -74,7 +74,7 @@ pub fn make(ladder: &Ladder, variants: &[Variant]) -> Result<Builds> {
 /// Builds the tree as it is and keeps the program.
 fn make_one(recipe: &Recipe, builds: &Builds, name: &str) -> Result<()> {
     let (tree, dir) = (builds.home.join("build"), builds.home.join(name));
-    shell(&Recipe::fill(recipe.make, "", ""), &tree, &builds.home.join("log"))?;
+    shell(&recipe.make_with("", ""), &tree, &builds.home.join("log"))?;
     std::fs::create_dir_all(&dir)?;
     let built = tree.join(recipe.keep[0]);
     std::fs::copy(&built, dir.join(&builds.program))
