@@ -348,7 +348,8 @@ impl Update<'_> {
         }
         // Nobody waits at an entry.
         match self.bundle.plan.blind.iter().any(|range| range.start == at) {
-            true => "a frame of it goes on in a copy of its code, or in code that ran on, since an earlier                      update, and cannot be carried over before it returns"
+            true => "a frame of it goes on in a copy of its code, or in code that ran on, since an earlier \
+                     update, and cannot be carried over before it returns"
                 .to_owned(),
             false => String::new(),
         }

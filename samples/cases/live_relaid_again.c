@@ -1,17 +1,17 @@
-// A frame that goes on in a copy of NEW's code, as objects of it lie elsewhere in NEW's own, is in the way of an
-// update that changes this function again: what it knows is of NEW's own frames. It waits until the frame is left.
+// A frame that will go on in a copy of NEW's code, as objects of it lie elsewhere in NEW's own, is in the way of an
+// update that changes this function again: what that knows is of NEW's own frames. Also while it still waits in OLD's.
 //# build: gcc -O2 -fno-omit-frame-pointer
 //# build-args: --init-new-locals
 //# ladder: 1 2 3
 //# changed: serve
 //# changed 2: serve
 //# before: 5 => 5 is 5
-//# after: 7 => 7 makes 12 in 1
 //# apply 2: 17
 //# apply-args 2: --timeout 300
 //# blocker 2: serve
-//# after 2: 2 => 2 makes 14 in 2
-//# after 2: quit => left 14
+//# says 2: since an earlier update
+//# after 2: 7 => 7 makes 12 in 1
+//# after 2: quit => left 12
 //# after 2: 4 => 4 makes 4 in 1
 #include "sample.h"
 

@@ -62,7 +62,7 @@ pub(super) fn lay_out(
         let block = new.flow.block_of.get(step)?;
         let partner = matching.old_of.get(block.0).copied().flatten()?;
         let last = old.flow.blocks.get(partner.0)?.steps.end.checked_sub(1)?;
-        old.frame.addresses(last)[number]
+        old.flow.is_call(last).then(|| old.frame.addresses(last)[number]).flatten()
     };
     let analysis = new.relaid(pair.new, &layout, &Handed { by: lowered, old: &handed })?;
     let moved = |(extent, there): (Range<i64>, Range<i64>)| MovedObject {

@@ -311,6 +311,10 @@ impl Relaying<'_> {
     ) -> Result<bool, String> {
         let original = &self.analysis.flow.body.steps[step].instruction;
         let own = self.own;
+        // The stack pointer is no address of an object, whatever ends or begins there.
+        if original.op0_kind() == OpKind::Register && original.op0_register() == Register::RSP {
+            return Ok(false);
+        }
         let copies = original.mnemonic() == Mnemonic::Mov && original.op0_register().is_gpr64();
         if copies && original.op1_kind() == OpKind::Register {
             let source = original.op1_register().number();
