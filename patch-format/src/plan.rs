@@ -302,6 +302,15 @@ pub struct MovedObject {
     pub old: i64,
 }
 
+impl Plan {
+    /// The copy of a function that holds an address.
+    #[must_use]
+    pub fn copy_at(&self, at: NewAddr) -> Option<&Copied> {
+        let after = self.copies.partition_point(|copy| copy.start <= at);
+        self.copies.get(after.checked_sub(1)?).filter(|copy| copy.contains(at))
+    }
+}
+
 impl MovedObject {
     /// How far its place is from the function's in the frame of the copy, which stands `lowered` bytes lower than OLD's.
     #[must_use]

@@ -263,8 +263,7 @@ impl Frames<'_> {
                 return Err(unlike("it has another address"));
             }
         }
-        let lost = |all: &Effects| all.lost.len();
-        let same = lost(&own.effects) == lost(self.effects)
+        let same = own.effects.lost.len() == self.effects.lost.len()
             && own.effects.lost.iter().zip(&self.effects.lost).all(|(was, is)| {
                 (was.0, was.1, was.2) == (is.0, is.1, is.2)
                     && self.is_moved(was.3, is.3)

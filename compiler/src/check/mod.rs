@@ -215,7 +215,7 @@ impl<'i> Checker<'i> {
         let copies: Vec<(NewAddr, Result<Copy<'_>, Finding>)> =
             plan.copies.par_iter().map(|copy| (copy.start, Copy::read(new, plan, copy))).collect();
         let origin = |site: &Site| {
-            let copy = sites::copy(plan, site)?;
+            let copy = plan.copy_at(site.to)?;
             let (_, read) = copies.iter().find(|(start, _)| *start == copy.start)?;
             read.as_ref().ok()?.origin(site.to)
         };
@@ -283,7 +283,7 @@ impl<'i> Checker<'i> {
             return vec![Finding::new(Rule::Table, "the site has no table")];
         };
         let plan = &bundle.plan;
-        let copy = sites::copy(plan, site);
+        let copy = plan.copy_at(site.to);
         let followed = copy.and_then(|copy| self.copies.get(&copy.start));
         let (to, followed) = match followed {
             None => (site.to.0, None),

@@ -8,7 +8,7 @@ use super::stub;
 use super::supply::Side;
 use super::{Finding, Rule};
 use crate::image::{FunctionId, Image};
-use dsu_patch_format::plan::{Copied, Plan, Protection, RedirectForm, Site, SiteKind};
+use dsu_patch_format::plan::{Plan, Protection, RedirectForm, Site, SiteKind};
 use dsu_patch_format::validate::{NEAR_JUMP, SHORT_JUMP};
 use dsu_patch_format::{Bundle, OldAddr};
 use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction, Mnemonic};
@@ -55,12 +55,6 @@ pub(super) fn functions(
     let body = replaced.new.and_then(|n| entry(new, n.0));
     let body = body.ok_or_else(|| object("NEW has no such function"))?;
     Ok((from, rest_of(new, body, to).unwrap_or(body)))
-}
-
-/// The copy of a function that a site leads to.
-pub(super) fn copy<'p>(plan: &'p Plan, site: &Site) -> Option<&'p Copied> {
-    let after = plan.copies.partition_point(|copy| copy.start <= site.to);
-    plan.copies.get(after.checked_sub(1)?).filter(|copy| copy.contains(site.to))
 }
 
 /// What was split off a function (gcc's `f.part.0`) and holds an address, if the function jumps there:

@@ -342,9 +342,13 @@ impl<'a> Views<'a> {
 
     /// Which blocks are the same, by the way that was tried first.
     fn matching(&self) -> Option<&BlockMatching> {
+        Some(&self.first()?.matching)
+    }
+
+    /// What is found by the way that was tried first.
+    fn first(&self) -> Option<&View<'a>> {
         let way = if self.graphs.is_trimmed() { Way::Trimmed } else { Way::Whole };
-        let view = self.found[way as usize].as_ref()?.as_ref()?;
-        Some(&view.matching)
+        self.found[way as usize].as_ref()?.as_ref()
     }
 
     fn found(&mut self) -> impl Iterator<Item = &mut View<'a>> {
@@ -403,8 +407,7 @@ impl<'a> Views<'a> {
     /// Both graphs without what is behind calls that never come back, with each loop that makes numbers of numbers alone as
     /// one block; `None` where there is none.
     fn collapsed(&mut self) -> Option<(Flow, Flow)> {
-        let way = if self.graphs.is_trimmed() { Way::Trimmed } else { Way::Whole };
-        let View { both, matching, .. } = self.found[way as usize].as_ref()?.as_ref()?;
+        let View { both, matching, .. } = self.first()?;
         let (old, new) = both.collapsed(matching);
         if old.is_none() && new.is_none() {
             return None;

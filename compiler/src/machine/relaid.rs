@@ -504,24 +504,20 @@ impl Relaying<'_> {
                 continue;
             }
             match used(i, number) {
-                Used::Base => {}
-                Used::Made => {}
+                Used::Followed => {}
                 Used::Stored => {
                     // What is kept in the frame may be counted from; elsewhere it is a pointer.
                     let place = match i.mnemonic() {
                         Mnemonic::Push => Place::Elsewhere,
                         _ => self.own.place(step, &operand(i)),
                     };
-                    match place {
-                        Place::Frame(bytes) if self.kept.contains_key(&bytes.start) => {
-                            out.push(((number, at), false));
+                    let private = match place {
+                        Place::Frame(bytes) if !self.kept.contains_key(&bytes.start) => {
+                            self.layout.of_bytes(&bytes) == Some(0)
                         }
-                        Place::Frame(bytes) => {
-                            let private = self.layout.of_bytes(&bytes) == Some(0);
-                            out.push(((number, at), private));
-                        }
-                        _ => out.push(((number, at), false)),
-                    }
+                        _ => false,
+                    };
+                    out.push(((number, at), private));
                 }
                 Used::Otherwise => out.push(((number, at), true)),
             }
@@ -532,10 +528,8 @@ impl Relaying<'_> {
 
 /// How a step uses a register.
 enum Used {
-    /// As the base of its operand alone.
-    Base,
-    /// To make another address that is known.
-    Made,
+    /// As the base of its operand, or to make another address that is known.
+    Followed,
     /// It puts it into memory.
     Stored,
     Otherwise,
@@ -556,18 +550,18 @@ fn used(i: &Instruction, number: usize) -> Used {
         // Strings' addresses are those of their accesses.
         let string = i.is_string_instruction() && matches!(number, 6 | 7);
         let leaves = i.mnemonic() == Mnemonic::Leave;
-        return if based || string || leaves { Used::Base } else { Used::Otherwise };
+        return if based || string || leaves { Used::Followed } else { Used::Otherwise };
     };
     if explicit.next().is_some() {
         return Used::Otherwise;
     }
     let wide = i.op_register(first).is_gpr64();
     match i.mnemonic() {
-        Mnemonic::Mov if i.op0_kind() == OpKind::Register && wide => Used::Made,
+        Mnemonic::Mov if i.op0_kind() == OpKind::Register && wide => Used::Followed,
         Mnemonic::Mov if has_memory(i) && wide => Used::Stored,
         Mnemonic::Push if wide => Used::Stored,
-        Mnemonic::Add | Mnemonic::Sub if i.op1_kind() != OpKind::Register && wide => Used::Made,
-        Mnemonic::Inc | Mnemonic::Dec if wide => Used::Made,
+        Mnemonic::Add | Mnemonic::Sub if i.op1_kind() != OpKind::Register && wide => Used::Followed,
+        Mnemonic::Inc | Mnemonic::Dec if wide => Used::Followed,
         _ => Used::Otherwise,
     }
 }
@@ -592,7 +586,6 @@ fn lost(
 ) -> Vec<(i64, Option<i64>)> {
     let i = &flow.body.steps[step].instruction;
     let changes = Effects::of(i).changes;
-    let made = |addresses: &Addresses, i: &Instruction| computed(i, addresses);
     let mut out = Vec::new();
     for next in flow.next(step) {
         let (behind, now_behind) = (own.addresses(next), frame.addresses(next));
@@ -607,7 +600,7 @@ fn lost(
             let (at, now) = if kept {
                 (was[number], is[number])
             } else {
-                let of = |addresses: &Addresses| match made(addresses, i) {
+                let of = |addresses: &Addresses| match computed(i, addresses) {
                     Some((to, at)) if to == number => at,
                     _ => None,
                 };

@@ -88,7 +88,7 @@ pub fn points(built: &Built, function: usize) -> Vec<Point<'_>> {
     let sites = emitted.plan.sites.iter().zip(&emitted.frames).filter(|(s, _)| own(s.function));
     let sites = sites.map(|(site, table)| {
         // Of a copy of NEW's code the lines are those of the code.
-        let copied = emitted.plan.copies.iter().any(|copy| copy.contains(site.to));
+        let copied = emitted.plan.copy_at(site.to).is_some();
         let own = built.carried.iter().flat_map(|one| &one.proven).find(|p| p.at == site.at);
         let to = own.filter(|_| copied).map_or(site.to, |proven| proven.to);
         // Behind a call the line is that of the call.

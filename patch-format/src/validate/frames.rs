@@ -36,7 +36,7 @@ impl Frame<'_> {
         }
         self.objects()?;
         self.lowered()?;
-        let copy = self.plan.copies.iter().find(|copy| copy.contains(self.site.to));
+        let copy = self.plan.copy_at(self.site.to);
         let stands = copy.is_none_or(|copy| copy.lowered == self.frame.lowered);
         self.require(stands, "a frame in a copy stands where the copy's do")?;
         let moves = &self.frame.moves;
