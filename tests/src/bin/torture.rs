@@ -8,8 +8,8 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 
 use dsu_samples::tools::Tools;
-use dsu_tests::torture::builds::{self, Cell, Making};
-use dsu_tests::torture::moments::{Choice, Moment, Moments};
+use dsu_tests::torture::builds::{self, Cell, Making, Source};
+use dsu_tests::torture::moments::{self, Choice, Moment, Moments};
 use dsu_tests::torture::parallel::{locked, seconds};
 use dsu_tests::torture::random;
 use dsu_tests::torture::suite::{self, Bounds};
@@ -34,6 +34,9 @@ struct Arguments {
     /// Pairs that leave out or add single optimizations, too.
     #[arg(long)]
     more_pairs: bool,
+    /// Only so many programs in a pair of builds, chosen by the seed: a short time comes to no more of them.
+    #[arg(long, value_name = "N")]
+    cells: Option<usize>,
     /// Only after this instruction.
     #[arg(long, value_name = "K")]
     step: Option<u64>,
@@ -132,10 +135,16 @@ fn torture_cells(
     };
     let pairs: Vec<Pair> = texts.into_iter().map(Pair::parse).collect::<Result<_>>()?;
     let start = Instant::now();
-    // A pair asked for by name may be gone through there and back.
-    let both_ways = !arguments.pair.is_empty();
+    let mut wanted: Vec<(&Source, Pair)> =
+        pairs.iter().flat_map(|pair| sources.iter().map(move |source| (source, *pair))).collect();
+    if let Some(count) = arguments.cells {
+        moments::shuffle(arguments.seed, &mut wanted);
+        wanted.truncate(count);
+    }
+    // All pairs together have most ways back; a few may each be gone through there and back.
+    let both_ways = !arguments.pair.is_empty() || arguments.cells.is_some();
     let making = Making { tools, most: MOST_INSTRUCTIONS, both_ways };
-    let made = making.cells(&sources, &pairs);
+    let made = making.cells(&wanted);
     let mut cells = Vec::new();
     for result in made {
         match result {
@@ -151,10 +160,10 @@ fn torture_cells(
     }
     let steps: u64 = cells.iter().map(|c| c.reference.instructions).sum();
     println!(
-        "{} programs, {} pairs, {} cells of {steps} instructions, built in {} s",
+        "{} cells of {} programs in {} pairs, {steps} instructions, built in {} s",
+        cells.len(),
         sources.len(),
         pairs.len(),
-        cells.len(),
         start.elapsed().as_secs()
     );
     Ok(cells)

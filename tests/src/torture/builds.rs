@@ -128,32 +128,33 @@ pub struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// All pairs of all sources. What several of them need is made once.
-    pub fn cells(&self, sources: &[Source], pairs: &[Pair]) -> Vec<Result<Cell>> {
-        let mut all_pairs: BTreeSet<Pair> = pairs.iter().copied().collect();
+    /// What is `wanted`, in its order. What several cells need is made once.
+    pub fn cells(&self, wanted: &[(&Source, Pair)]) -> Vec<Result<Cell>> {
+        let mut ways: BTreeSet<(&Source, Pair)> = wanted.iter().copied().collect();
         if self.both_ways {
-            all_pairs.extend(pairs.iter().map(|p| p.reversed()));
+            ways.extend(wanted.iter().map(|(source, pair)| (*source, pair.reversed())));
         }
-        let olds: BTreeSet<Side> = pairs.iter().map(|p| p.old).collect();
-        let sides: BTreeSet<Side> = all_pairs.iter().flat_map(|p| [p.old, p.new]).collect();
-        let programs = table(sources, &sides, |source, side| {
-            program(source, *side, if olds.contains(side) { self.most } else { 0 })
+        let olds: BTreeSet<(&Source, Side)> = wanted.iter().map(|(s, p)| (*s, p.old)).collect();
+        let sides = ways.iter().flat_map(|(s, p)| [(*s, p.old), (*s, p.new)]).collect();
+        let programs = table(&sides, |source, side| {
+            program(source, side, if olds.contains(&(source, side)) { self.most } else { 0 })
         });
-        let had = |source: &Source, side| had(&programs, source, side);
-        let bundles = table(sources, &all_pairs, |source, pair| {
-            let (old, new) = (had(source, pair.old)?, had(source, pair.new)?);
-            self.bundle(&old.path, &new.path, &source.name, *pair)
+        let bundles = table(&ways, |source, pair| {
+            let old = had(&programs, source, pair.old)?;
+            let new = had(&programs, source, pair.new)?;
+            self.bundle(&old.path, &new.path, &source.name, pair)
         });
         let cell = |source: &Source, pair: Pair| {
-            let there = self::had(&bundles, source, pair)?;
-            let back = self::had(&bundles, source, pair.reversed()).ok();
-            let (old, new) = (had(source, pair.old)?, had(source, pair.new)?);
+            let there = had(&bundles, source, pair)?;
+            let back = had(&bundles, source, pair.reversed()).ok();
+            let old = had(&programs, source, pair.old)?;
+            let new = had(&programs, source, pair.new)?;
             let reference = Reference::new(old.finished, new.finished, old.instructions);
             let reference = reference.with_context(|| format!("{} {pair}", source.name))?;
             let program = source.name.clone();
             Ok(Cell { program, pair, old: old.path, there, back, reference })
         };
-        pairs.iter().flat_map(|pair| sources.iter().map(move |s| cell(s, *pair))).collect()
+        wanted.iter().map(|(source, pair)| cell(source, *pair)).collect()
     }
 
     fn bundle(&self, old: &Path, new: &Path, name: &str, pair: Pair) -> Result<Bundle> {
@@ -174,23 +175,22 @@ impl Making<'_> {
     }
 }
 
-/// Results by name and something else.
-type Table<K, V> = BTreeMap<(String, K), Result<V, String>>;
+/// Results by source and something else.
+type Table<'a, K, V> = BTreeMap<(&'a Source, K), Result<V, String>>;
 
-/// Makes something for each source and each key, in parallel.
-fn table<K: Copy + Ord + Sync + Send, V: Send>(
-    sources: &[Source],
-    keys: &BTreeSet<K>,
-    make: impl Fn(&Source, &K) -> Result<V> + Sync,
-) -> Table<K, V> {
-    let items: Vec<(&Source, K)> =
-        keys.iter().flat_map(|key| sources.iter().map(move |s| (s, *key))).collect();
-    let made = in_parallel(&items, |(source, key)| make(source, key).map_err(|e| format!("{e:#}")));
-    items.iter().zip(made).map(|((s, key), result)| ((s.name.clone(), *key), result)).collect()
+/// Makes something for each source and key, in parallel.
+fn table<'a, K: Copy + Ord + Sync + Send, V: Send>(
+    wanted: &BTreeSet<(&'a Source, K)>,
+    make: impl Fn(&Source, K) -> Result<V> + Sync,
+) -> Table<'a, K, V> {
+    let items: Vec<(&Source, K)> = wanted.iter().copied().collect();
+    let made =
+        in_parallel(&items, |(source, key)| make(source, *key).map_err(|e| format!("{e:#}")));
+    items.into_iter().zip(made).collect()
 }
 
 fn had<K: Ord, V: Clone>(table: &Table<K, V>, source: &Source, key: K) -> Result<V> {
-    match table.get(&(source.name.clone(), key)) {
+    match table.get(&(source, key)) {
         Some(Ok(value)) => Ok(value.clone()),
         Some(Err(error)) => anyhow::bail!("{}: {error}", source.name),
         None => anyhow::bail!("{}: not made", source.name),

@@ -72,7 +72,7 @@ impl Moments {
         let mut cells: Vec<Length> = cells.iter().enumerate().filter_map(with_bundle).collect();
         if let Choice::Random { seed } = choice {
             // A short time must reach all programs and all pairs.
-            cells.sort_by_key(|length| scramble(scramble(seed) ^ length.cell as u64));
+            shuffle(seed, &mut cells);
         }
         Moments { choice, cells }
     }
@@ -106,6 +106,16 @@ impl Moments {
                 Some(Batch { cell: length.cell, moments: vec![moment] })
             }
         }
+    }
+}
+
+/// Puts a list into another order, by the seed.
+pub fn shuffle<T: Copy>(seed: u64, list: &mut [T]) {
+    let mut keyed: Vec<(u64, T)> =
+        (0..).map(|n| scramble(scramble(seed) ^ n)).zip(list.iter().copied()).collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    for (place, (_, item)) in list.iter_mut().zip(keyed) {
+        *place = item;
     }
 }
 
@@ -159,6 +169,20 @@ mod tests {
         assert!(has(|m| m.hops == 1) && has(|m| m.hops == 3));
         assert!(has(|m| m.run_on) && has(|m| !m.run_on));
         assert!(list.iter().all(|(cell, m)| *cell == 2 || m.hops == 1), "no way back");
+    }
+
+    #[test]
+    fn a_seed_shuffles_always_the_same_way() {
+        let shuffled = |seed| {
+            let mut list: Vec<u32> = (0..100).collect();
+            shuffle(seed, &mut list);
+            list
+        };
+        assert_eq!(shuffled(1), shuffled(1));
+        assert_ne!(shuffled(1), shuffled(2));
+        let mut sorted = shuffled(1);
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
     }
 
     #[test]

@@ -78,10 +78,8 @@ pub fn pair(seed: u64) -> Result<Pair> {
 /// The cells of those seeds whose programs are of use.
 pub fn cells(tools: &Tools, seeds: &[u64]) -> Result<Vec<Cell>> {
     let making = Making { tools, most: LENGTHS.end, both_ways: true };
-    let made = in_parallel(seeds, |seed| {
-        let source = [source(*seed)?];
-        anyhow::Ok(making.cells(&source, &[pair(*seed)?]))
-    });
+    let made =
+        in_parallel(seeds, |seed| anyhow::Ok(making.cells(&[(&source(*seed)?, pair(*seed)?)])));
     let mut cells = Vec::new();
     for result in made.into_iter().flatten().flatten() {
         match result {
