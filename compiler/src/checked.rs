@@ -83,10 +83,15 @@ fn take_out(proven: &mut [Carried], objections: &[Objection]) {
         let (out, left): (Vec<_>, Vec<_>) =
             one.proven.drain(..).partition(|p| by_site.contains_key(&p.at));
         one.proven = left;
-        one.blind.extend(out.into_iter().map(|p| Blind {
-            at: p.at,
-            kind: p.kind,
-            obstacles: by_site.get(&p.at).cloned().unwrap_or_default(),
-        }));
+        for out in out {
+            match one.seconds.iter().position(|second| second.at == out.at) {
+                Some(second) => one.proven.push(one.seconds.swap_remove(second)),
+                None => one.blind.push(Blind {
+                    at: out.at,
+                    kind: out.kind,
+                    obstacles: by_site.get(&out.at).cloned().unwrap_or_default(),
+                }),
+            }
+        }
     }
 }

@@ -36,6 +36,20 @@ KEEP long serve(long n, long a, long b, long c, long d) {
 int main(int argc, char **argv) { return serve(argc, 2, 3, 4, 5); }
 ";
 
+/// Jumps by a table, whose address the loop may keep.
+const SWITCH: &str = r"
+switch (n * i % 9) {
+case 0: sink = a; break;
+case 1: hook(b); break;
+case 2: sink = b + c; break;
+case 3: hook(c); sink = 3; break;
+case 4: sink = d; break;
+case 5: hook(a + d); break;
+case 6: sink = a * c; break;
+default: hook(7); break;
+}
+";
+
 /// Flags of OLD and NEW that give the frame another layout each.
 const LAYOUTS: [(&str, &str); 2] = [("-O2", "-Os"), ("-fno-omit-frame-pointer", "-O1")];
 
@@ -107,10 +121,32 @@ fn an_index_may_mean_each_array_that_is_moved_otherwise() {
     assert!(seen, "no layout is of use here");
 }
 
-/// Every byte of a copy, and everything that the plan says of it, one thing at a time.
+#[test]
+fn a_copy_has_tables_of_its_own() {
+    for layout in LAYOUTS {
+        let (built, bundle) = built("", SWITCH, layout);
+        let copies = &bundle.plan.copies;
+        assert_eq!(copies.len(), 1, "{layout:?}: {}", reasons(&built));
+        let segment = bundle.plan.segments.iter().rfind(|s| s.start <= copies[0].start).unwrap();
+        let end = usize::try_from(copies[0].end().since(segment.start)).unwrap();
+        assert_ne!(segment.bytes[end - 1], 0xcc, "{layout:?}: the code is the last of it");
+        assert_eq!(check(&built.old, &built.new, &bundle), []);
+    }
+}
+
 #[test]
 fn everything_wrong_with_a_copy_is_found() {
-    let (built, bundle) = built("", "", LAYOUTS[0]);
+    check_everything("");
+}
+
+#[test]
+fn everything_wrong_with_tables_of_a_copy_is_found() {
+    check_everything(SWITCH);
+}
+
+/// Every byte of a copy, and everything that the plan says of it, one thing at a time.
+fn check_everything(body: &str) {
+    let (built, bundle) = built("", body, LAYOUTS[0]);
     let (old, new) = (&built.old, &built.new);
     let sites = sites_of(&bundle.plan, &bundle.plan.copies[0]);
     let is_found = |changed: &Bundle, what: &str| {

@@ -11,12 +11,14 @@
 //!   only where all objects are moved alike;
 //! - a register that holds an address of the frame holds the same one, or one that is moved so; any other known value
 //!   is the same;
-//! - what is accessed by instructions that want it aligned is as aligned as it was.
+//! - what is accessed by instructions that want it aligned is as aligned as it was;
+//! - jumps through tables go by tables of the copy (dispatch).
 //!
 //! Which of two objects an address means where one ends and the other begins, the builder decides.
 
 use super::calls::Calls;
 use super::code::{Code, Step, branch_target};
+use super::dispatch::{self, Jumps};
 use super::effects::{Access, Effects};
 use super::function::Analysis;
 use super::stub;
@@ -31,15 +33,19 @@ use iced_x86::{
     Mnemonic, OpKind, Register,
 };
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// One copy, decoded.
 #[derive(Debug)]
 pub(super) struct Copy<'p> {
     pub(super) plan: &'p Copied,
+    whole: &'p Plan,
     /// NEW's function.
     pub(super) function: FunctionId,
-    /// Where its instructions come from.
-    origins: BTreeMap<u64, u64>,
+    /// Where the function's instructions are in it.
+    places: BTreeMap<u64, u64>,
+    /// What of it is behind its code.
+    rest: Range<u64>,
     /// The function with the copy's displacements, at the function's addresses.
     code: Code,
 }
@@ -82,10 +88,10 @@ impl<'p> Copy<'p> {
         for _ in &originals {
             copied.push(decoder.decode());
         }
-        let ends = decoder.decode().code() == Opcode::Int3 && !decoder.can_decode();
-        if !ends {
+        if decoder.decode().code() != Opcode::Int3 {
             return Err(failed("it does not end where its function does"));
         }
+        let rest = decoder.ip()..copy.start.0.saturating_add(len);
         let places: BTreeMap<u64, u64> = originals
             .iter()
             .zip(&copied)
@@ -113,13 +119,12 @@ impl<'p> Copy<'p> {
                 return Err(failed("its function goes on behind its end"));
             }
         }
-        let origins = places.into_iter().map(|(from, to)| (to, from)).collect();
-        Ok(Self { plan: copy, function, origins, code })
+        Ok(Self { plan: copy, whole: plan, function, places, rest, code })
     }
 
     /// The instruction of the function that one of the copy stands for.
     pub(super) fn origin(&self, at: NewAddr) -> Option<u64> {
-        self.origins.get(&at.0).copied()
+        self.places.iter().find(|(_, place)| **place == at.0).map(|(origin, _)| *origin)
     }
 
     /// Of one that no site leads to.
@@ -129,11 +134,18 @@ impl<'p> Copy<'p> {
 
     /// Follows both bodies' frame addresses, and compares them.
     pub(super) fn follow(self, calls: &Calls<'_>, analysis: &Analysis) -> Followed {
-        let Self { plan, mut code, origins, .. } = self;
+        let Self { plan, whole, mut code, places, rest, .. } = self;
+        let image = calls.image;
+        let jumps = Jumps { plan: whole, image, analysis, copied: &code, places: &places, rest };
+        let jumps = jumps.check();
+        for load in jumps.iter().flatten() {
+            code.steps[*load] = analysis.code.steps[*load].clone();
+        }
         let values = Values::new(calls, &mut code);
         let effects = Effects::new(calls, &code, &values);
         let frames = Frames { plan, analysis, code: &code, values: &values, effects: &effects };
-        let finding = frames.compare().err().map(|what| object(plan, what));
+        let finding = jumps.and_then(|_| frames.compare()).err().map(|what| object(plan, what));
+        let origins = places.into_iter().map(|(from, to)| (to, from)).collect();
         Followed { origins, finding, code, values }
     }
 }
@@ -179,14 +191,7 @@ fn renamed(
     }
     if original.op0_kind() == OpKind::NearBranch64 {
         let to = original.near_branch_target();
-        let inside = branch_target(original).and_then(|to| {
-            // Padding does nothing.
-            let mut step = code.index(to)?;
-            while code.steps.get(step)?.instruction.mnemonic() == Mnemonic::Nop {
-                step += 1;
-            }
-            places.get(&code.steps.get(step)?.instruction.ip()).copied()
-        });
+        let inside = branch_target(original).and_then(|to| dispatch::place(code, places, to));
         expected.set_near_branch64(inside.unwrap_or(to));
         // `jmp rel8` and `jmp rel32` are one.
         expected.set_code(copied.code());

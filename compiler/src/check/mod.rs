@@ -78,6 +78,7 @@ mod code;
 mod concrete;
 mod copies;
 mod demand;
+mod dispatch;
 mod effects;
 mod function;
 mod jumps;

@@ -117,6 +117,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
     let mut carried = Carried {
         function: old,
         proven: Vec::new(),
+        seconds: Vec::new(),
         blind: Vec::new(),
         dead_returns: dead_returns(&a.flow),
         flow: None,
@@ -196,7 +197,12 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         below.push(views);
     }
     // Those that lie anywhere else keep it where NEW's code is laid out so.
-    let moved = !open.is_empty() && relaid::has_moved(&a.objects, &b.objects);
+    let left: BTreeSet<u64> =
+        carried.proven.iter().filter(|p| p.leaves_behind).map(|p| p.at.0).collect();
+    let mut left: Vec<Open<'_>> =
+        wanted.iter().filter(|w| left.contains(&w.at)).map(|w| (w, Vec::new())).collect();
+    let moved = !(open.is_empty() && left.is_empty());
+    let moved = moved && relaid::has_moved(&a.objects, &b.objects);
     let laid = views.matching().filter(|_| moved).map(|matching| {
         relaid::lay_out(pair, (&a, &b), new_locals, matching).map_err(|why| told(&mut open, &why))
     });
@@ -215,6 +221,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         let mut views =
             Views::new(graphs, Sides { analyses, locals, lowered, relaid: true, ..sides });
         views.prove(&mut open, &mut carried.proven);
+        views.prove(&mut left, &mut carried.seconds);
         below.push(views);
     }
     carried.relaid = laid.as_ref().map(|laid| laid.relaid.clone());

@@ -57,7 +57,7 @@ pub use translate::Obstacle;
 use crate::emit::Inputs;
 use crate::image::{FunctionId, Image, ObjectId};
 use crate::machine::flow::Flow;
-use crate::machine::{Clobbers, Relied, Returning};
+use crate::machine::{Clobbers, Dispatch, Relied, Returning};
 use dsu_patch_format::frames::Translation;
 use dsu_patch_format::plan::{Fixup, MovedObject, SiteKind};
 use dsu_patch_format::{NewAddr, OldAddr};
@@ -78,6 +78,8 @@ pub struct Proven {
     pub translation: Translation,
     /// It goes on in a copy of NEW's function ([`Carried::relaid`]).
     pub relaid: bool,
+    /// A variable that is out of scope, whose address was taken, is elsewhere in NEW's frame.
+    pub leaves_behind: bool,
 }
 
 /// NEW's function with objects of its frame where OLD has them.
@@ -85,6 +87,8 @@ pub struct Proven {
 pub struct Relaid {
     /// Its code, at the addresses of NEW's, with other displacements.
     pub flow: Flow,
+    /// Where it jumps by tables.
+    pub dispatches: Vec<Dispatch>,
     /// Bytes of stack between OLD's CFA and its own.
     pub lowered: u64,
     /// The objects, ascending.
@@ -109,6 +113,8 @@ pub struct Carried {
     pub function: FunctionId,
     /// Points that can be carried over.
     pub proven: Vec<Proven>,
+    /// The same points with nothing left behind, for where that is not accepted.
+    pub seconds: Vec<Proven>,
     /// Points that cannot.
     pub blind: Vec<Blind>,
     /// Return addresses that no callee returns to.

@@ -36,16 +36,16 @@ pub(super) fn lay_out(
     matching: &BlockMatching,
 ) -> Result<Laid, String> {
     let blocks = &new.flow.blocks;
-    if blocks.iter().any(|block| matches!(block.end, End::Table | End::Unresolved)) {
-        return Err("it jumps by a table".to_owned());
+    if blocks.iter().any(|block| block.end == End::Unresolved) {
+        return Err("nobody knows where it jumps to".to_owned());
     }
     if blocks.iter().any(|block| block.landing_pad) {
         return Err("exceptions land in it".to_owned());
     }
-    let own = pair.new.function_at(new.flow.entry).map(|id| pair.new.function(id).parts().count());
-    if own != Some(new.flow.body.parts.len()) {
-        return Err("a part of it was split off".to_owned());
-    }
+    let id = pair.new.function_at(new.flow.entry);
+    let own = id.filter(|id| pair.new.function(*id).parts().count() == new.flow.body.parts.len());
+    let id = own.ok_or("a part of it was split off")?;
+    let dispatches = new.dispatches(pair.new, id)?;
     let pairs = pairs(&old.objects, &new.objects);
     let lowest = pairs.iter().map(|(_, old)| old.start).min();
     let lowest = lowest.ok_or("no object is known by one name in both builds")?;
@@ -72,6 +72,7 @@ pub(super) fn lay_out(
     };
     let relaid = Relaid {
         flow: analysis.flow.clone(),
+        dispatches,
         lowered: lowered.unsigned_abs(),
         objects: pairs.into_iter().map(moved).collect(),
     };

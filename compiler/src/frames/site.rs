@@ -8,7 +8,7 @@ use super::overdue;
 use super::relation::{Before, Relation, Returned};
 use super::source;
 use super::state::Doubt;
-use super::translate::{Obstacle, Pending, translate};
+use super::translate::{self, Obstacle, Pending, translate};
 use super::unread::Unread;
 use super::value::Place;
 use super::variables::Variables;
@@ -239,7 +239,9 @@ impl Both<'_> {
         self.leave_alone(&mut translation)?;
         let to = NewAddr(pending.to);
         let at = OldAddr(point.at);
-        Ok(Proven { at, kind: point.kind, to, translation, relaid: self.relaid })
+        let leaves_behind = translate::leaves_behind(&pending);
+        let relaid = self.relaid;
+        Ok(Proven { at, kind: point.kind, to, translation, relaid, leaves_behind })
     }
 }
 

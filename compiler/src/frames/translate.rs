@@ -213,6 +213,17 @@ fn objects(
     stay
 }
 
+/// Whether something whose address may be known is out of scope, which OLD has at another place: only who proves that nobody
+/// knows the address any more can say that such a point may be carried over.
+pub(super) fn leaves_behind(site: &Pending<'_>) -> bool {
+    let is_elsewhere = |object: &StackObject| {
+        let named = |o: &&StackObject| o.name.is_some() && o.name == object.name;
+        site.old_objects.iter().find(named).is_some_and(|o| o.extent != object.extent)
+    };
+    let mut used = site.new_objects.iter().filter(|(_, in_use)| *in_use);
+    used.any(|(object, _)| is_elsewhere(object) && partner(site, object).is_none())
+}
+
 /// An object that is in nobody's hands, and that OLD has in the same place: leaving it there costs
 /// nothing, and code that is never taken from here on, but might be for all the checker knows, finds it.
 fn idle(site: &Pending<'_>, object: &StackObject, depths: (u64, u64)) -> Option<(i64, i64)> {

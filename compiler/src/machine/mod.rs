@@ -25,6 +25,7 @@ pub mod provenance;
 mod analysis;
 mod convention;
 mod dataflow;
+mod dispatch;
 mod objects;
 mod relaid;
 mod slots;
@@ -37,6 +38,7 @@ mod returning;
 
 pub use analysis::Analysis;
 pub use clobbers::Clobbers;
+pub use dispatch::Dispatch;
 pub use relaid::{Handed, Layout, Pin};
 pub use relied::Relied;
 pub use returning::Returning;

@@ -97,6 +97,18 @@ impl Tables<'_> {
         found.filter(|f| f.targets.iter().all(|target| *target < self.body.steps.len()))
     }
 
+    /// The one table that a register may hold the address of at a step, and where it leads.
+    pub(super) fn only(
+        &self,
+        register: Register,
+        at: usize,
+        before: &Before,
+    ) -> Option<(u64, Vec<usize>)> {
+        let mut all = self.bases(register, at, before).into_iter();
+        let table = all.next().filter(|_| all.next().is_none())?;
+        Some((table, crate::change::jump_table(self.image, self.body, table)?))
+    }
+
     /// Whether an indirect jump that uses no table leaves the function. `used` are the tables of the
     /// function's other jumps.
     pub(super) fn leaves(&self, jump: usize, used: &BTreeSet<u64>) -> bool {

@@ -3,16 +3,24 @@
 //! Takes a function's instructions as they shall be, and what the plan says of its own code; gives the bytes of the
 //! copy, with everything that the plan has to say of them. Jumps stay inside; whatever the function calls, itself
 //! too, is called where it was.
+//!
+//! ```text
+//! code            every instruction of the function
+//! int3            up to where the tables are aligned
+//! tables          where the copy's jumps go instead of the function's own tables, as distances from those
+//! ```
 
 use dsu_patch_format::NewAddr;
 use dsu_patch_format::plan::{Fixup, Plan, UnwindRow};
 use iced_x86::{
-    BlockEncoder, BlockEncoderOptions, ConstantOffsets, Decoder, DecoderOptions, FlowControl,
-    Instruction, InstructionBlock,
+    BlockEncoder, BlockEncoderOptions, BlockEncoderResult, ConstantOffsets, Decoder,
+    DecoderOptions, FlowControl, Instruction, InstructionBlock,
 };
 use std::collections::BTreeMap;
 
 use crate::code::Step;
+use crate::frames::Relaid;
+use crate::machine::Dispatch;
 use crate::machine::flow::Flow;
 
 /// Added to the addresses of the function's own instructions, so that the encoder does not take a call of the
@@ -20,6 +28,8 @@ use crate::machine::flow::Flow;
 const ASIDE: u64 = 1 << 46;
 /// `int3`.
 const END: u8 = 0xcc;
+/// Bytes of a table's entry.
+const ENTRY: u64 = 4;
 
 /// The copy.
 pub(super) struct Copy {
@@ -34,7 +44,8 @@ pub(super) struct Copy {
 }
 
 /// The copy of a function, to lie at `at`.
-pub(super) fn assemble(flow: &Flow, plan: &Plan, at: NewAddr) -> Result<Copy, String> {
+pub(super) fn assemble(relaid: &Relaid, plan: &Plan, at: NewAddr) -> Result<Copy, String> {
+    let Relaid { flow, dispatches, .. } = relaid;
     let body = &flow.body;
     if body.opaque.is_some() {
         return Err("its code cannot be decoded".to_owned());
@@ -47,11 +58,16 @@ pub(super) fn assemble(flow: &Flow, plan: &Plan, at: NewAddr) -> Result<Copy, St
             return Err(format!("its code goes on behind {:#x}", part.end));
         }
     }
-    let moved: Vec<Instruction> =
+    let mut moved: Vec<Instruction> =
         body.steps.iter().map(|step| aside(flow, step)).collect::<Result<_, _>>()?;
-    let block = InstructionBlock::new(&moved, at.0);
-    let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
-    let made = BlockEncoder::encode(64, block, options).map_err(|why| why.to_string())?;
+    // How far the tables are says how long the code is, for all that is known to be far.
+    let first = encoded(&with_tables(&moved, dispatches, &BTreeMap::new(), at)?, at)?;
+    let tables = Tables::behind(at.offset(first.code_buffer.len() as u64), dispatches);
+    moved = with_tables(&moved, dispatches, &tables.places, at)?;
+    let made = encoded(&moved, at)?;
+    if made.code_buffer.len() != first.code_buffer.len() {
+        return Err("its tables are too near".to_owned());
+    }
     let mut bytes = made.code_buffer;
     let starts = made.new_instruction_offsets.iter().map(|offset| u64::from(*offset));
     let ends = starts.clone().skip(1).chain([bytes.len() as u64]);
@@ -62,7 +78,12 @@ pub(super) fn assemble(flow: &Flow, plan: &Plan, at: NewAddr) -> Result<Copy, St
         let code = code.and_then(|(start, end)| bytes.get(start..end));
         let code = code.ok_or_else(|| format!("`{}` cannot be put elsewhere", step.instruction))?;
         let place = at.offset(start);
-        copy.fixups.extend(fixups(step, (plan, code), place)?);
+        let own = fixups(step, (plan, code), place)?;
+        let takes = |table: &u64| step.references.iter().any(|r| r.taken && r.target == *table);
+        if !own.is_empty() && tables.places.keys().any(takes) {
+            return Err("its table is not NEW's own".to_owned());
+        }
+        copy.fixups.extend(own);
         copy.places.insert(step.address(), place);
         if let Some(row) = row(plan, NewAddr(step.address())) {
             add_row(
@@ -75,9 +96,89 @@ pub(super) fn assemble(flow: &Flow, plan: &Plan, at: NewAddr) -> Result<Copy, St
             );
         }
     }
-    bytes.push(END);
+    tables.write(flow, (dispatches, &copy.places), at, &mut bytes)?;
     copy.bytes = bytes;
     Ok(copy)
+}
+
+fn encoded(moved: &[Instruction], at: NewAddr) -> Result<BlockEncoderResult, String> {
+    let block = InstructionBlock::new(moved, at.0);
+    let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
+    BlockEncoder::encode(64, block, options).map_err(|why| why.to_string())
+}
+
+/// The same code with its loads from tables leading to those of the copy; to `at` where their places are not known
+/// yet.
+fn with_tables(
+    code: &[Instruction],
+    dispatches: &[Dispatch],
+    places: &BTreeMap<u64, NewAddr>,
+    at: NewAddr,
+) -> Result<Vec<Instruction>, String> {
+    let mut code = code.to_vec();
+    for dispatch in dispatches {
+        let place = places.get(&dispatch.table).unwrap_or(&at);
+        let distance = distance(dispatch.table, *place)?;
+        let load = code.get_mut(dispatch.load).ok_or("a load is behind its end")?;
+        load.set_memory_displacement64(i64::from(distance).cast_unsigned());
+        load.set_memory_displ_size(8);
+    }
+    Ok(code)
+}
+
+/// From one place of NEW's to another.
+fn distance(from: u64, to: NewAddr) -> Result<i32, String> {
+    i32::try_from(to.0.wrapping_sub(from).cast_signed())
+        .map_err(|_| "its tables are too far away".to_owned())
+}
+
+/// The tables of a copy.
+struct Tables {
+    /// Where each is, by the address of the function's own.
+    places: BTreeMap<u64, NewAddr>,
+}
+
+impl Tables {
+    /// Those of a copy whose code ends there.
+    fn behind(code: NewAddr, dispatches: &[Dispatch]) -> Self {
+        let mut places = BTreeMap::new();
+        let mut next = NewAddr((code.0 + 1).next_multiple_of(ENTRY));
+        for dispatch in dispatches {
+            places.entry(dispatch.table).or_insert_with(|| {
+                let place = next;
+                next = next.offset(ENTRY * dispatch.targets.len() as u64);
+                place
+            });
+        }
+        Self { places }
+    }
+
+    /// Writes them behind the code of a copy that lies at `at`, by where its instructions are.
+    fn write(
+        &self,
+        flow: &Flow,
+        (dispatches, instructions): (&[Dispatch], &BTreeMap<u64, NewAddr>),
+        at: NewAddr,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        bytes.push(END);
+        for dispatch in dispatches {
+            let place = self.places.get(&dispatch.table).ok_or("a table has no place")?;
+            let start = usize::try_from(place.since(at)).map_err(|why| why.to_string())?;
+            // Several jumps may go by one table.
+            if start < bytes.len() {
+                continue;
+            }
+            bytes.resize(start, END);
+            for target in &dispatch.targets {
+                let to = flow.body.steps.get(*target);
+                let to = to.and_then(|step| instructions.get(&step.address()));
+                let to = to.ok_or("a table leads to nowhere")?;
+                bytes.extend(distance(dispatch.table, *to)?.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An instruction for the encoder.

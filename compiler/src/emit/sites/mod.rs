@@ -313,7 +313,7 @@ impl Section {
 
     fn copy(&mut self, relaid: &Relaid, plan: &Plan) -> Result<BTreeMap<u64, NewAddr>, String> {
         let at = self.next();
-        let copy = copies::assemble(&relaid.flow, plan, at)?;
+        let copy = copies::assemble(relaid, plan, at)?;
         let len = self.put(copy.bytes)?;
         self.fixups.extend(copy.fixups);
         self.unwind.extend(copy.rows);
