@@ -6,8 +6,8 @@
 mod compiled;
 
 use compiled::compile;
+use dsu_compiler::Built;
 use dsu_compiler::check::{Checker, mutate};
-use dsu_compiler::{Built, Options, Outcome, build};
 use dsu_patch_format::Bundle;
 use dsu_patch_format::frames::{Proof, Translation};
 
@@ -75,11 +75,7 @@ fn between(source: &str, back: bool) -> (Built, Bundle) {
     if back {
         std::mem::swap(&mut old, &mut new);
     }
-    let options = Options { old, new, live_frames: true, ..Options::default() };
-    let built = build(&options, &|_| ()).unwrap();
-    assert_eq!(built.outcome, Outcome::Written, "{:?}", built.refusals);
-    let bundle = dsu_patch_format::decode(&built.bundle(&options).unwrap()).unwrap();
-    (built, bundle)
+    compiled::bundle(old, new)
 }
 
 /// What is said against the points of `serve` that are blind.

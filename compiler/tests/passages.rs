@@ -52,11 +52,7 @@ fn built(statement: &str) -> (Built, Bundle) {
     let source = AROUND.replace("OLD_STATEMENT", statement);
     let old = compile(directory.path(), "old", &source, &[]);
     let new = compile(directory.path(), "new", &source, &["-DNEW"]);
-    let options = Options { old, new, live_frames: true, ..Options::default() };
-    let built = build(&options, &|_| ()).unwrap();
-    assert_eq!(built.outcome, Outcome::Written, "{:?}", built.refusals);
-    let bundle = dsu_patch_format::decode(&built.bundle(&options).unwrap()).unwrap();
-    (built, bundle)
+    compiled::bundle(old, new)
 }
 
 /// Call sites of `f`: at their place, a little later, blind.

@@ -6,8 +6,8 @@
 mod compiled;
 
 use compiled::compile;
+use dsu_compiler::Built;
 use dsu_compiler::check::{Checker, Rule, check, mutate};
-use dsu_compiler::{Built, Options, Outcome, build};
 use dsu_patch_format::plan::{Copied, Plan};
 use dsu_patch_format::{Bundle, NewAddr};
 use std::collections::BTreeSet;
@@ -58,11 +58,7 @@ fn built(declare: &str, body: &str, (old, new): (&str, &str)) -> (Built, Bundle)
     let directory = tempfile::tempdir().unwrap();
     let old = compile(directory.path(), "old", &source, &[old]);
     let new = compile(directory.path(), "new", &source, &[new]);
-    let options = Options { old, new, live_frames: true, ..Options::default() };
-    let built = build(&options, &|_| ()).unwrap();
-    assert_eq!(built.outcome, Outcome::Written, "{:?}", built.refusals);
-    let bundle = dsu_patch_format::decode(&built.bundle(&options).unwrap()).unwrap();
-    (built, bundle)
+    compiled::bundle(old, new)
 }
 
 /// What is said against the points that are blind.

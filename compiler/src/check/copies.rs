@@ -22,7 +22,7 @@ use super::dispatch::{self, Jumps};
 use super::effects::{Access, Effects};
 use super::function::Analysis;
 use super::stub;
-use super::values::{Known, Place, State, Values, is_call};
+use super::values::{Known, Place, State, Values, is_call, transfer};
 use super::{Finding, Rule};
 use crate::image::{FunctionId, Image};
 use dsu_patch_format::NewAddr;
@@ -243,29 +243,19 @@ impl Frames<'_> {
         if !alike {
             return Err("nobody knows where it goes".to_owned());
         }
-        for index in 0..code.steps.len() {
-            let at = code.steps[index].instruction.ip();
-            let unlike = |what: &str| format!("{what} at {at:#x} of its function");
-            let (was, is) = (&own.effects.steps[index], &self.effects.steps[index]);
-            if was.accesses.len() != is.accesses.len() || was.taken.len() != is.taken.len() {
-                return Err(unlike("what it does to memory is not known"));
-            }
-            let i = &code.steps[index].instruction;
-            let accessed =
-                was.accesses.iter().zip(&is.accesses).all(|(was, is)| self.access(i, was, is));
-            if !accessed {
-                return Err(unlike("it accesses something else, or not as aligned"));
-            }
-            // A callee, memory and strings take addresses as they are.
-            let handed = is_call(i)
-                || i.is_string_instruction()
-                || matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Push);
-            let taken =
-                was.taken.iter().zip(&is.taken).all(|(was, is)| {
-                    self.is_moved(*was, *is) && (handed || self.are_moved_alike())
-                });
-            if !taken || !self.registers(index) {
-                return Err(unlike("it has another address"));
+        for (block, steps) in code.blocks.iter().enumerate() {
+            let states = (own.values.states[block].clone(), self.values.states[block].clone());
+            let mut states = match states {
+                (None, None) => None,
+                (Some(was), Some(is)) => Some((was, is)),
+                _ => return Err("nobody knows where it goes".to_owned()),
+            };
+            for index in steps.clone() {
+                self.step(index, states.as_ref())?;
+                if let Some((was, is)) = &mut states {
+                    transfer(was, code, index, own.values.callees.get(&index));
+                    transfer(is, self.code, index, self.values.callees.get(&index));
+                }
             }
         }
         let same = own.effects.lost.len() == self.effects.lost.len()
@@ -275,6 +265,35 @@ impl Frames<'_> {
                     && self.are_moved_alike()
             });
         if same { Ok(()) } else { Err("an address that goes on in a loop is another".to_owned()) }
+    }
+
+    /// Compares one step, before which this is known of both, if some path leads there.
+    fn step(&self, index: usize, states: Option<&(State, State)>) -> Result<(), String> {
+        let own = self.analysis;
+        let i = &own.code.steps[index].instruction;
+        let unlike = |what: &str| format!("{what} at {:#x} of its function", i.ip());
+        let (was, is) = (&own.effects.steps[index], &self.effects.steps[index]);
+        if was.accesses.len() != is.accesses.len() || was.taken.len() != is.taken.len() {
+            return Err(unlike("what it does to memory is not known"));
+        }
+        let accessed =
+            was.accesses.iter().zip(&is.accesses).all(|(was, is)| self.access(i, was, is));
+        if !accessed {
+            return Err(unlike("it accesses something else, or not as aligned"));
+        }
+        // A callee, memory and strings take addresses as they are.
+        let handed = is_call(i)
+            || i.is_string_instruction()
+            || matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Push);
+        let taken = was
+            .taken
+            .iter()
+            .zip(&is.taken)
+            .all(|(was, is)| self.is_moved(*was, *is) && (handed || self.are_moved_alike()));
+        if !taken || !states.is_none_or(|(was, is)| self.registers(index, (was, is))) {
+            return Err(unlike("it has another address"));
+        }
+        Ok(())
     }
 
     fn shifts(&self) -> impl Iterator<Item = i64> {
@@ -325,14 +344,7 @@ impl Frames<'_> {
     }
 
     /// Whether registers hold the same addresses, or moved ones; those that are compared must be moved ones.
-    fn registers(&self, index: usize) -> bool {
-        let was = self.analysis.values.at(&self.analysis.code, index);
-        let is = self.values.at(self.code, index);
-        let (was, is) = match (was, is) {
-            (None, None) => return true,
-            (Some(was), Some(is)) => (was, is),
-            _ => return false,
-        };
+    fn registers(&self, index: usize, (was, is): (&State, &State)) -> bool {
         let i = &self.code.steps[index].instruction;
         let compared = |number: usize| {
             matches!(i.mnemonic(), Mnemonic::Cmp | Mnemonic::Test)
@@ -348,7 +360,7 @@ impl Frames<'_> {
                 false => self.is_moved(*was, *is) || was == is,
             },
             (was, is) => was == is,
-        }) && self.is_based(index, &was)
+        }) && self.is_based(index, was)
     }
 
     /// Whether an instruction that differs adds to an address of the frame.

@@ -1,5 +1,7 @@
 //! Programs in C, compiled for a test.
 
+use dsu_compiler::{Built, Options, Outcome, build};
+use dsu_patch_format::Bundle;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,4 +13,14 @@ pub fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> Pa
     gcc.args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id", "-w"]).args(flags);
     assert!(gcc.arg("-o").args([&out, &file]).status().unwrap().success(), "gcc");
     out
+}
+
+/// The bundle of two builds, live frames and all, as it is read back.
+#[allow(dead_code, reason = "some tests make other bundles")]
+pub fn bundle(old: PathBuf, new: PathBuf) -> (Built, Bundle) {
+    let options = Options { old, new, live_frames: true, ..Options::default() };
+    let built = build(&options, &|_| ()).unwrap();
+    assert_eq!(built.outcome, Outcome::Written, "{:?}", built.refusals);
+    let bundle = dsu_patch_format::decode(&built.bundle(&options).unwrap()).unwrap();
+    (built, bundle)
 }
