@@ -84,14 +84,14 @@ fn take_out(proven: &mut [Carried], objections: &[Objection]) {
             one.proven.drain(..).partition(|p| by_site.contains_key(&p.at));
         one.proven = left;
         for out in out {
-            match one.seconds.iter().position(|second| second.at == out.at) {
-                Some(second) => one.proven.push(one.seconds.swap_remove(second)),
-                None => one.blind.push(Blind {
-                    at: out.at,
-                    kind: out.kind,
-                    obstacles: by_site.get(&out.at).cloned().unwrap_or_default(),
-                }),
+            if let Some(second) = one.seconds.iter().position(|second| second.at == out.at) {
+                one.proven.push(one.seconds.swap_remove(second));
+                continue;
             }
+            let mut obstacles = by_site.get(&out.at).cloned().unwrap_or_default();
+            let uncopied = one.uncopied.as_deref().filter(|_| out.leaves_behind);
+            obstacles.extend(uncopied.map(Obstacle::uncopied));
+            one.blind.push(Blind { at: out.at, kind: out.kind, obstacles });
         }
     }
 }

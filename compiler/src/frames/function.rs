@@ -124,6 +124,7 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         unexpected: BTreeSet::new(),
         relying: BTreeSet::new(),
         relaid: None,
+        uncopied: None,
     };
     let wanted = wanted(&a.flow);
     let all_blind = |carried: &mut Carried, text: String| {
@@ -203,10 +204,16 @@ pub(super) fn carry(shared: &Shared<'_>, old: FunctionId, new: FunctionId) -> Ca
         wanted.iter().filter(|w| left.contains(&w.at)).map(|w| (w, Vec::new())).collect();
     let moved = !(open.is_empty() && left.is_empty());
     let moved = moved && relaid::has_moved(&a.objects, &b.objects);
-    let laid = views.matching().filter(|_| moved).map(|matching| {
-        relaid::lay_out(pair, (&a, &b), new_locals, matching).map_err(|why| told(&mut open, &why))
-    });
-    let laid = laid.and_then(Result::ok);
+    let mut laid = None;
+    if let Some(matching) = views.matching().filter(|_| moved) {
+        match relaid::lay_out(pair, (&a, &b), new_locals, matching) {
+            Ok(found) => laid = Some(found),
+            Err(why) => {
+                told(&mut open, &why);
+                carried.uncopied = Some(why);
+            }
+        }
+    }
     let trimmed_copy = laid.as_ref().map(|laid| other.trimmed(&laid.analysis.flow));
     let copied = laid.as_ref().zip(trimmed_copy.as_ref());
     let copied = copied.map(|(laid, trimmed_copy)| Graphs {
@@ -256,7 +263,7 @@ type Open<'a> = (&'a Wanted, Vec<Obstacle>);
 fn told(open: &mut [Open<'_>], why: &str) {
     let others = |obstacles: &[Obstacle]| obstacles.iter().any(|obstacle| !obstacle.new_local);
     for (_, obstacles) in open.iter_mut().filter(|(_, obstacles)| others(obstacles)) {
-        let why = Obstacle::new(format!("NEW's code cannot be given other displacements: {why}"));
+        let why = Obstacle::uncopied(why);
         match obstacles.iter().any(|obstacle| obstacle.moved) {
             true => obstacles.insert(0, why),
             false => obstacles.push(why),

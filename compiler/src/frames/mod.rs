@@ -129,6 +129,8 @@ pub struct Carried {
     pub relying: BTreeSet<u64>,
     /// What frames go on in whose objects lie elsewhere than in NEW's.
     pub relaid: Option<Relaid>,
+    /// Why there is no such thing, where it was wanted.
+    pub uncopied: Option<String>,
 }
 
 impl Carried {

@@ -79,6 +79,11 @@ impl Obstacle {
         Self { text: text.into(), new_local: false, lower: None, moved: false }
     }
 
+    /// Objects are elsewhere in NEW's frame, and there is no copy of NEW's code for that.
+    pub fn uncopied(why: &str) -> Self {
+        Self::new(format!("NEW's code cannot be given other displacements: {why}"))
+    }
+
     /// About a variable; `new_local` says that only NEW has it.
     fn of_local(text: String, new_local: bool) -> Self {
         Self { new_local, ..Self::new(text) }
