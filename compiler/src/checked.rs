@@ -10,8 +10,9 @@ use crate::frames::{Blind, Carried, Obstacle};
 use dsu_patch_format::{Bundle, Manifest};
 use std::collections::BTreeMap;
 
-/// Sites that are taken out make room for others; after so many rounds there is nothing left to try.
-const ROUNDS: usize = 4;
+/// Sites that are taken out make room for others, or for their own second choice; after so many rounds there is nothing
+/// left to try.
+const ROUNDS: usize = 6;
 
 /// Plants all sites that the checker accepts.
 ///

@@ -175,8 +175,11 @@ impl Jumps<'_> {
             sum.filter(|sum| jump.op0_kind() == OpKind::Register && jump.op0_register() == *sum);
         let sum = sum.ok_or("it does not jump to what it reads")?;
         let used = own.values.successors[block].iter().any(|next| {
-            let general = &own.demands.starts[*next].hard.general;
-            [offset, sum].iter().any(|register| general[register.number()] != 0)
+            let demand = &own.demands.starts[*next];
+            let general = &demand.hard.general;
+            // The addition leaves flags, too.
+            demand.flags != 0
+                || [offset, sum].iter().any(|register| general[register.number()] != 0)
         });
         if used || offset == base {
             return Err("what it reads is used behind it".to_owned());

@@ -10,7 +10,7 @@
 //!     jmp    rax
 //! ```
 //!
-//! What is loaded and what is jumped to is in nobody's hands but the jump's.
+//! What is loaded and what is jumped to is in nobody's hands but the jump's; nor are the flags of the addition.
 
 use super::analysis::Analysis;
 use super::effects::Effects;
@@ -102,7 +102,8 @@ impl Analysis {
             || (sum + 1..jump).any(|step| reads(step, offset) || reads(step, target));
         let live = block.successors.iter().any(|next| {
             let live = &self.live[flow.blocks[next.0].steps.start];
-            [offset, target].iter().any(|register| live.general[register.number()] != 0)
+            live.flags
+                || [offset, target].iter().any(|register| live.general[register.number()] != 0)
         });
         if used || live {
             return Err(USED);
