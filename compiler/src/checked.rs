@@ -6,7 +6,7 @@
 use crate::BuildError;
 use crate::check::{Checker, Impassable, Objection};
 use crate::emit::{Emitted, Inputs, carried};
-use crate::frames::{Blind, Carried, Obstacle};
+use crate::frames::{Blind, Carried, Obstacle, Proven};
 use dsu_patch_format::{Bundle, Manifest};
 use std::collections::BTreeMap;
 
@@ -85,7 +85,8 @@ fn take_out(proven: &mut [Carried], objections: &[Objection]) {
             one.proven.drain(..).partition(|p| by_site.contains_key(&p.at));
         one.proven = left;
         for out in out {
-            if let Some(second) = one.seconds.iter().position(|second| second.at == out.at) {
+            let is_same = |second: &Proven| (second.at, second.kind) == (out.at, out.kind);
+            if let Some(second) = one.seconds.iter().position(is_same) {
                 one.proven.push(one.seconds.swap_remove(second));
                 continue;
             }

@@ -5,7 +5,7 @@
 
 mod compiled;
 
-use compiled::compile;
+use compiled::{compile, compile_by};
 use dsu_compiler::Built;
 use dsu_compiler::check::{Checker, Rule, check, mutate};
 use dsu_patch_format::plan::{Copied, Plan};
@@ -128,6 +128,24 @@ fn a_copy_has_tables_of_its_own() {
         assert_ne!(segment.bytes[end - 1], 0xcc, "{layout:?}: the code is the last of it");
         assert_eq!(check(&built.old, &built.new, &bundle), []);
     }
+}
+
+/// clang fills in a case that cannot be with the function's end; entries follow, of which its code says nothing.
+#[test]
+fn nobody_knows_how_far_a_table_goes_behind_a_case_that_cannot_be() {
+    let cases = SWITCH.replace("case 3:", "case 3: __builtin_unreachable(); case 7:").replace(
+        "default: hook(7); break;",
+        "case 8: hook(7); break; default: __builtin_unreachable();",
+    );
+    let source = PROGRAM.replace("DECLARE", "").replace("BODY", &cases);
+    let directory = tempfile::tempdir().unwrap();
+    let build = |name: &str, flag: &str| {
+        compile_by("clang", directory.path(), name, &source, &["-O1", flag])
+    };
+    let old = build("old", "-fomit-frame-pointer");
+    let (built, bundle) = compiled::bundle(old, build("new", "-fno-omit-frame-pointer"));
+    assert_eq!(bundle.plan.copies, []);
+    assert!(reasons(&built).contains("nobody knows where it jumps to"), "{}", reasons(&built));
 }
 
 #[test]

@@ -290,7 +290,12 @@ impl Frames<'_> {
             .iter()
             .zip(&is.taken)
             .all(|(was, is)| self.is_moved(*was, *is) && (handed || self.are_moved_alike()));
-        if !taken || !states.is_none_or(|(was, is)| self.registers(index, (was, is))) {
+        let same = match states {
+            Some((was, is)) => self.registers(index, (was, is)),
+            // Nobody comes there.
+            None => *i == self.code.steps[index].instruction,
+        };
+        if !taken || !same {
             return Err(unlike("it has another address"));
         }
         Ok(())

@@ -114,6 +114,14 @@ impl Jumps<'_> {
         if !blocks.iter().eq(&own.values.successors[block]) {
             return Err("it is not known where it leads".to_owned());
         }
+        // Where entries might follow that are none of the function's, the copy's table would be too short.
+        let start = table.saturating_add(4 * targets.len() as u64);
+        let section = self.image.section_at(table).ok_or("its table is nowhere")?;
+        let end = self.image.next_anchor(table).min(section.end());
+        let behind = self.image.content(start, end.saturating_sub(start));
+        if !behind.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+            return Err("it is not known how far its table goes".to_owned());
+        }
         let takes = |step: &&Step| {
             let i = &step.instruction;
             i.is_ip_rel_memory_operand() && i.ip_rel_memory_address() == table
@@ -164,6 +172,7 @@ impl Jumps<'_> {
                 continue;
             }
             let used = accesses(step, offset, reads)
+                || sum.is_some() && i.rflags_read() != 0
                 || sum.is_none()
                     && (accesses(step, offset, writes) || accesses(step, base, writes))
                 || sum.is_some_and(|sum| accesses(step, sum, reads) || accesses(step, sum, writes));

@@ -390,6 +390,29 @@ pub(super) fn relative_targets(image: &Image, code: &Code, table: u64) -> Vec<u6
     })
 }
 
+/// Whether the entry behind those of a table that lead to instructions leads to where a part of the function ends: then
+/// nobody knows whether more follow.
+fn leads_out(image: &Image, code: &Code, table: u64) -> bool {
+    let anchor = image.next_anchor(table);
+    let is_end = |to: u64| code.parts.iter().any(|(part, _)| part.end == to);
+    let at = |entries: Vec<u64>, size: u64| {
+        let at = table.saturating_add(entries.len() as u64 * size);
+        (at.saturating_add(size) <= anchor).then_some(at)
+    };
+    let near = at(relative_targets(image, code, table), 4)
+        .and_then(|at| image.content(at, 4))
+        .and_then(|bytes| <[u8; 4]>::try_from(bytes.as_ref()).ok())
+        .map(|bytes| table.wrapping_add_signed(i32::from_le_bytes(bytes).into()));
+    let far = at(absolute_targets(image, code, table), 8).and_then(|at| {
+        let meaning = image.relocations.get(&at).map(|relocation| &relocation.meaning);
+        match meaning {
+            Some(Meaning::Address(to)) => Some(*to),
+            _ => image.word(at),
+        }
+    });
+    near.is_some_and(is_end) || far.is_some_and(is_end)
+}
+
 /// Where the entries of a table of addresses lead.
 pub(super) fn absolute_targets(image: &Image, code: &Code, table: u64) -> Vec<u64> {
     targets(image, code, table, 8, |at| match image.relocations.get(&at) {
@@ -592,6 +615,10 @@ impl Values {
             Pointer(table) => absolute_targets(calls.image, code, table),
             _ => Vec::new(),
         };
+        let mut through: BTreeSet<u64> = match value {
+            Target(table) | Pointer(table) => [table].into(),
+            _ => BTreeSet::new(),
+        };
         if found.is_empty() {
             let base = match i.op0_kind() {
                 OpKind::Register => i.op0_register(),
@@ -602,7 +629,8 @@ impl Values {
                     let absolute = absolute_targets(calls.image, code, *t);
                     [relative_targets(calls.image, code, *t), absolute]
                 };
-                found = state.bases.of(base).iter().flat_map(both).flatten().collect();
+                through = state.bases.of(base);
+                found = through.iter().flat_map(both).flatten().collect();
             }
         }
         // Out of the function, where the frame is gone; perhaps through some table of it, too.
@@ -616,11 +644,15 @@ impl Values {
             self.open.insert(block);
         } else {
             found = tables.iter().flatten().copied().collect();
+            through.clone_from(&code.tables);
             if gone {
                 self.callees.insert(last, Callee::Unknown);
             } else if found.is_empty() {
                 self.unresolved.insert(last);
             }
+        }
+        if through.iter().any(|table| leads_out(calls.image, code, *table)) {
+            self.unresolved.insert(last);
         }
         let next = &mut self.successors[block];
         next.extend(found.iter().filter_map(|t| code.index(*t)).map(|n| code.block_of[n]));

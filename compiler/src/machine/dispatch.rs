@@ -98,8 +98,10 @@ impl Analysis {
             let number = register.number();
             effects.reads.general[number] | effects.masked.general[number] != 0
         };
+        let tests = |step: usize| instruction(step).rflags_read() != 0;
         let used = (load + 1..sum).any(|step| reads(step, offset))
-            || (sum + 1..jump).any(|step| reads(step, offset) || reads(step, target));
+            || (sum + 1..jump)
+                .any(|step| reads(step, offset) || reads(step, target) || tests(step));
         let live = block.successors.iter().any(|next| {
             let live = &self.live[flow.blocks[next.0].steps.start];
             live.flags
@@ -108,7 +110,8 @@ impl Analysis {
         if used || live {
             return Err(USED);
         }
-        let (table, targets) = tables.only(base, load, before).ok_or("by one of several")?;
+        let (table, targets) =
+            tables.only(base, load, before).ok_or("which one, or how far it goes, is not known")?;
         let leads = targets.iter().map(|step| flow.block_of[*step]);
         if !leads.eq(block.successors.iter().copied()) {
             return Err(OTHER);

@@ -93,11 +93,39 @@ impl Tables<'_> {
             }
             _ => None,
         };
-        // An entry that leads to the padding behind the last instruction: where it goes is not known.
-        found.filter(|f| f.targets.iter().all(|target| *target < self.body.steps.len()))
+        // An entry that leads behind the last instruction: where it goes is not known, nor how far the table.
+        let inside = |f: &Found| f.targets.iter().all(|target| *target < self.body.steps.len());
+        found.filter(|f| inside(f) && !f.tables.iter().any(|table| self.leads_out(*table)))
     }
 
-    /// The one table that a register may hold the address of at a step, and where it leads.
+    /// Whether the entry behind those of a table that lead to instructions leads to where a part of the function ends, as
+    /// compilers fill in a case that cannot be: more entries may follow.
+    fn leads_out(&self, table: u64) -> bool {
+        let (image, body) = (self.image, self.body);
+        let end = image.next_anchor(table);
+        let is_end = |to: u64| body.parts.iter().any(|(part, _)| part.end == to);
+        let behind = |entries: usize, size: u64| {
+            let at = table.checked_add(entries as u64 * size)?;
+            (at.checked_add(size)? <= end).then_some(at)
+        };
+        let distances = crate::change::jump_table(image, body, table).map_or(0, |all| all.len());
+        let distance = behind(distances, 4).and_then(|at| {
+            let bytes = image.content(at, 4)?;
+            let distance = i32::from_le_bytes(bytes.as_ref().try_into().ok()?);
+            Some(table.wrapping_add_signed(distance.into()))
+        });
+        let pointers = crate::change::pointer_targets(image, self.function, body, table);
+        let pointer = behind(pointers.map_or(0, |all| all.len()), 8).and_then(|at| {
+            match image.relocations.get(&at).map(|relocation| &relocation.meaning) {
+                Some(Meaning::Address(to)) => Some(*to),
+                _ => image.word(at),
+            }
+        });
+        distance.is_some_and(is_end) || pointer.is_some_and(is_end)
+    }
+
+    /// The one table that a register may hold the address of at a load, and where it leads: if nothing but zeros is
+    /// behind what are entries for certain.
     pub(super) fn only(
         &self,
         register: Register,
@@ -106,7 +134,22 @@ impl Tables<'_> {
     ) -> Option<(u64, Vec<usize>)> {
         let mut all = self.bases(register, at, before).into_iter();
         let table = all.next().filter(|_| all.next().is_none())?;
-        Some((table, crate::change::jump_table(self.image, self.body, table)?))
+        let targets = crate::change::jump_table(self.image, self.body, table)?;
+        let inside = |step: &usize| *step < self.body.steps.len();
+        let whole = self.bound(at).is_none_or(|cases| cases <= targets.len());
+        (whole && targets.iter().all(inside) && self.ends(table, targets.len()))
+            .then_some((table, targets))
+    }
+
+    /// Whether a table of distances has no more than so many entries: up to what somebody refers to next only zeros follow,
+    /// by which what is next is aligned.
+    fn ends(&self, table: u64, entries: usize) -> bool {
+        let image = self.image;
+        let Some(section) = image.section_at(table) else { return false };
+        let end = image.next_anchor(table).min(section.end());
+        let start = table.saturating_add(4 * entries as u64);
+        let rest = image.content(start, end.saturating_sub(start));
+        rest.is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
     }
 
     /// Whether an indirect jump that uses no table leaves the function. `used` are the tables of the

@@ -7,11 +7,22 @@ use std::process::Command;
 
 /// Compiles a source as stock builds are, with `-g`, into a file of this name; `flags` come last.
 pub fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    compile_by("gcc", directory, name, source, flags)
+}
+
+/// The same by another compiler.
+pub fn compile_by(
+    compiler: &str,
+    directory: &Path,
+    name: &str,
+    source: &str,
+    flags: &[&str],
+) -> PathBuf {
     let (file, out) = (directory.join("p.c"), directory.join(name));
     std::fs::write(&file, source).unwrap();
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id", "-w"]).args(flags);
-    assert!(gcc.arg("-o").args([&out, &file]).status().unwrap().success(), "gcc");
+    let mut command = Command::new(compiler);
+    command.args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id", "-w"]).args(flags);
+    assert!(command.arg("-o").args([&out, &file]).status().unwrap().success(), "{compiler}");
     out
 }
 
