@@ -10,6 +10,7 @@ use dsu_compiler::Built;
 use dsu_compiler::check::{Checker, Rule, check, mutate};
 use dsu_patch_format::plan::{Copied, Plan};
 use dsu_patch_format::{Bundle, NewAddr};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
 use std::collections::BTreeSet;
 
 /// `serve` waits in calls of `hook`, two objects of its frame in somebody's hands.
@@ -128,6 +129,23 @@ fn a_copy_has_tables_of_its_own() {
         assert_ne!(segment.bytes[end - 1], 0xcc, "{layout:?}: the code is the last of it");
         assert_eq!(check(&built.old, &built.new, &bundle), []);
     }
+}
+
+/// What a table of the copy says is no address, and no entry of NEW's table either.
+#[test]
+fn no_site_leads_between_a_load_from_a_table_and_its_jump() {
+    let (built, mut bundle) = built("", SWITCH, LAYOUTS[0]);
+    let copy = &bundle.plan.copies[0];
+    let site = sites_of(&bundle.plan, copy)[0];
+    let segment = bundle.plan.segments.iter().rfind(|s| s.start <= copy.start).unwrap();
+    let start = usize::try_from(copy.start.since(segment.start)).unwrap();
+    let bytes = &segment.bytes[start..];
+    let mut code = Decoder::with_ip(64, bytes, copy.start.0, DecoderOptions::NONE);
+    let is_load = |i: &Instruction| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4;
+    let load = code.iter().find(is_load).unwrap();
+    bundle.plan.sites[site].to = NewAddr(load.next_ip());
+    let objections = Checker::new(&built.old, &built.new, &bundle).site(&bundle, site);
+    assert!(objections.iter().any(|o| o.rule == Rule::Copy), "{objections:?}");
 }
 
 /// clang fills in a case that cannot be with the function's end; entries follow, of which its code says nothing.

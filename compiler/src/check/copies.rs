@@ -33,7 +33,7 @@ use iced_x86::{
     Mnemonic, OpKind, Register,
 };
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// One copy, decoded.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(super) struct Followed {
     code: Code,
     values: Values,
     finding: Option<Finding>,
+    /// Steps between which registers hold other things than in the function.
+    jumps: Vec<RangeInclusive<usize>>,
 }
 
 fn object(copy: &Copied, what: impl std::fmt::Display) -> Finding {
@@ -138,15 +140,17 @@ impl<'p> Copy<'p> {
         let image = calls.image;
         let jumps = Jumps { plan: whole, image, analysis, copied: &code, places: &places, rest };
         let jumps = jumps.check();
-        for load in jumps.iter().flatten() {
+        for load in jumps.iter().flatten().map(RangeInclusive::start) {
             code.steps[*load] = analysis.code.steps[*load].clone();
         }
         let values = Values::new(calls, &mut code);
         let effects = Effects::new(calls, &code, &values);
         let frames = Frames { plan, analysis, code: &code, values: &values, effects: &effects };
-        let finding = jumps.and_then(|_| frames.compare()).err().map(|what| object(plan, what));
+        let compared = jumps.and_then(|jumps| frames.compare().map(|()| jumps));
+        let finding = compared.as_ref().err().map(|what| object(plan, what));
+        let jumps = compared.unwrap_or_default();
         let origins = places.into_iter().map(|(from, to)| (to, from)).collect();
-        Followed { origins, finding, code, values }
+        Followed { origins, finding, code, values, jumps }
     }
 }
 
@@ -159,6 +163,14 @@ impl Followed {
     /// The instruction of the function that one of the copy stands for.
     pub(super) fn origin(&self, at: NewAddr) -> Option<u64> {
         self.origins.get(&at.0).copied()
+    }
+
+    /// Whether an instruction uses what the one before has read from a table of the copy, by its address in the
+    /// function.
+    pub(super) fn is_jumping(&self, origin: u64) -> bool {
+        let index = self.code.index(origin);
+        let uses = |index| self.jumps.iter().any(|j| *j.start() < index && index <= *j.end());
+        index.is_some_and(uses)
     }
 
     /// What is known at an instruction, by its address in the function.

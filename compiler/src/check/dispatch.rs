@@ -13,7 +13,7 @@ use dsu_patch_format::NewAddr;
 use dsu_patch_format::plan::Plan;
 use iced_x86::{FlowControl, Mnemonic, OpAccess, OpKind, Register};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// `int3`.
 const END: u8 = 0xcc;
@@ -33,8 +33,8 @@ pub(super) struct Jumps<'a> {
 }
 
 impl Jumps<'_> {
-    /// The steps that read the copy's tables instead of the function's.
-    pub(super) fn check(&self) -> Result<Vec<usize>, String> {
+    /// From each step that reads one of the copy's tables instead of the function's up to its jump.
+    pub(super) fn check(&self) -> Result<Vec<RangeInclusive<usize>>, String> {
         let own = self.analysis;
         let mut loads = Vec::new();
         let mut covered = BTreeSet::new();
@@ -49,7 +49,7 @@ impl Jumps<'_> {
                 let load = load.and_then(|load| {
                     covered.extend(self.table(block, load)?);
                     self.is_only(block, load..last)?;
-                    Ok(load)
+                    Ok(load..=last)
                 });
                 loads.push(load.map_err(|what| format!("{what} (the jump at {at:#x})"))?);
             }

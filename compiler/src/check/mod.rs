@@ -291,6 +291,10 @@ impl<'i> Checker<'i> {
             Some(Err(finding)) => return vec![finding.clone()],
             Some(Ok(followed)) => match (followed.origin(site.to), followed.finding()) {
                 (_, Some(finding)) => return vec![finding.clone()],
+                (Some(to), None) if followed.is_jumping(to) => {
+                    let what = format!("at {} what a table of the copy says is in use", site.to);
+                    return vec![Finding::new(Rule::Copy, what)];
+                }
                 (Some(to), None) => (to, Some(followed)),
                 (None, None) => {
                     let what = format!("no instruction of the copy begins at {}", site.to);
