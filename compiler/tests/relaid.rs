@@ -72,6 +72,12 @@ fn sites_of(plan: &Plan, copy: &Copied) -> Vec<usize> {
     (0..plan.sites.len()).filter(|site| copy.contains(plan.sites[*site].to)).collect()
 }
 
+fn bytes_of<'p>(plan: &'p Plan, copy: &Copied) -> &'p [u8] {
+    let segment = plan.segments.iter().rfind(|s| s.start <= copy.start).unwrap();
+    let start = usize::try_from(copy.start.since(segment.start)).unwrap();
+    &segment.bytes[start..start + usize::try_from(copy.len).unwrap()]
+}
+
 #[test]
 fn a_frame_goes_on_in_a_copy_of_new() {
     for layout in LAYOUTS {
@@ -124,9 +130,8 @@ fn a_copy_has_tables_of_its_own() {
         let (built, bundle) = built("", SWITCH, layout);
         let copies = &bundle.plan.copies;
         assert_eq!(copies.len(), 1, "{layout:?}: {}", reasons(&built));
-        let segment = bundle.plan.segments.iter().rfind(|s| s.start <= copies[0].start).unwrap();
-        let end = usize::try_from(copies[0].end().since(segment.start)).unwrap();
-        assert_ne!(segment.bytes[end - 1], 0xcc, "{layout:?}: the code is the last of it");
+        let bytes = bytes_of(&bundle.plan, &copies[0]);
+        assert_ne!(bytes.last(), Some(&0xcc), "{layout:?}: the code is the last of it");
         assert_eq!(check(&built.old, &built.new, &bundle), []);
     }
 }
@@ -137,9 +142,7 @@ fn no_site_leads_between_a_load_from_a_table_and_its_jump() {
     let (built, mut bundle) = built("", SWITCH, LAYOUTS[0]);
     let copy = &bundle.plan.copies[0];
     let site = sites_of(&bundle.plan, copy)[0];
-    let segment = bundle.plan.segments.iter().rfind(|s| s.start <= copy.start).unwrap();
-    let start = usize::try_from(copy.start.since(segment.start)).unwrap();
-    let bytes = &segment.bytes[start..];
+    let bytes = bytes_of(&bundle.plan, copy);
     let mut code = Decoder::with_ip(64, bytes, copy.start.0, DecoderOptions::NONE);
     let is_load = |i: &Instruction| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4;
     let load = code.iter().find(is_load).unwrap();

@@ -42,6 +42,8 @@ pub(super) struct Copy<'p> {
     whole: &'p Plan,
     /// NEW's function.
     pub(super) function: FunctionId,
+    /// Where its instructions come from.
+    origins: BTreeMap<u64, u64>,
     /// Where the function's instructions are in it.
     places: BTreeMap<u64, u64>,
     /// What of it is behind its code.
@@ -121,12 +123,13 @@ impl<'p> Copy<'p> {
                 return Err(failed("its function goes on behind its end"));
             }
         }
-        Ok(Self { plan: copy, whole: plan, function, places, rest, code })
+        let origins = places.iter().map(|(from, to)| (*to, *from)).collect();
+        Ok(Self { plan: copy, whole: plan, function, origins, places, rest, code })
     }
 
     /// The instruction of the function that one of the copy stands for.
     pub(super) fn origin(&self, at: NewAddr) -> Option<u64> {
-        self.places.iter().find(|(_, place)| **place == at.0).map(|(origin, _)| *origin)
+        self.origins.get(&at.0).copied()
     }
 
     /// Of one that no site leads to.
@@ -136,7 +139,7 @@ impl<'p> Copy<'p> {
 
     /// Follows both bodies' frame addresses, and compares them.
     pub(super) fn follow(self, calls: &Calls<'_>, analysis: &Analysis) -> Followed {
-        let Self { plan, whole, mut code, places, rest, .. } = self;
+        let Self { plan, whole, mut code, origins, places, rest, .. } = self;
         let image = calls.image;
         let jumps = Jumps { plan: whole, image, analysis, copied: &code, places: &places, rest };
         let jumps = jumps.check();
@@ -149,7 +152,6 @@ impl<'p> Copy<'p> {
         let compared = jumps.and_then(|jumps| frames.compare().map(|()| jumps));
         let finding = compared.as_ref().err().map(|what| object(plan, what));
         let jumps = compared.unwrap_or_default();
-        let origins = places.into_iter().map(|(from, to)| (to, from)).collect();
         Followed { origins, finding, code, values, jumps }
     }
 }

@@ -7,7 +7,8 @@
 use super::code::{Code, Step};
 use super::function::Analysis;
 use super::stub;
-use super::values::{Known, relative_targets};
+use super::targets::relative_targets;
+use super::values::Known;
 use crate::image::Image;
 use dsu_patch_format::NewAddr;
 use dsu_patch_format::plan::Plan;

@@ -93,6 +93,7 @@ mod stub;
 mod supply;
 mod symbolic;
 mod table;
+mod targets;
 mod values;
 mod word;
 
